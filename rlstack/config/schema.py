@@ -1,0 +1,152 @@
+"""Every setting of a run, with its default and its unit.
+
+Structured configs for OmegaConf: a key that is not a field here is refused, and so is a value of another
+type. A default lives on its field and nowhere else. `None` means "never" or "not set", never -1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Optional, Union  # noqa: UP035  OmegaConf reads these at run time
+
+
+class Precision(str, Enum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class ObjectiveName(str, Enum):
+    dpo = "dpo"
+    grpo = "grpo"
+
+
+class TransferMethod(str, Enum):
+    gather = "gather"
+
+
+@dataclass
+class Run:
+    name: str = "run"  # the run's folder below `dir`
+    dir: str = "runs"  # relative to the working directory
+    seed: int = 0
+
+
+@dataclass
+class Schedule:
+    num_steps: int = 100  # optimiser steps
+    sync_interval: Optional[int] = 1  # s: steps between syncs; null = offline
+    lag: int = 0  # steps by which the generator's version may trail at a sync
+    reference_sync: Union[str, int] = "with_generator"  # never | with_generator | every this many steps
+    evaluate_every: Optional[int] = None  # steps; the first and the last version are always evaluated
+
+
+@dataclass
+class Policy:
+    model: str = "???"  # Hugging Face folder: config.json, *.safetensors, tokenizer
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    data_parallel: int = 1
+    sequence_parallel: bool = False
+    precision: Precision = Precision.fp32
+    micro_batch_tokens: int = 8192  # token budget of one packed micro-batch; a single example may exceed it
+    start_timeout_s: float = 300.0  # for the ranks to build and load the model
+    step_timeout_s: float = 1800.0  # for one training step
+
+
+@dataclass
+class Optimizer:
+    lr: float = 1e-6
+    warmup_steps: int = 0  # linear from 0, then constant
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.95
+    adam_eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip_grad: float = 1.0  # global norm; 0 = no clipping
+
+
+@dataclass
+class Rollout:
+    engines: int = 1
+    tensor_parallel: int = 1
+    n: int = 8  # rollouts per prompt
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 1024
+    max_num_seqs: int = 256  # sequences decoded together by one engine
+    kv_cache_gib: float = 1.0  # per engine rank, on CPU
+    gpu_memory_fraction: float = 0.85
+    start_timeout_s: float = 600.0
+    generate_timeout_s: float = 1800.0  # for one step's rollouts
+
+
+@dataclass
+class Objective:
+    name: ObjectiveName = ObjectiveName.dpo
+    beta: float = 0.1  # DPO's inverse temperature
+    kl_scale: float = 0.0  # GRPO's KL to the reference (k3 estimator)
+
+
+@dataclass
+class Batch:
+    prompts_per_step: int = 16
+
+
+@dataclass
+class Task:
+    name: str = "???"
+    path: str = "???"  # JSONL with `problem` and, for verifiable tasks, `answer`
+    template: str = "math"  # math (paper's Figure 4) | chat (Figure 5, the bare instruction)
+    reward: str = "math"
+    weight: float = 1.0  # share of the prompts, relative to the other tasks
+
+
+@dataclass
+class Data:
+    tasks: list[Task] = field(default_factory=list)
+
+
+@dataclass
+class Reward:
+    workers: int = 1  # processes of the math verifier
+    timeout_s: float = 5.0  # wall-clock limit of one verification
+
+
+@dataclass
+class Evaluation:
+    tasks: list[Task] = field(default_factory=list)
+    num_prompts: Optional[int] = None  # the first this many of each task; null = all
+    n: int = 4  # answers per prompt
+    temperature: float = 0.6
+    top_p: float = 0.9
+
+
+@dataclass
+class Transfer:
+    method: TransferMethod = TransferMethod.gather
+    bucket_mib: int = 256
+    timeout_s: float = 300.0
+
+
+@dataclass
+class Cluster:
+    address: Optional[str] = None  # of a running Ray cluster; null starts one on this machine, on loopback
+    ranks_per_core: int = 4  # CPU only: how far processes may outnumber the cores
+    object_store_mib: int = 256  # of the Ray that this run starts
+    shutdown_timeout_s: float = 8.0
+
+
+@dataclass
+class RunConfig:
+    run: Run = field(default_factory=Run)
+    schedule: Schedule = field(default_factory=Schedule)
+    policy: Policy = field(default_factory=Policy)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    rollout: Rollout = field(default_factory=Rollout)
+    objective: Objective = field(default_factory=Objective)
+    batch: Batch = field(default_factory=Batch)
+    data: Data = field(default_factory=Data)
+    reward: Reward = field(default_factory=Reward)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    transfer: Transfer = field(default_factory=Transfer)
+    cluster: Cluster = field(default_factory=Cluster)

@@ -1,0 +1,108 @@
+"""The records that flow through the loop, in the order in which they come to be.
+
+Prompt -> Rollout, RolloutGroup -> ScoredGroup -> PreferencePair | WeightedRollout -> MicroBatch
+
+Shapes: P prompt tokens, T tokens of a rollout or of a micro-batch, n rollouts per prompt, S sequences and
+N examples of a micro-batch. Log-probabilities are natural logarithms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One row of a dataset, ready for the generator."""
+
+    task: str  # name of the task, `data.tasks[i].name`
+    row: int  # line of the task's file, from 0
+    problem: str  # the row's text, before the template
+    token_ids: tuple[int, ...]  # [P] after the prompt template and the chat template
+    answer: str | None = None  # what a verifier compares with
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """One sampled answer."""
+
+    token_ids: tuple[int, ...]  # [T] the end token included, if it was sampled
+    generator_logprobs: tuple[float, ...]  # [T] of the sampled tokens, before temperature and top-p
+    text: str  # without the end token
+    finished: bool  # False: cut off at rollout.max_new_tokens
+    version: int  # optimiser steps taken by the weights that sampled it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutGroup:
+    """The n rollouts of one prompt, all of one version."""
+
+    step: int  # the training step that they were sampled for
+    prompt: Prompt
+    rollouts: tuple[Rollout, ...]  # [n]
+
+
+class Outcome(str, Enum):
+    """How the scoring of one rollout ended."""
+
+    ok = "ok"
+    timeout = "timeout"
+    error = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """The reward of one rollout; `reward` is None unless the outcome is ok."""
+
+    reward: float | None
+    outcome: Outcome = Outcome.ok
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredGroup:
+    group: RolloutGroup
+    scores: tuple[Score, ...]  # [n]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreferencePair:
+    """A rollout that is to become likelier than another one of the same prompt."""
+
+    prompt: Prompt
+    chosen: Rollout
+    rejected: Rollout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightedRollout:
+    """A rollout with its advantage."""
+
+    prompt: Prompt
+    rollout: Rollout
+    advantage: float
+
+
+Example = PreferencePair | WeightedRollout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """Sequences packed end to end, without padding: what one forward and backward pass takes.
+
+    A sequence is prompt + rollout without its last token; position i predicts labels[i], the token after it.
+    `num_examples` is this micro-batch's share of the divisor of the step's loss: pairs or weighted rollouts.
+    A filler (num_examples = 0, loss_mask all False) keeps data-parallel ranks in step.
+    """
+
+    token_ids: np.ndarray  # [T] int64
+    labels: np.ndarray  # [T] int64
+    loss_mask: np.ndarray  # [T] bool: the label is a sampled token
+    generator_logprobs: np.ndarray  # [T] float32 of the labels, 0 where loss_mask is False
+    sequence_starts: np.ndarray  # [S + 1] int32: offsets of the sequences; the last one is T
+    pairs: np.ndarray  # [N, 2] int32: (chosen, rejected) as indices of sequences; N = 0 without pairs
+    advantages: np.ndarray  # [S] float32; zeros with pairs
+    num_examples: int
+    version: int  # of the rollouts
