@@ -74,6 +74,7 @@ class Rollout:
     top_p: float = 1.0
     max_new_tokens: int = 1024
     max_num_seqs: int = 256  # sequences decoded together by one engine
+    max_steps_ahead: int = 16  # training steps whose rollouts may wait to be trained on
     kv_cache_gib: float = 1.0  # per engine rank, on CPU
     gpu_memory_fraction: float = 0.85
     start_timeout_s: float = 600.0

@@ -1,0 +1,1 @@
+"""How well the policy answers prompts that it was not trained on."""

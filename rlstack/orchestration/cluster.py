@@ -1,0 +1,81 @@
+"""The processes of a run: a Ray cluster, the policy's ranks and the engines on it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+import ray
+
+from rlstack.config.machine import Machine
+from rlstack.config.schema import RunConfig
+from rlstack.orchestration.engine_group import EngineGroup
+from rlstack.orchestration.policy_group import PolicyGroup
+
+LOOPBACK = "127.0.0.1"
+
+
+class Cluster:
+    """A context: everything that it started has ended when it is left, whatever the reason."""
+
+    def __init__(self, config: RunConfig, *, logs: Path) -> None:
+        self._config = config
+        self._logs = logs
+        self._engines: EngineGroup | None = None
+
+    def __enter__(self) -> Cluster:
+        cluster = self._config.cluster
+        # Read by the Ray processes that start now; a cluster that runs already keeps its own settings.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        common = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
+        if cluster.address is not None:
+            ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        else:
+            ray.init(object_store_memory=cluster.object_store_mib << 20, **common)
+        return self
+
+    def launch(self) -> tuple[PolicyGroup, EngineGroup]:
+        """Start all roles, side by side, and wait until they are ready."""
+        config, use_gpus = self._config, Machine.detect().num_gpus > 0
+        num_gpus_per_engine = config.rollout.tensor_parallel if use_gpus else 0
+        engines = EngineGroup(config, logs=self._logs, num_gpus_per_engine=num_gpus_per_engine)
+        self._engines = engines
+        policy = PolicyGroup(config, logs=self._logs, use_gpus=use_gpus)
+        policy.start(self.host)
+        engines.wait_until_ready()
+        return policy, engines
+
+    @property
+    def host(self) -> str:
+        """The address on which the run's own services listen."""
+        return LOOPBACK if self._config.cluster.address is None else ray.util.get_node_ip_address()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        started = _descendants()
+        if self._engines is not None and kind is None:
+            self._engines.close(self._config.cluster.shutdown_timeout_s)
+        ray.shutdown()
+        _end(started, timeout_s=2.0)
+
+
+def _descendants() -> list[psutil.Process]:
+    """The processes below this one: Ray's, the roles, and what the roles have started."""
+    return psutil.Process().children(recursive=True)
+
+
+def _end(processes: list[psutil.Process], *, timeout_s: float) -> None:
+    """A role that was killed cannot end its own children (vLLM's workers); nobody else would."""
+    _, alive = psutil.wait_procs(processes, timeout=timeout_s)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=timeout_s)

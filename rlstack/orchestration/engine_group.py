@@ -1,0 +1,108 @@
+"""The generator: all vLLM engines as one, prompts dealt out in turn."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from rlstack.config.schema import RunConfig
+from rlstack.data.records import Prompt, Rollout
+from rlstack.orchestration.roles import Role, wait_for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How answers are drawn; n of them per prompt."""
+
+    n: int
+    temperature: float
+    top_p: float
+
+
+def build_engine(**kwargs: Any) -> Any:
+    from rlstack.rollout.engine import Engine
+
+    engine = Engine(**kwargs)
+    engine.warm_up()
+    return engine
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Answers that are being sampled: result() waits for them."""
+
+    calls: dict[Role, ray.ObjectRef]
+    num_prompts: int
+    timeout_s: float
+
+    def result(self) -> list[tuple[Rollout, ...]]:
+        """One tuple of n rollouts per prompt, in the order of the prompts."""
+        shares = wait_for(
+            self.calls,
+            timeout_s=self.timeout_s,
+            doing="sampling rollouts",
+            setting="rollout.generate_timeout_s",
+        )
+        answers: list[tuple[Rollout, ...]] = [()] * self.num_prompts
+        for first, share in enumerate(shares.values()):
+            answers[first :: len(shares)] = share
+        return answers
+
+
+class EngineGroup:
+    """The engines of a run. Each works through its calls in the order in which they were made."""
+
+    def __init__(self, config: RunConfig, *, logs: Path, num_gpus_per_engine: int) -> None:
+        self._config = config
+        self.roles = [
+            Role(
+                f"engine {index}",
+                log=logs / f"engine-{index}.log",
+                build=build_engine,
+                num_gpus=num_gpus_per_engine,
+                config=config,
+                index=index,
+            )
+            for index in range(config.rollout.engines)
+        ]
+
+    def wait_until_ready(self) -> None:
+        wait_for(
+            {role: role.start("ready") for role in self.roles},
+            timeout_s=self._config.rollout.start_timeout_s,
+            doing="loading the engine",
+            setting="rollout.start_timeout_s",
+        )
+
+    def submit(self, prompts: Sequence[Prompt], sampling: Sampling, *, stream: str) -> Pending:
+        """Start sampling. The same (run.seed, `stream`, prompts, version) gives the same answers."""
+        seeds = [_seed(self._config.run.seed, stream, i) for i in range(len(prompts))]
+        count = len(self.roles)
+        calls = {
+            role: role.start(
+                "generate",
+                list(prompts[first::count]),
+                n=sampling.n,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                seeds=seeds[first::count],
+            )
+            for first, role in enumerate(self.roles)
+        }
+        return Pending(calls, len(prompts), self._config.rollout.generate_timeout_s)
+
+    def close(self, timeout_s: float) -> None:
+        """Let the engines end the processes that they started."""
+        calls = [role.start("close") for role in self.roles]
+        ray.wait(calls, num_returns=len(calls), timeout=timeout_s)
+
+
+def _seed(*parts: object) -> int:
+    """31 bits that depend on every part and on nothing else (Python's hash() differs between processes)."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") & 0x7FFFFFFF

@@ -1,0 +1,77 @@
+"""The policy: all megatron ranks as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from rlstack.config.schema import RunConfig
+from rlstack.data.records import MicroBatch
+from rlstack.orchestration.roles import Role, wait_for
+
+
+def build_policy_worker(**kwargs: Any) -> Any:
+    from rlstack.policy.worker import PolicyWorker
+
+    return PolicyWorker(**kwargs)
+
+
+class PolicyGroup:
+    """One role per rank; every method is a call to all of them."""
+
+    def __init__(self, config: RunConfig, *, logs: Path, use_gpus: bool) -> None:
+        self._config = config
+        policy = config.policy
+        world_size = policy.tensor_parallel * policy.pipeline_parallel * policy.data_parallel
+        self.roles = [
+            Role(
+                f"policy rank {rank}",
+                log=logs / f"policy-{rank}.log",
+                build=build_policy_worker,
+                num_gpus=int(use_gpus),
+                config=config,
+                rank=rank,
+                world_size=world_size,
+            )
+            for rank in range(world_size)
+        ]
+
+    def start(self, host: str | None) -> None:
+        """Join the ranks, build the model and load its weights; `host` is where rank 0 listens (None: its node)."""
+        timeout = {"timeout_s": self._config.policy.start_timeout_s, "setting": "policy.start_timeout_s"}
+        first = self.roles[0]
+        address = wait_for({first: first.start("serve", host)}, doing="starting", **timeout)[first]
+        calls = {role: role.start("start", *address) for role in self.roles}
+        wait_for(calls, doing="building the policy", **timeout)
+
+    def train_step(self, batches: Sequence[Sequence[MicroBatch]]) -> dict[str, float]:
+        """One optimiser step on [data_parallel][m] micro-batches; its metrics.
+
+        Without a single example the weights stay as they are and only the version advances.
+        """
+        if not any(micro_batch.num_examples for share in batches for micro_batch in share):
+            self._all("skip_step", doing="skipping a step")
+            return {}
+        reports = self._all("train_step", ray.put(batches), doing="training")
+        return next(report for report in reports if report is not None)
+
+    def sync_reference(self, version: int) -> None:
+        """Make the policy's weights, which are `version`, the reference's."""
+        self._all("sync_reference", version, doing=f"syncing the reference to version {version}")
+
+    def export(self, folder: Path) -> None:
+        """Write the weights as a Hugging Face folder."""
+        self._all("export", folder, doing=f"writing {folder}")
+
+    def _all(self, method: str, *args: Any, doing: str) -> list[Any]:
+        calls = {role: role.start(method, *args) for role in self.roles}
+        results = wait_for(
+            calls,
+            timeout_s=self._config.policy.step_timeout_s,
+            doing=doing,
+            setting="policy.step_timeout_s",
+        )
+        return list(results.values())

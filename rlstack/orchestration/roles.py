@@ -1,0 +1,82 @@
+"""A role: one object that lives in a Ray process of its own, with its output in a log file.
+
+The driver never imports what a role imports (megatron, vLLM): it sends a builder, a plain function, which
+imports and builds the object over there after that process's output has been redirected.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from rlstack.telemetry.logs import capture_output
+
+Builder = Callable[..., Any]
+
+
+class RoleError(RuntimeError):
+    """A role failed, died or did not answer in time; the message names it and its log."""
+
+
+class _Host:
+    """Runs in the role's process."""
+
+    def __init__(self, log: Path, build: Builder, kwargs: Mapping[str, Any]) -> None:
+        capture_output(log)
+        self._target = build(**kwargs)
+
+    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self._target, method)(*args, **kwargs)
+
+
+class Role:
+    """The driver's handle. `role.start("method", ...)` returns an object reference at once."""
+
+    def __init__(self, name: str, *, log: Path, build: Builder, num_gpus: int = 0, **kwargs: Any) -> None:
+        self.name = name
+        self.log = log
+        actor = ray.remote(_Host).options(num_cpus=0, num_gpus=num_gpus, max_concurrency=1)
+        self._actor = actor.remote(log, build, kwargs)
+
+    def start(self, method: str, *args: Any, **kwargs: Any) -> ray.ObjectRef:
+        return self._actor.call.remote(method, *args, **kwargs)
+
+    def kill(self) -> None:
+        ray.kill(self._actor, no_restart=True)
+
+
+def wait_for(
+    calls: Mapping[Role, ray.ObjectRef], *, timeout_s: float, doing: str, setting: str
+) -> dict[Role, Any]:
+    """The results of one call to each role, in the order given.
+
+    Returns as soon as all are there. The first failure, death or lapse of `timeout_s` (for all together,
+    `setting` is where to raise it) raises RoleError naming the role, what it was doing and its log.
+    """
+    roles = {ref: role for role, ref in calls.items()}
+    pending, deadline = list(roles), time.monotonic() + timeout_s
+    while pending:
+        # One at a time: when one role fails, the others may be waiting for it and would never finish.
+        left_s = max(0.0, deadline - time.monotonic())
+        done, pending = ray.wait(pending, num_returns=1, timeout=left_s)
+        if not done:
+            late = ", ".join(roles[ref].name for ref in pending)
+            raise RoleError(f"{doing}: no answer from {late} within {timeout_s:g} s ({setting})")
+        _raise_failure(roles[done[0]], done[0], doing)
+    return {role: ray.get(ref) for role, ref in calls.items()}
+
+
+def _raise_failure(role: Role, ref: ray.ObjectRef, doing: str) -> None:
+    try:
+        ray.get(ref, timeout=60.0)
+    except RayTaskError as error:
+        raise RoleError(f"{doing}: {role.name} failed: {error.cause}\n  its log: {role.log}") from error
+    except RayActorError as error:
+        raise RoleError(f"{doing}: {role.name} died\n  its log: {role.log}") from error
+    except GetTimeoutError as error:
+        raise RoleError(f"{doing}: the result of {role.name} did not arrive\n  its log: {role.log}") from error

@@ -1,0 +1,71 @@
+"""Which policy version writes a step's rollouts, and what happens between two steps. Pure.
+
+A version is the number of optimiser steps that the weights have taken; step t turns version t into t + 1.
+
+    version_for(step) = 0                                     if sync_interval is None
+                      = max(0, step - lag) // s * s           otherwise
+
+    step                         0 1 2 3 4 5
+    offline       s=None         0 0 0 0 0 0
+    semi-online   s=3            0 0 0 3 3 3
+    online        s=1            0 1 2 3 4 5
+    one step off  s=1, lag=1     0 0 1 2 3 4
+
+The rollouts of a step may start as soon as the generator holds `version_for(step)`. The sync at version v
+always precedes the first step that needs v, so waiting for it cannot deadlock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlstack.config.schema import Schedule as ScheduleConfig
+
+WITH_GENERATOR = "with_generator"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """The regime of a run. Versions are counted in optimiser steps; steps from 0."""
+
+    num_steps: int
+    sync_interval: int | None  # s; None: offline
+    lag: int = 0
+    reference_interval: int | None = None  # None: the reference stays at version 0
+    evaluate_every: int | None = None
+
+    @classmethod
+    def of(cls, config: ScheduleConfig) -> Schedule:
+        """The schedule that the settings describe; they have been validated."""
+        reference: int | str | None = config.reference_sync
+        if reference == WITH_GENERATOR:
+            reference = config.sync_interval
+        return cls(
+            num_steps=config.num_steps,
+            sync_interval=config.sync_interval,
+            lag=config.lag,
+            reference_interval=reference if isinstance(reference, int) else None,
+            evaluate_every=config.evaluate_every,
+        )
+
+    def version_for(self, step: int) -> int:
+        """The version that writes the rollouts of `step`."""
+        if self.sync_interval is None:
+            return 0
+        return max(0, step - self.lag) // self.sync_interval * self.sync_interval
+
+    def syncs_at(self, version: int) -> bool:
+        """Whether the generator receives `version`: some later step is to be written by it, or it is the last."""
+        return _falls_on(version, self.sync_interval)
+
+    def reference_syncs_at(self, version: int) -> bool:
+        """Whether the reference becomes `version`."""
+        return _falls_on(version, self.reference_interval)
+
+    def evaluates_at(self, version: int) -> bool:
+        """Whether held-out accuracy is measured between the steps; the first and last version always are."""
+        return version < self.num_steps and _falls_on(version, self.evaluate_every)
+
+
+def _falls_on(version: int, interval: int | None) -> bool:
+    return interval is not None and version > 0 and version % interval == 0
