@@ -41,7 +41,7 @@ class Architecture:
     def from_folder(cls, folder: Path) -> Architecture:
         """Read `folder`/config.json.
 
-        Raises ConfigError if it is missing or malformed, or if the model is not of a family that is supported.
+        Raises ConfigError if it is missing or malformed, or if the model is not of a supported family.
         """
         path = Path(folder) / "config.json"
         try:
