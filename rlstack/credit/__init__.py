@@ -1,0 +1,1 @@
+"""Rewards to training signal, in plain Python."""

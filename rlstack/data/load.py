@@ -1,0 +1,44 @@
+"""The prompts of a run, from its settings: read, templated and tokenized before any process starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from rlstack.config.schema import RunConfig, Task
+from rlstack.data.datasets import load_task
+from rlstack.data.records import Prompt
+from rlstack.data.sampling import PromptSampler
+
+
+def load_prompts(config: RunConfig) -> tuple[PromptSampler, list[Prompt]]:
+    """The sampler of the training prompts, and the held-out prompts of `evaluation.tasks` (may be empty).
+
+    Raises:
+        ConfigError: a file is missing or malformed, or a prompt leaves no room for `rollout.max_new_tokens`.
+    """
+    folder = Path(config.policy.model)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    room = _context_length(folder) - config.rollout.max_new_tokens
+    training = _load_tasks(config.data.tasks, "data.tasks", tokenizer, room)
+    held_out = _load_tasks(config.evaluation.tasks, "evaluation.tasks", tokenizer, room)
+    weights = {task.name: task.weight for task in config.data.tasks}
+    sampler = PromptSampler(training, weights, seed=config.run.seed)
+    limit = config.evaluation.num_prompts
+    return sampler, [prompt for prompts in held_out.values() for prompt in prompts[:limit]]
+
+
+def _load_tasks(
+    tasks: Sequence[Task], where: str, tokenizer: PreTrainedTokenizerBase, room: int
+) -> dict[str, list[Prompt]]:
+    return {
+        task.name: load_task(task, tokenizer, max_prompt_tokens=room, where=f"{where}[{i}].path")
+        for i, task in enumerate(tasks)
+    }
+
+
+def _context_length(folder: Path) -> int:
+    return int(json.loads((folder / "config.json").read_text())["max_position_embeddings"])

@@ -1,0 +1,127 @@
+"""Examples to packed micro-batches, balanced over the data-parallel ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from rlstack.data.records import Example, MicroBatch, PreferencePair, Prompt, Rollout
+
+
+def pack(
+    examples: Sequence[Example], *, data_parallel: int, micro_batch_tokens: int, version: int
+) -> list[list[MicroBatch]]:
+    """The micro-batches of one step as [data_parallel][m], the same m for every rank.
+
+    An example is never split: the two rollouts of a pair share a micro-batch. A micro-batch holds at most
+    `micro_batch_tokens` tokens, unless it is one example that alone has more. Ranks and micro-batches get
+    about equal numbers of tokens; where examples are too few, fillers take the free places.
+
+    Within a micro-batch examples keep the order in which they were given; a pair is its chosen sequence,
+    then its rejected one. The result depends on nothing but the arguments.
+
+    Args:
+        examples: pairs only, or weighted rollouts only.
+        version: of the rollouts.
+    """
+    assert len({type(example) for example in examples}) <= 1, "pairs and weighted rollouts in one step"
+    sizes = [_num_tokens(example) for example in examples]
+    bins = _fill_bins(sizes, num_ranks=data_parallel, capacity=micro_batch_tokens)
+    loads = [sum(sizes[index] for index in contents) for contents in bins]
+    return [
+        [_micro_batch([examples[index] for index in bins[place]], version=version) for place in rank]
+        for rank in _spread(loads, num_ranks=data_parallel)
+    ]
+
+
+def _sequences(example: Example) -> tuple[tuple[Prompt, Rollout], ...]:
+    if isinstance(example, PreferencePair):
+        return (example.prompt, example.chosen), (example.prompt, example.rejected)
+    return ((example.prompt, example.rollout),)
+
+
+def _num_tokens(example: Example) -> int:
+    return sum(len(prompt.token_ids) + len(rollout.token_ids) - 1 for prompt, rollout in _sequences(example))
+
+
+def _fill_bins(sizes: Sequence[int], *, num_ranks: int, capacity: int) -> list[list[int]]:
+    """Indices of examples by micro-batch: the fewest micro-batches (a multiple of `num_ranks`) that hold.
+
+    Largest first into the emptiest bin, which balances; with as many bins as examples it always holds.
+    """
+    largest_first = sorted(range(len(sizes)), key=lambda index: (-sizes[index], index))
+    num_bins = math.ceil(sum(min(size, capacity) for size in sizes) / capacity)
+    per_rank = max(1, math.ceil(num_bins / num_ranks))
+    while True:
+        bins: list[list[int]] = [[] for _ in range(per_rank * num_ranks)]
+        loads = [0] * len(bins)
+        for index in largest_first:
+            emptiest = loads.index(min(loads))
+            bins[emptiest].append(index)
+            loads[emptiest] += sizes[index]
+        if all(load <= capacity or len(contents) == 1 for load, contents in zip(loads, bins, strict=True)):
+            return [sorted(contents) for contents in bins]
+        per_rank += 1
+
+
+def _spread(loads: Sequence[int], *, num_ranks: int) -> list[list[int]]:
+    """Indices of bins by rank: equally many each, largest first to the rank with the fewest tokens."""
+    per_rank = len(loads) // num_ranks
+    ranks: list[list[int]] = [[] for _ in range(num_ranks)]
+    totals = [0] * num_ranks
+    for place in sorted(range(len(loads)), key=lambda place: (-loads[place], place)):
+        free = (rank for rank in range(num_ranks) if len(ranks[rank]) < per_rank)
+        emptiest = min(free, key=lambda rank: (totals[rank], rank))
+        ranks[emptiest].append(place)
+        totals[emptiest] += loads[place]
+    return ranks
+
+
+def _micro_batch(examples: Sequence[Example], *, version: int) -> MicroBatch:
+    if not examples:
+        return _filler(version)
+    sequences = [sequence for example in examples for sequence in _sequences(example)]
+    token_ids = [np.array(prompt.token_ids + rollout.token_ids, np.int64) for prompt, rollout in sequences]
+    num_prompt_labels = [len(prompt.token_ids) - 1 for prompt, _ in sequences]
+    of_pairs = isinstance(examples[0], PreferencePair)
+    return MicroBatch(
+        token_ids=np.concatenate([tokens[:-1] for tokens in token_ids]),
+        labels=np.concatenate([tokens[1:] for tokens in token_ids]),
+        loss_mask=np.concatenate(
+            [
+                np.arange(len(tokens) - 1) >= skip
+                for tokens, skip in zip(token_ids, num_prompt_labels, strict=True)
+            ]
+        ),
+        generator_logprobs=np.concatenate(
+            [
+                np.array((0.0,) * skip + rollout.generator_logprobs, np.float32)
+                for (_, rollout), skip in zip(sequences, num_prompt_labels, strict=True)
+            ]
+        ),
+        sequence_starts=np.cumsum([0, *(len(tokens) - 1 for tokens in token_ids)], dtype=np.int32),
+        pairs=np.arange(len(sequences) if of_pairs else 0, dtype=np.int32).reshape(-1, 2),
+        advantages=np.array(
+            [0.0 if isinstance(e, PreferencePair) else e.advantage for e in examples for _ in _sequences(e)],
+            np.float32,
+        ),
+        num_examples=len(examples),
+        version=version,
+    )
+
+
+def _filler(version: int) -> MicroBatch:
+    """One token that no loss looks at: the least that a forward and backward pass takes."""
+    return MicroBatch(
+        token_ids=np.zeros(1, np.int64),
+        labels=np.zeros(1, np.int64),
+        loss_mask=np.zeros(1, np.bool_),
+        generator_logprobs=np.zeros(1, np.float32),
+        sequence_starts=np.array([0, 1], np.int32),
+        pairs=np.zeros((0, 2), np.int32),
+        advantages=np.zeros(1, np.float32),
+        num_examples=0,
+        version=version,
+    )
