@@ -7,21 +7,20 @@ type. A default lives on its field and nowhere else. `None` means "never" or "no
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import Optional, Union  # noqa: UP035  OmegaConf reads these at run time
+from enum import StrEnum
 
 
-class Precision(str, Enum):
+class Precision(StrEnum):
     fp32 = "fp32"
     bf16 = "bf16"
 
 
-class ObjectiveName(str, Enum):
+class ObjectiveName(StrEnum):
     dpo = "dpo"
     grpo = "grpo"
 
 
-class TransferMethod(str, Enum):
+class TransferMethod(StrEnum):
     gather = "gather"
 
 
@@ -35,10 +34,10 @@ class Run:
 @dataclass
 class Schedule:
     num_steps: int = 100  # optimiser steps
-    sync_interval: Optional[int] = 1  # s: steps between syncs; null = offline
+    sync_interval: int | None = 1  # s: steps between syncs; null = offline
     lag: int = 0  # steps by which the generator's version may trail at a sync
-    reference_sync: Union[str, int] = "with_generator"  # never | with_generator | every this many steps
-    evaluate_every: Optional[int] = None  # steps; the first and the last version are always evaluated
+    reference_sync: str | int = "with_generator"  # never | with_generator | every this many steps
+    evaluate_every: int | None = None  # steps; the first and the last version are always evaluated
 
 
 @dataclass
@@ -116,7 +115,7 @@ class Reward:
 @dataclass
 class Evaluation:
     tasks: list[Task] = field(default_factory=list)
-    num_prompts: Optional[int] = None  # the first this many of each task; null = all
+    num_prompts: int | None = None  # the first this many of each task; null = all
     n: int = 4  # answers per prompt
     temperature: float = 0.6
     top_p: float = 0.9
@@ -131,7 +130,7 @@ class Transfer:
 
 @dataclass
 class Cluster:
-    address: Optional[str] = None  # of a running Ray cluster; null starts one on this machine, on loopback
+    address: str | None = None  # of a running Ray cluster; null starts one on this machine, on loopback
     ranks_per_core: int = 4  # CPU only: how far processes may outnumber the cores
     object_store_mib: int = 256  # of the Ray that this run starts
     shutdown_timeout_s: float = 8.0

@@ -1,0 +1,1 @@
+"""Settings: the schema, how they are read, and what is refused before anything starts."""

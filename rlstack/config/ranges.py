@@ -1,0 +1,89 @@
+"""The values that each single setting accepts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """Numbers from `low` to `high`; an end that is open is not itself accepted."""
+
+    low: float
+    high: float = math.inf
+    low_open: bool = False
+    high_open: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        """False for NaN and for infinity, whatever the ends are."""
+        above = value > self.low if self.low_open else value >= self.low
+        below = value < self.high if self.high_open else value <= self.high
+        return above and below and math.isfinite(value)
+
+    def __str__(self) -> str:
+        low = f"more than {self.low:g}" if self.low_open else f"at least {self.low:g}"
+        if self.high == math.inf:
+            return low
+        return f"{low} and {'less than' if self.high_open else 'at most'} {self.high:g}"
+
+
+POSITIVE = Range(low=0, low_open=True)
+NOT_NEGATIVE = Range(low=0)
+ONE_OR_MORE = Range(low=1)
+MOMENTUM = Range(low=0, high=1, high_open=True)
+PROBABILITY = Range(low=0, high=1, low_open=True)
+
+# By path. A setting that is null is not checked: null is accepted wherever the schema lets it through.
+RANGES: dict[str, Range] = {
+    "run.seed": NOT_NEGATIVE,
+    "schedule.num_steps": ONE_OR_MORE,
+    "schedule.sync_interval": ONE_OR_MORE,
+    "schedule.lag": NOT_NEGATIVE,
+    "schedule.evaluate_every": ONE_OR_MORE,
+    "policy.tensor_parallel": ONE_OR_MORE,
+    "policy.pipeline_parallel": ONE_OR_MORE,
+    "policy.data_parallel": ONE_OR_MORE,
+    "policy.micro_batch_tokens": ONE_OR_MORE,
+    "policy.start_timeout_s": POSITIVE,
+    "policy.step_timeout_s": POSITIVE,
+    "optimizer.lr": POSITIVE,
+    "optimizer.warmup_steps": NOT_NEGATIVE,
+    "optimizer.adam_beta1": MOMENTUM,
+    "optimizer.adam_beta2": MOMENTUM,
+    "optimizer.adam_eps": POSITIVE,
+    "optimizer.weight_decay": NOT_NEGATIVE,
+    "optimizer.clip_grad": NOT_NEGATIVE,
+    "rollout.engines": ONE_OR_MORE,
+    "rollout.tensor_parallel": ONE_OR_MORE,
+    "rollout.n": Range(low=2),  # a pair and an advantage both compare rollouts of one prompt
+    "rollout.temperature": POSITIVE,
+    "rollout.top_p": PROBABILITY,
+    "rollout.max_new_tokens": ONE_OR_MORE,
+    "rollout.max_num_seqs": ONE_OR_MORE,
+    "rollout.kv_cache_gib": POSITIVE,
+    "rollout.gpu_memory_fraction": Range(low=0, high=1, low_open=True, high_open=True),
+    "rollout.start_timeout_s": POSITIVE,
+    "rollout.generate_timeout_s": POSITIVE,
+    "objective.beta": POSITIVE,
+    "objective.kl_scale": NOT_NEGATIVE,
+    "batch.prompts_per_step": ONE_OR_MORE,
+    "reward.workers": ONE_OR_MORE,
+    "reward.timeout_s": POSITIVE,
+    "evaluation.num_prompts": ONE_OR_MORE,
+    "evaluation.n": ONE_OR_MORE,
+    "evaluation.temperature": NOT_NEGATIVE,  # 0 = greedy
+    "evaluation.top_p": PROBABILITY,
+    "transfer.bucket_mib": ONE_OR_MORE,
+    "transfer.timeout_s": POSITIVE,
+    "cluster.ranks_per_core": ONE_OR_MORE,
+    "cluster.object_store_mib": Range(low=80),  # Ray refuses less than 75 MB
+    "cluster.shutdown_timeout_s": POSITIVE,
+}
+
+# What to write instead, where the range alone does not say it.
+REMEDIES = {
+    "schedule.sync_interval": "1 is online, null is offline",
+    "schedule.num_steps": "give the number of optimiser steps",
+    "rollout.n": "a pair needs two rollouts of a prompt",
+}

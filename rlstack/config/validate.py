@@ -1,0 +1,204 @@
+"""What is refused before any process starts: values out of range and combinations that cannot work.
+
+Pure but for `missing_inputs`: the model's shape and the machine are passed in, nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from omegaconf import OmegaConf
+
+from rlstack.config.machine import Machine
+from rlstack.config.ranges import RANGES, REMEDIES
+from rlstack.config.schema import ObjectiveName, Precision, RunConfig, Task
+from rlstack.errors import ConfigError
+
+REFERENCE_SYNCS = ("never", "with_generator")
+TEMPLATES = ("math", "chat")
+REWARDS = ("math",)
+
+
+class ModelShape(Protocol):
+    """What a layout depends on; `rlstack.policy.architecture.Architecture` has it."""
+
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def num_heads(self) -> int: ...
+    @property
+    def num_kv_heads(self) -> int: ...
+    @property
+    def ffn_size(self) -> int: ...
+    @property
+    def context_length(self) -> int: ...
+
+
+def validate(config: RunConfig, *, architecture: ModelShape, machine: Machine) -> None:
+    """Raise one ConfigError that lists everything found, one line each."""
+    if found := missing_inputs(config) + problems(config, architecture=architecture, machine=machine):
+        raise ConfigError("\n".join(found))
+
+
+def missing_inputs(config: RunConfig) -> list[str]:
+    """The tasks' files that are not there."""
+    return [
+        f"{key}.path = {task.path}: there is no such file; give the path of a JSONL file"
+        for key, task in _tasks(config)
+        if not Path(task.path).is_file()
+    ]
+
+
+def problems(config: RunConfig, *, architecture: ModelShape, machine: Machine) -> list[str]:
+    """Every setting, or combination of settings, that cannot work: path, value, what is accepted, remedy.
+
+    The machine does not count when the run joins a Ray cluster (`cluster.address`), which may be larger.
+    """
+    found = [
+        *_out_of_range(config),
+        *_run(config),
+        *_schedule(config),
+        *_objective(config),
+        *_task_problems(config),
+    ]
+    if found:  # a layout with 0 ranks has no sensible message
+        return found
+    found = [*_policy_layout(config, architecture), *_rollout_layout(config, architecture)]
+    if config.cluster.address is None:
+        found += _on_machine(config, machine)
+    return found
+
+
+def _out_of_range(config: RunConfig) -> Iterator[str]:
+    settings = OmegaConf.structured(config)
+    for key, accepted in RANGES.items():
+        value = OmegaConf.select(settings, key)
+        if value is not None and value not in accepted:
+            remedy = f"; {REMEDIES[key]}" if key in REMEDIES else ""
+            yield f"{key} = {value}: {accepted} is accepted{remedy}"
+
+
+def _run(config: RunConfig) -> Iterator[str]:
+    name = config.run.name
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        yield f"run.name = {name!r}: the name of one folder is accepted; put the folders above it in run.dir"
+
+
+def _schedule(config: RunConfig) -> Iterator[str]:
+    schedule = config.schedule
+    if schedule.lag > 0 and schedule.sync_interval is None:
+        yield (
+            f"schedule.lag = {schedule.lag}: 0 is accepted when schedule.sync_interval is null (offline "
+            "never syncs); set one or the other"
+        )
+    every = schedule.reference_sync
+    if not (every in REFERENCE_SYNCS if isinstance(every, str) else every >= 1):
+        accepted = " | ".join(REFERENCE_SYNCS)
+        yield f"schedule.reference_sync = {every}: {accepted} | a number of steps from 1 is accepted"
+
+
+def _objective(config: RunConfig) -> Iterator[str]:
+    objective = config.objective
+    if objective.kl_scale > 0 and objective.name is not ObjectiveName.grpo:
+        yield (
+            f"objective.kl_scale = {objective.kl_scale}: {objective.name.value} has no such term; leave it "
+            "at 0 (DPO's strength is objective.beta) or set objective.name=grpo"
+        )
+
+
+def _tasks(config: RunConfig) -> Iterator[tuple[str, Task]]:
+    for section, tasks in (("data", config.data.tasks), ("evaluation", config.evaluation.tasks)):
+        for i, task in enumerate(tasks):
+            yield f"{section}.tasks[{i}]", task
+
+
+def _task_problems(config: RunConfig) -> Iterator[str]:
+    if not config.data.tasks:
+        yield "data.tasks is empty: at least one task is needed; add one with a name and a path"
+    for section, tasks in (("data", config.data.tasks), ("evaluation", config.evaluation.tasks)):
+        for name, count in Counter(task.name for task in tasks).items():
+            if count > 1:
+                yield f"{section}.tasks: {count} tasks are called {name!r}; give each a name of its own"
+    for key, task in _tasks(config):
+        if not task.name:
+            yield f"{key}.name is empty; give the task a name, which its samples carry"
+        if not 0 < task.weight < float("inf"):
+            yield f"{key}.weight = {task.weight}: more than 0 is accepted; leave the task out to skip it"
+        if task.template not in TEMPLATES:
+            yield f"{key}.template = {task.template}: {' | '.join(TEMPLATES)} is accepted"
+        if task.reward not in REWARDS:
+            yield f"{key}.reward = {task.reward}: {' | '.join(REWARDS)} is accepted"
+
+
+def _policy_layout(config: RunConfig, architecture: ModelShape) -> Iterator[str]:
+    policy = config.policy
+    counts = {
+        "attention heads": architecture.num_heads,
+        "key-value heads": architecture.num_kv_heads,
+        "feed-forward columns": architecture.ffn_size,
+    }
+    yield from _indivisible("policy.tensor_parallel", policy.tensor_parallel, counts)
+    counts = {"layers": architecture.num_layers}
+    yield from _indivisible("policy.pipeline_parallel", policy.pipeline_parallel, counts)
+    if policy.sequence_parallel and policy.tensor_parallel == 1:
+        yield (
+            "policy.sequence_parallel = true: it splits sequences over tensor-parallel ranks, of which there "
+            "is one; set it to false or policy.tensor_parallel to 2 or more"
+        )
+
+
+def _rollout_layout(config: RunConfig, architecture: ModelShape) -> Iterator[str]:
+    # vLLM copies key-value heads onto several ranks when there are fewer heads than ranks, and pads the
+    # vocabulary; mirrors vllm/model_executor/models/llama.py, LlamaAttention.
+    tensor_parallel, num_kv_heads = config.rollout.tensor_parallel, architecture.num_kv_heads
+    counts = {"attention heads": architecture.num_heads, "feed-forward columns": architecture.ffn_size}
+    if num_kv_heads % tensor_parallel and tensor_parallel % num_kv_heads:
+        counts["key-value heads"] = num_kv_heads
+    yield from _indivisible("rollout.tensor_parallel", tensor_parallel, counts)
+    if config.rollout.max_new_tokens >= architecture.context_length:
+        yield (
+            f"rollout.max_new_tokens = {config.rollout.max_new_tokens}: less than the model's context of "
+            f"{architecture.context_length} tokens is accepted, for the prompt needs room too; lower it"
+        )
+
+
+def _indivisible(key: str, size: int, counts: dict[str, int]) -> Iterator[str]:
+    if rests := [f"{count} {what}" for what, count in counts.items() if count % size]:
+        sizes = [str(d) for d in range(1, size) if all(count % d == 0 for count in counts.values())]
+        yield f"{key} = {size}: does not divide the model's {' and '.join(rests)}; try {' or '.join(sizes)}"
+
+
+def _on_machine(config: RunConfig, machine: Machine) -> Iterator[str]:
+    policy, rollout = config.policy, config.rollout
+    num_ranks = policy.tensor_parallel * policy.pipeline_parallel * policy.data_parallel
+    num_engine_ranks = rollout.engines * rollout.tensor_parallel
+    asked = (
+        f"policy.tensor_parallel x pipeline_parallel x data_parallel = {num_ranks} ranks and "
+        f"rollout.engines x tensor_parallel = {num_engine_ranks} ranks"
+    )
+    if machine.num_gpus > 0:
+        if num_ranks + num_engine_ranks > machine.num_gpus:
+            yield (
+                f"{asked}: one GPU each is needed, and this machine has {machine.num_gpus}; lower one of "
+                "them, or give a larger cluster as cluster.address"
+            )
+        return
+    most = config.cluster.ranks_per_core * machine.num_cores
+    if num_ranks + num_engine_ranks > most:
+        yield (
+            f"{asked}: at most {most} together are accepted on {machine.num_cores} cores; lower one of them, "
+            f"or raise cluster.ranks_per_core (now {config.cluster.ranks_per_core})"
+        )
+    if rollout.tensor_parallel > machine.num_cores:
+        yield (
+            f"rollout.tensor_parallel = {rollout.tensor_parallel}: at most {machine.num_cores} is accepted, "
+            "for vLLM binds each of its ranks to a core of its own; lower it"
+        )
+    if policy.precision is not Precision.fp32:
+        yield (
+            f"policy.precision = {policy.precision.value}: fp32 is accepted without a GPU; bf16 ends vLLM's "
+            "workers with an illegal instruction on many virtual machines; set policy.precision=fp32"
+        )
