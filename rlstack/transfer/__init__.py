@@ -1,0 +1,1 @@
+"""Moving the trained weights into the engines."""
