@@ -20,6 +20,10 @@ class Credit:
     examples: list[Example]  # of one kind, in the order of the groups
     num_skipped: int  # groups that teach nothing, because their rewards tie or are missing
 
+    def metrics(self) -> dict[str, float]:
+        """pairs/formed (examples of either kind) and pairs/skipped (groups)."""
+        return {"pairs/formed": len(self.examples), "pairs/skipped": self.num_skipped}
+
 
 def assign(scored: Sequence[ScoredGroup], objective: Objective, *, seed: int, step: int) -> Credit:
     """The examples of `step` under `objective`; a pure function of its arguments.

@@ -52,7 +52,7 @@ def load_task(
         if len(prompt.token_ids) > max_prompt_tokens:
             raise ConfigError(
                 f"{where}.path = {task.path!r}, line {prompt.row + 1}: the prompt has "
-                f"{len(prompt.token_ids)} tokens, and the model's context leaves room for {max_prompt_tokens}; "
+                f"{len(prompt.token_ids)} tokens, and the context leaves room for {max_prompt_tokens}; "
                 "shorten or drop the row, or lower rollout.max_new_tokens."
             )
     return prompts

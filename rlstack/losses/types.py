@@ -12,7 +12,7 @@ class Ratio(NamedTuple):
     """A metric as total / count; both are summed over micro-batches and data-parallel ranks first."""
 
     total: Tensor  # scalar, detached
-    count: Tensor  # scalar, detached
+    count: Tensor  # type: ignore[assignment]  # scalar, detached; hides tuple.count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,119 @@
+"""The math verifier: boxed answers compared by math-verify, in processes that can be ended.
+
+Not built on a process pool: those import the parent's main module again in every worker, which in a Ray actor
+is Ray's, exchange pickles, and none of them outlives a worker that dies between two tasks.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+
+from rlstack.data.records import Outcome, Score
+from rlstack.rewards.math_process import MathProcess
+
+MARKER = "The final answer is"  # of the prompt template MATH
+MAX_TAIL_CHARS = 2000
+CACHE_SIZE = 100_000  # verdicts
+
+
+class MathVerifier:
+    """Scores answers in `workers` processes, `timeout_s` seconds of wall clock at most for each.
+
+    Usable from any thread, also from several at once, and from Ray actors.
+    """
+
+    def __init__(self, workers: int, timeout_s: float) -> None:
+        self._processes = [MathProcess(timeout_s) for _ in range(workers)]
+        self._free: queue.SimpleQueue[MathProcess] = queue.SimpleQueue()
+        for process in self._processes:
+            process.wait_ready()
+            self._free.put(process)
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="math_verifier")
+        self._cache: OrderedDict[tuple[str, str], Score] = OrderedDict()
+        self._cache_lock = threading.Lock()
+
+    def score(self, items: Sequence[tuple[str, str]]) -> list[Score]:
+        """1.0 for each (text, gold answer) whose last boxed expression equals the gold answer, else 0.0.
+
+        Equal items are verified once, and verdicts are remembered. Where there is no verdict, the reward is
+        None and the outcome says why: timeout, or error (math-verify raised, or its process died).
+        """
+        keys = [(gold, boxed_answer(text)) for text, gold in items]
+        distinct = dict.fromkeys((gold, answer) for gold, answer in keys if answer is not None)
+        verdicts = {key: score for key in distinct if (score := self._recall(key)) is not None}
+        unknown = [key for key in distinct if key not in verdicts]
+        for key, score in zip(unknown, self._threads.map(self._verify, unknown), strict=True):
+            verdicts[key] = score
+            self._remember(key, score)
+        return [Score(reward=0.0) if answer is None else verdicts[gold, answer] for gold, answer in keys]
+
+    def close(self) -> None:
+        """End the processes at once; a `score` that still waits for one raises RuntimeError."""
+        for process in self._processes:
+            process.close()
+        self._threads.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> MathVerifier:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _verify(self, key: tuple[str, str]) -> Score:
+        process = self._free.get()
+        try:
+            return process.verify(*key)
+        finally:
+            self._free.put(process)
+
+    def _recall(self, key: tuple[str, str]) -> Score | None:
+        with self._cache_lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+            return self._cache.get(key)
+
+    def _remember(self, key: tuple[str, str], score: Score) -> None:
+        if score.outcome is not Outcome.ok:  # a busy machine may do better next time
+            return
+        with self._cache_lock:
+            self._cache[key] = score
+            if len(self._cache) > CACHE_SIZE:
+                self._cache.popitem(last=False)
+
+
+def boxed_answer(text: str) -> str | None:
+    """The content of the last complete \\boxed{...} after the last MARKER (or in a text without one).
+
+    None without one among the last MAX_TAIL_CHARS characters. The last box counts, as in the MATH data set's
+    own grader; finding it here rather than by math-verify's patterns leaves no way around the box ("The final
+    answer is $5$") and no pattern to run over a long text.
+    """
+    tail = text[max(text.rfind(MARKER), 0) :][-MAX_TAIL_CHARS:]
+    end = len(tail)
+    while (start := tail.rfind("\\boxed{", 0, end)) >= 0:
+        if (answer := _braced(tail, start + len("\\boxed{"))) is not None:
+            return answer
+        end = start
+    return None
+
+
+def _braced(text: str, start: int) -> str | None:
+    """`text` from `start` to the brace that closes the one before `start`; None if it is never closed."""
+    depth, position = 1, start
+    while position < len(text):
+        character = text[position]
+        if character == "\\":  # an escaped brace does not count
+            position += 2
+            continue
+        depth += (character == "{") - (character == "}")
+        if depth == 0:
+            return text[start:position].strip() or None
+        position += 1
+    return None
