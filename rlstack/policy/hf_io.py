@@ -1,0 +1,110 @@
+"""Weights between this rank's model and Hugging Face: loading, whole tensors, their names and shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from rlstack.errors import ConfigError
+from rlstack.policy.architecture import Architecture
+from rlstack.policy.backend import parallel_state
+from rlstack.policy.hf_map import Part, Rule, fuse, global_name, join, slice_bounds, stage_rules, wire_rules
+from rlstack.policy.model import PolicyModel
+from rlstack.policy.parallel import num_stages, stage
+
+
+class TensorFolder:
+    """The tensors of a folder's *.safetensors, read lazily and in slices."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files: dict[str, Any] = {}
+        for path in sorted(folder.glob("*.safetensors")):
+            try:
+                opened = safe_open(path, framework="pt")
+            except (OSError, SafetensorError) as error:
+                raise ConfigError(f"{path}: is not a safetensors file ({error})") from None
+            self._files.update(dict.fromkeys(opened.keys(), opened))
+        if not self._files:
+            raise ConfigError(f"policy.model = {folder}: has no *.safetensors with weights")
+
+    def read(self, part: Part, bounds: slice | None) -> Tensor:
+        """`part`, or its slice along `part.cut`; ConfigError if it is missing or of another shape."""
+        if part.name not in self._files:
+            raise ConfigError(f"{self.folder}: the weights lack {part.name}, which config.json asks for")
+        view = self._files[part.name].get_slice(part.name)
+        if (shape := tuple(view.get_shape())) != part.shape:
+            raise ConfigError(f"{self.folder}: {part.name} is {shape}, but config.json makes it {part.shape}")
+        if bounds is None:
+            return view[:]
+        return view[bounds] if part.cut == 0 else view[:, bounds]
+
+
+@torch.no_grad()
+def load_weights(model: PolicyModel, folder: Path) -> None:
+    """Fill this rank's parameters from the Hugging Face folder, reading only what it holds.
+
+    Raises ConfigError for tensors that are missing or of another shape than config.json says.
+    """
+    tensors = TensorFolder(folder)
+    architecture = model.architecture
+    tp_rank, tp_size = _tensor_rank_and_size()
+    rules = stage_rules(architecture, stage=stage(), num_stages=num_stages())
+    for name, parameter in _parameters(model).items():
+        rule = rules[name]
+        slices = []
+        for part in rule.parts:
+            bounds = None
+            if part.cut is not None:
+                bounds = slice_bounds(part, rule, architecture, tp_rank=tp_rank, tp_size=tp_size)
+            slices.append(tensors.read(part, bounds))
+        parameter.copy_(fuse(rule, slices, architecture, tp_size=tp_size))
+
+
+def stage_tensors(model: PolicyModel) -> Iterator[tuple[str, Tensor]]:
+    """The whole Hugging Face tensors of this pipeline stage, in the order of `tensor_specs`.
+
+    Collective over the tensor-parallel ranks: each of them iterates to the end, and gets every tensor.
+    Padding is gone, and a tied output layer is not repeated.
+    """
+    parameters = _parameters(model)
+    for name, rule in wire_rules(model.architecture, stage=stage(), num_stages=num_stages()).items():
+        yield from join(rule, _shards(parameters[name].detach(), rule), model.architecture)
+
+
+def tensor_specs(
+    architecture: Architecture, *, stage: int, num_stages: int, dtype: torch.dtype
+) -> list[tuple[str, tuple[int, ...], str]]:
+    """(name, shape, dtype) of what `stage_tensors` yields on `stage`; the dtype as in "float32"."""
+    rules = wire_rules(architecture, stage=stage, num_stages=num_stages).values()
+    dtype_name = str(dtype).removeprefix("torch.")
+    return [(part.name, part.shape, dtype_name) for rule in rules for part in rule.parts]
+
+
+def _parameters(model: PolicyModel) -> dict[str, Tensor]:
+    """This rank's parameters by their names in `stage_rules`."""
+    first_layer = model.decoder.layers[0].layer_number - 1
+    return {global_name(name, first_layer): parameter for name, parameter in model.named_parameters()}
+
+
+def _shards(parameter: Tensor, rule: Rule) -> list[Tensor]:
+    """The parameter of every tensor-parallel rank, in order; of one rank where all hold the same."""
+    _, tp_size = _tensor_rank_and_size()
+    if tp_size == 1 or rule.parts[0].cut is None:
+        return [parameter]
+    shards = [torch.empty_like(parameter) for _ in range(tp_size)]
+    dist.all_gather(shards, parameter.contiguous(), group=parallel_state.get_tensor_model_parallel_group())
+    return shards
+
+
+def _tensor_rank_and_size() -> tuple[int, int]:
+    return (
+        parallel_state.get_tensor_model_parallel_rank(),
+        parallel_state.get_tensor_model_parallel_world_size(),
+    )

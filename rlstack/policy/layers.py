@@ -1,0 +1,84 @@
+"""What the model is built of: Transformer Engine on a GPU, megatron-core's local layers on the CPU."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from rlstack.config.schema import Policy, Precision
+from rlstack.policy.architecture import Architecture
+from rlstack.policy.backend import (
+    ModuleSpec,
+    TransformerBlockSubmodules,
+    TransformerConfig,
+    get_gpt_layer_local_spec,
+    get_gpt_layer_with_transformer_engine_spec,
+    get_num_layers_to_build,
+    on_gpu,
+)
+from rlstack.policy.cpu.attention import PackedAttention
+from rlstack.policy.cpu.norm import RMSNorm
+
+
+def parameter_dtype(policy: Policy) -> torch.dtype:
+    """The precision of the weights; gradients and the optimiser's state are fp32 always."""
+    return torch.bfloat16 if policy.precision is Precision.bf16 else torch.float32
+
+
+def transformer_config(architecture: Architecture, policy: Policy) -> TransformerConfig:
+    """megatron-core's settings for `architecture` in the layout of `policy`."""
+    dtype = parameter_dtype(policy)
+    return TransformerConfig(
+        num_layers=architecture.num_layers,
+        hidden_size=architecture.hidden_size,
+        num_attention_heads=architecture.num_heads,
+        num_query_groups=architecture.num_kv_heads,
+        kv_channels=architecture.head_dim,
+        ffn_hidden_size=architecture.ffn_size,
+        normalization="RMSNorm",
+        layernorm_epsilon=architecture.norm_eps,
+        gated_linear_unit=True,
+        activation_func=functional.silu,
+        add_bias_linear=False,
+        add_qkv_bias=architecture.qkv_bias,
+        qk_layernorm=architecture.qk_norm,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        # The weights come from a file.
+        perform_initialization=False,
+        use_cpu_initialization=not on_gpu(),
+        # Need Apex or a compiler, for nothing on the CPU.
+        bias_activation_fusion=False,
+        bias_dropout_fusion=False,
+        masked_softmax_fusion=False,
+        gradient_accumulation_fusion=False,
+        apply_rope_fusion=False,
+        params_dtype=dtype,
+        pipeline_dtype=dtype,
+        bf16=dtype is torch.bfloat16,
+        tensor_model_parallel_size=policy.tensor_parallel,
+        pipeline_model_parallel_size=policy.pipeline_parallel,
+        sequence_parallel=policy.sequence_parallel and policy.tensor_parallel > 1,
+        # Packed micro-batches differ in length; this combination is demanded of dense models too.
+        variable_seq_lengths=True,
+        moe_token_dispatcher_type="alltoall",
+        # No division inside the schedules: the gradients are divided once by the step's number of examples.
+        calculate_per_token_loss=True,
+        # gloo would still be sending the buffer that is freed.
+        deallocate_pipeline_outputs=on_gpu(),
+    )
+
+
+def layer_spec(config: TransformerConfig) -> ModuleSpec | TransformerBlockSubmodules:
+    """What GPTModel is to be built of on this rank."""
+    if on_gpu():
+        return get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
+    spec = get_gpt_layer_local_spec(normalization="RMSNorm", qk_layernorm=config.qk_layernorm)
+    layer = spec.submodules
+    layer.input_layernorm = layer.pre_mlp_layernorm = RMSNorm
+    attention = layer.self_attention.submodules
+    attention.core_attention = PackedAttention
+    if config.qk_layernorm:
+        attention.q_layernorm = attention.k_layernorm = RMSNorm
+    num_layers = get_num_layers_to_build(config)
+    return TransformerBlockSubmodules(layer_specs=[spec] * num_layers, layer_norm=RMSNorm)

@@ -1,0 +1,65 @@
+"""The process groups of the policy's ranks, in megatron's order: tensor (fastest), data, pipeline."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+
+import torch
+import torch.distributed as dist
+
+from rlstack.config.schema import Policy
+from rlstack.policy.backend import model_parallel_cuda_manual_seed, on_gpu, parallel_state
+
+
+def init_parallel(
+    policy: Policy, store: dist.Store, *, host: str, rank: int, world_size: int, seed: int
+) -> None:
+    """Join the ranks that share `store`, served at `host`; collective over all of them."""
+    if on_gpu():
+        torch.cuda.set_device(rank % torch.cuda.device_count())
+    else:
+        torch.set_num_threads(1)
+    if host in ("127.0.0.1", "::1", "localhost"):
+        # gloo would listen on the address that the machine's name resolves to.
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    dist.init_process_group(
+        "nccl" if on_gpu() else "gloo",
+        store=store,
+        rank=rank,
+        world_size=world_size,
+        timeout=datetime.timedelta(seconds=policy.step_timeout_s),
+    )
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=policy.tensor_parallel,
+        pipeline_model_parallel_size=policy.pipeline_parallel,
+        distributed_timeout_minutes=math.ceil(policy.step_timeout_s / 60),
+        create_gloo_process_groups=False,
+    )
+    torch.manual_seed(seed)
+    model_parallel_cuda_manual_seed(seed)
+
+
+def close_parallel() -> None:
+    """Leave the process groups."""
+    parallel_state.destroy_model_parallel()
+    dist.destroy_process_group()
+
+
+def stage() -> int:
+    """This rank's pipeline stage, from 0."""
+    return parallel_state.get_pipeline_model_parallel_rank()
+
+
+def num_stages() -> int:
+    return parallel_state.get_pipeline_model_parallel_world_size()
+
+
+def data_rank() -> int:
+    return parallel_state.get_data_parallel_rank()
+
+
+def is_leader() -> bool:
+    """The first tensor- and data-parallel rank of a stage speaks for it."""
+    return parallel_state.get_tensor_model_parallel_rank() == 0 and data_rank() == 0

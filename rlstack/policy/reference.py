@@ -1,0 +1,39 @@
+"""The reference policy: a copy of this rank's weights that takes the policy's place for a forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from rlstack.policy.model import PolicyModel
+
+
+class Reference:
+    """Holds the weights of one version, of the model that it is given, which it never changes."""
+
+    def __init__(self, model: PolicyModel, *, version: int) -> None:
+        self._parameters = list(model.parameters())
+        self._copies = [parameter.detach().clone() for parameter in self._parameters]
+        self.version = version
+
+    @torch.no_grad()
+    def sync(self, version: int) -> None:
+        """Take over the model's weights, which are `version`."""
+        for copy, parameter in zip(self._copies, self._parameters, strict=True):
+            copy.copy_(parameter)
+        self.version = version
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within, the model computes with the reference's weights; nothing is copied, so nothing is rounded."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        for index, parameter in enumerate(self._parameters):
+            self._copies[index], parameter.data = parameter.data, self._copies[index]

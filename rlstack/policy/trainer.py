@@ -1,0 +1,167 @@
+"""One optimiser step, and the logprobs it needs, through megatron-core's pipeline schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlstack.config.schema import Optimizer
+from rlstack.data.records import MicroBatch
+from rlstack.losses.build import Loss
+from rlstack.losses.types import LossInputs
+from rlstack.policy.backend import device, get_forward_backward_func, parallel_state
+from rlstack.policy.mismatch import Author, author_of, difference
+from rlstack.policy.model import PolicyModel
+from rlstack.policy.optimizer import build_optimizer, wrap_data_parallel
+from rlstack.policy.packed import PackedBatch
+from rlstack.policy.parallel import is_leader
+from rlstack.policy.reference import Reference
+from rlstack.policy.step_metrics import MicroBatchMetrics, reduce_metrics
+
+# What a schedule takes from the loss function: loss, its part of the divisor, the metrics.
+LossTerms = tuple[Tensor, Tensor, MicroBatchMetrics]
+LossFunction = Callable[[PackedBatch, Tensor], LossTerms]
+
+
+class Trainer:
+    """The policy on this rank; every method is collective over all ranks.
+
+    `version` counts the optimiser steps taken, skipped ones included.
+    """
+
+    def __init__(self, model: PolicyModel, *, loss: Loss, settings: Optimizer) -> None:
+        self.model = model
+        self.version = 0
+        self._loss = loss
+        self._data_parallel = wrap_data_parallel(model)
+        self._optimizer, self._schedule = build_optimizer(self._data_parallel, settings)
+        # After the wrapping, which moves the weights into a buffer.
+        self.reference = Reference(model, version=0) if loss.needs_reference else None
+
+    def train_step(self, micro_batches: Sequence[MicroBatch]) -> dict[str, float] | None:
+        """Take one optimiser step on the micro-batches of this data-parallel rank, at least one of them.
+
+        The gradient is that of the losses' sum over all ranks, divided by the number of examples over all ranks,
+        of which there must be one. Returns the metrics on the leader of the last stage, None elsewhere.
+        """
+        reference_logprobs = self._reference_logprobs(micro_batches)
+        batches = self._pack(micro_batches)
+        self._data_parallel.zero_grad_buffer()
+        self._optimizer.zero_grad()
+        references = iter(reference_logprobs or [])
+        reports = self._run(
+            batches,
+            lambda batch, output: self._loss_terms(batch, output, next(references, None)),
+            forward_only=False,
+        )
+        self._schedule.step(1)
+        _, grad_norm, _ = self._optimizer.step()
+        metrics = self._metrics(reports, grad_norm=float(grad_norm))
+        self.version += 1
+        return metrics
+
+    def skip_step(self) -> None:
+        """Count a step that had no example; weights and learning rate stay."""
+        self.version += 1
+
+    def forward_logprobs(self, micro_batches: Sequence[MicroBatch]) -> list[Tensor]:
+        """The labels' logprobs, [T] fp32 each, with the weights as they are; [] before the last stage."""
+        batches = self._pack(micro_batches)
+
+        def logprobs(batch: PackedBatch, output: Tensor, non_loss_data: bool) -> Tensor:
+            assert non_loss_data
+            return output[0, : len(batch.source.token_ids)].clone()
+
+        with torch.no_grad():
+            return self._run(batches, logprobs, forward_only=True)
+
+    def _reference_logprobs(self, micro_batches: Sequence[MicroBatch]) -> list[Tensor] | None:
+        """As `forward_logprobs`, of the reference; None where they are the policy's own or not needed."""
+        if self.reference is None or self.reference.version == self.version:
+            return None
+        with self.reference.in_place():
+            return self.forward_logprobs(micro_batches)
+
+    def _pack(self, micro_batches: Sequence[MicroBatch]) -> list[PackedBatch]:
+        config = self.model.config
+        multiple = config.tensor_model_parallel_size if config.sequence_parallel else 1
+        return [PackedBatch.from_micro_batch(batch, multiple=multiple) for batch in micro_batches]
+
+    def _run(
+        self, batches: Sequence[PackedBatch], after: Callable[..., Any], *, forward_only: bool
+    ) -> list[Any]:
+        """What `after` (batch, output) returned for each batch, in order; [] before the last stage."""
+
+        def forward(
+            source: Iterator[PackedBatch], model: torch.nn.Module
+        ) -> tuple[Tensor, Callable[..., Any]]:
+            batch = next(source)
+            output = model(
+                batch.token_ids,
+                None,  # positions: counted from each sequence's start
+                None,  # mask: each sequence attends to itself
+                labels=batch.labels,
+                packed_seq_params=batch.sequences,
+            )
+            return output, partial(after, batch)
+
+        return get_forward_backward_func()(
+            forward_step_func=forward,
+            data_iterator=iter(batches),
+            model=self._data_parallel,
+            num_microbatches=len(batches),
+            seq_length=batches[0].token_ids.size(1),
+            micro_batch_size=1,
+            forward_only=forward_only,
+            collect_non_loss_data=forward_only,
+        )
+
+    def _loss_terms(self, batch: PackedBatch, output: Tensor, reference_logprobs: Tensor | None) -> LossTerms:
+        """The loss of one micro-batch on the last stage."""
+        has_reference_pass = reference_logprobs is not None
+        if self.reference is not None and not has_reference_pass:
+            # The reference holds the policy's own version.
+            reference_logprobs = output[0].detach()
+        inputs = batch.loss_inputs(output, reference_logprobs)
+        result = self._loss(inputs)
+        metrics = MicroBatchMetrics(ratios=dict(result.metrics))
+        self._compare(metrics, inputs, batch.source, has_reference_pass=has_reference_pass)
+        num_examples = batch.source.num_examples
+        metrics.sums["tokens/trained"] = len(batch.source.token_ids) if num_examples else 0
+        return result.loss, torch.tensor(num_examples, dtype=torch.int, device=device()), metrics
+
+    def _compare(
+        self,
+        metrics: MicroBatchMetrics,
+        inputs: LossInputs,
+        batch: MicroBatch,
+        *,
+        has_reference_pass: bool,
+    ) -> None:
+        """Hold the generator's logprobs against the trainer's of the same version, and of the current one."""
+        mask, generator = inputs.loss_mask, inputs.generator_logprobs
+        drift = difference(inputs.policy_logprobs, generator, mask)
+        metrics.add_difference("drift/logprob_abs", drift)
+        has_reference = self.reference is not None and has_reference_pass
+        author = author_of(
+            rollout_version=batch.version,
+            policy_version=self.version,
+            reference_version=self.reference.version if self.reference and has_reference else None,
+        )
+        if author is Author.policy:
+            metrics.add_difference("mismatch/logprob_abs", drift)
+        elif author is Author.reference:
+            assert inputs.reference_logprobs is not None
+            mismatch = difference(inputs.reference_logprobs, generator, mask)
+            metrics.add_difference("mismatch/logprob_abs", mismatch)
+
+    def _metrics(self, reports: list[MicroBatchMetrics], *, grad_norm: float) -> dict[str, float] | None:
+        if not parallel_state.is_pipeline_last_stage():
+            return None
+        metrics = reduce_metrics(reports, parallel_state.get_data_parallel_group())
+        metrics |= {"grad_norm": grad_norm, "lr": float(self._optimizer.param_groups[0]["lr"])}
+        return metrics if is_leader() else None
