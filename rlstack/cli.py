@@ -1,0 +1,100 @@
+"""The command line. Nothing heavy is imported before a command runs, so that --help answers at once.
+
+Exit status: 0 only if everything asked for was done, 2 for a usage or configuration error, 1 for any other
+error, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rlstack.errors import ConfigError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+EPILOG = """Examples:\n
+  rlstack train configs/quickstart.yaml\n
+  rlstack train configs/quickstart.yaml run.name=online schedule.sync_interval=1\n
+  rlstack train configs/quickstart.yaml run.name=offline schedule.sync_interval=null\n
+  rlstack train configs/quickstart.yaml run.name=grpo objective.name=grpo\n
+  rlstack train configs/quickstart.yaml policy.tensor_parallel=2 rollout.tensor_parallel=2"""
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"rlstack {version('rlstack-megatron')}")
+        raise typer.Exit
+
+
+@app.callback()
+def rlstack(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Post-training of language models: offline, semi-online and online, in one loop."""
+
+
+@app.command(epilog=EPILOG)
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file of settings.", show_default=False)],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings to put over the file's.", metavar="[KEY=VALUE]...")
+    ] = None,
+) -> None:
+    """Train as CONFIG says; everything the run leaves is in the folder run.dir/run.name.
+
+    Paths in CONFIG are relative to its folder; paths given here, and run.dir, to the working directory.
+    """
+    with _exit_status():
+        from rlstack.config.load import load_config
+        from rlstack.config.machine import Machine
+        from rlstack.config.validate import validate
+        from rlstack.policy.architecture import Architecture
+
+        settings = load_config(config, overrides or ())
+        architecture = Architecture.from_folder(Path(settings.policy.model))
+        validate(settings, architecture=architecture, machine=Machine.detect())
+
+        from rlstack.train import train as run  # imports torch and Ray: after all that can be refused
+
+        run(settings)
+
+
+@contextmanager
+def _exit_status() -> Iterator[None]:
+    """Turn what a command raises into the exit status and what the user reads."""
+    try:
+        yield
+    except ConfigError as error:
+        for problem in str(error).splitlines():
+            typer.echo(f"error: {problem}", err=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(130) from None
+    except Exception as error:
+        typer.echo(_in_short(error), err=True)
+        raise typer.Exit(1) from None
+
+
+def _in_short(error: Exception) -> str:
+    """One line and where the traceback is; the traceback itself if it has not been written anywhere."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    if not notes:
+        return "".join(traceback.format_exception(error))
+    first_line = (str(error).splitlines() or [""])[0]
+    return "\n".join([f"error: {type(error).__name__}: {first_line}", *notes])
+
+
+def main() -> None:
+    """The entry point of the `rlstack` script."""
+    app()

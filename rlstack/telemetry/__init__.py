@@ -1,0 +1,1 @@
+"""What a run says about itself: metrics, samples, logs, the terminal and the summary."""

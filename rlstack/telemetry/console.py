@@ -1,0 +1,107 @@
+"""The terminal: one line per step, start-up phases with their time, a closing table."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.table import Table
+
+SMOOTHED_STEPS = 10  # of the mean in brackets, and of the seconds per step behind the ETA
+
+
+class Console:
+    """Plain lines where the output is not a terminal."""
+
+    def __init__(self, num_steps: int) -> None:
+        self._out = RichConsole(highlight=False, markup=False, soft_wrap=True)
+        self._num_steps = num_steps
+        self._rewards: deque[float] = deque(maxlen=SMOOTHED_STEPS)
+        self._seconds: deque[float] = deque(maxlen=SMOOTHED_STEPS)
+
+    @contextmanager
+    def phase(self, text: str) -> Iterator[None]:
+        """Show that `text` is going on, and then how long it took."""
+        started = time.perf_counter()
+        if self._out.is_terminal:
+            with self._out.status(text):
+                yield
+        else:
+            self.note(f"{text} ...")
+            yield
+        self.note(f"{text}: {time.perf_counter() - started:.1f} s")
+
+    def note(self, text: str) -> None:
+        """One line outside the table of steps."""
+        self._out.print(text)
+
+    def step(self, metrics: Mapping[str, Any]) -> None:
+        """One line for a step of metrics.jsonl."""
+        self._seconds.append(metrics["time/step_s"])
+        if metrics["reward/mean"] is not None:
+            self._rewards.append(metrics["reward/mean"])
+        width = len(str(self._num_steps))
+        parts = [f"step {metrics['step']:>{width}}/{self._num_steps}", *self._columns(metrics)]
+        left_s = (self._num_steps - metrics["step"]) * statistics.fmean(self._seconds)
+        parts += [f"{metrics['time/step_s']:.2f} s", f"ETA {clock(left_s)}", *_events(metrics)]
+        self._out.print("  ".join(parts))
+
+    def _columns(self, metrics: Mapping[str, Any]) -> Iterator[str]:
+        if self._rewards and metrics["reward/mean"] is not None:
+            yield f"reward {metrics['reward/mean']:.3f} ({statistics.fmean(self._rewards):.3f})"
+        if "pairs/formed" in metrics:
+            yield f"pairs {metrics['pairs/formed']:>2}"
+        for name, label, form in (
+            ("policy/entropy", "entropy", ".3f"),
+            ("rollout/length_mean", "length", ".1f"),
+            ("mismatch/logprob_abs_max", "mismatch", ".0e"),
+        ):
+            if name in metrics and metrics[name] is not None:
+                yield f"{label} {metrics[name]:{form}}"
+
+    def summary(self, summary: Mapping[str, Any], run_path: Path) -> None:
+        """The closing table, and where the files are."""
+        table = Table(show_header=False, box=None, pad_edge=False)
+        for label, text in _summary_rows(summary):
+            table.add_row(label, text)
+        self._out.print()
+        self._out.print(table)
+        self._out.print(f"files: {run_path}")
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds as m:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+def _events(metrics: Mapping[str, Any]) -> Iterator[str]:
+    if "sync/pause_s" in metrics:
+        yield f"sync v{metrics['step']} {metrics['sync/pause_s']:.2f} s"
+    if "eval/accuracy" in metrics:
+        yield f"accuracy v{metrics['eval/version']} {metrics['eval/accuracy']:.3f}"
+    for name in ("reward/timeouts", "reward/errors"):
+        if metrics.get(name):
+            yield f"{name} {metrics[name]}"
+
+
+def _summary_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "run", f"{summary['status']} after {summary['steps']} steps in {clock(summary['wall_s'])}"
+    yield "reward, first and last 20 steps", _change(summary["reward_first20"], summary["reward_last20"])
+    yield "held-out accuracy", _change(summary["accuracy_initial"], summary["accuracy_final"])
+    yield "seconds", "  ".join(f"{name} {spent:.0f}" for name, spent in summary["time_s"].items())
+    rates = [f"{name} {n} ({n / summary['wall_s']:.0f}/s)" for name, n in summary["tokens"].items()]
+    yield "tokens", "  ".join(rates)
+    mismatch = summary["mismatch_logprob_abs_max"]
+    yield "syncs", f"{summary['syncs']}"
+    yield "largest logprob mismatch", "not measured" if mismatch is None else f"{mismatch:.1e}"
+
+
+def _change(before: float | None, after: float | None) -> str:
+    return " -> ".join("not measured" if value is None else f"{value:.3f}" for value in (before, after))

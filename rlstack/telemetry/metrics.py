@@ -1,0 +1,75 @@
+"""Every metric of metrics.jsonl: its unit, how the values of several steps become one, and what it means.
+
+A name that is not here is refused when it is logged, so that this list stays complete.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+Reduction = Callable[[Sequence[float]], float]
+
+
+def _last(values: Sequence[float]) -> float:
+    return values[-1]
+
+
+class Metric(NamedTuple):
+    unit: str  # empty: a plain number
+    reduction: Reduction  # over steps
+    meaning: str
+
+
+METRICS: dict[str, Metric] = {
+    "step": Metric("", max, "optimiser steps taken, this one included: the version that it made"),
+    "version_age": Metric("steps", statistics.fmean, "how far the rollouts' version trails the policy's"),
+    "reward/mean": Metric("", statistics.fmean, "mean reward of the step's scored rollouts"),
+    "reward/timeouts": Metric("rollouts", sum, "verifications ended at reward.timeout_s"),
+    "reward/errors": Metric("rollouts", sum, "verifications that crashed"),
+    "pairs/formed": Metric("pairs", sum, "prompts that gave a preference pair"),
+    "pairs/skipped": Metric("prompts", sum, "prompts whose rewards all tie"),
+    "loss/total": Metric("", statistics.fmean, "loss of the step, divided by its examples"),
+    "dpo/margin": Metric("", statistics.fmean, "beta times the difference of the log-ratios of a pair"),
+    "dpo/accuracy": Metric("", statistics.fmean, "share of the pairs with a positive margin"),
+    "grpo/kl": Metric("nats", statistics.fmean, "k3 estimate of the KL to the reference, per token"),
+    "policy/entropy": Metric("nats", statistics.fmean, "entropy of the trained policy at sampled tokens"),
+    "policy/chosen_logprob": Metric("nats", statistics.fmean, "logprob of the chosen rollouts, summed"),
+    "policy/rejected_logprob": Metric("nats", statistics.fmean, "logprob of the rejected rollouts, summed"),
+    "rollout/length_mean": Metric("tokens", statistics.fmean, "length, end token included"),
+    "rollout/length_max": Metric("tokens", max, "length of the longest"),
+    "rollout/cut_off": Metric("", statistics.fmean, "share ended by rollout.max_new_tokens"),
+    "grad_norm": Metric("", statistics.fmean, "global norm of the gradient before clipping"),
+    "lr": Metric("", _last, "learning rate of the step"),
+    "tokens/generated": Metric("tokens", sum, "sampled tokens"),
+    "tokens/trained": Metric("tokens", sum, "tokens of the micro-batches, prompts included"),
+    "mismatch/logprob_abs_mean": Metric("nats", statistics.fmean, "generator against trainer, same version"),
+    "mismatch/logprob_abs_max": Metric("nats", max, "the largest of these differences over tokens"),
+    "drift/logprob_abs_mean": Metric("nats", statistics.fmean, "generator against the current policy"),
+    "drift/logprob_abs_max": Metric("nats", max, "the largest of these differences over tokens"),
+    "sync/bytes": Metric("bytes", sum, "weights received by all engine ranks together"),
+    "sync/pause_s": Metric("s", sum, "how long generation stood still"),
+    "sync/verified": Metric("", min, "every bucket arrived with the sender's digest"),
+    "eval/accuracy": Metric("", _last, "held-out accuracy"),
+    "eval/accuracy_stderr": Metric("", _last, "its standard error over the seeds"),
+    "eval/version": Metric("steps", _last, "the version that was evaluated"),
+    "time/step_s": Metric("s", sum, "from the end of the step before to the end of this one"),
+    "time/generate_wait_s": Metric("s", sum, "the trainer waited for rollouts"),
+    "time/reward_s": Metric("s", sum, "scoring and credit"),
+    "time/train_s": Metric("s", sum, "packing, forward, backward and the optimiser"),
+    "time/sync_s": Metric("s", sum, "weight sync"),
+    "time/evaluate_s": Metric("s", sum, "held-out evaluation"),
+}
+
+
+def over_steps(name: str, steps: Iterable[Mapping[str, float | None]]) -> float | None:
+    """The metric's values of `steps` as one number, by its reduction; None if no step has one."""
+    values = [value for step in steps if name in step and (value := step[name]) is not None]
+    return METRICS[name].reduction(values) if values else None
+
+
+def check_declared(names: Iterable[str]) -> None:
+    """Raise ValueError for names that METRICS does not have."""
+    if unknown := sorted(set(names) - METRICS.keys()):
+        raise ValueError(f"undeclared metrics {', '.join(unknown)}: add them to METRICS in {__name__}")

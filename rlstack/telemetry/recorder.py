@@ -1,0 +1,105 @@
+"""Everything that a run reports, in one place, so that the loop is not interrupted by it."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rlstack.config.schema import RunConfig
+from rlstack.telemetry.console import Console
+from rlstack.telemetry.environment import hardware, package_versions
+from rlstack.telemetry.run_dir import RunDirectory
+from rlstack.telemetry.summary import summarise
+from rlstack.telemetry.timing import Stopwatch
+
+
+class Recorder:
+    """A context: makes the run's folder on entry and leaves summary.json in it, however the run ends.
+
+    An error's traceback goes to logs/error.log, and a note on the error says so.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self._stopwatch = Stopwatch()
+        self._run = RunDirectory.create(config)
+        self._console = Console(config.schedule.num_steps)
+        self._steps: list[dict[str, Any]] = []
+        self._evaluations: dict[int, Mapping[str, Any]] = {}
+
+    @property
+    def logs(self) -> Path:
+        return self._run.logs
+
+    @property
+    def model(self) -> Path:
+        return self._run.model
+
+    def __enter__(self) -> Recorder:
+        if self._run.moved_to is not None:
+            self._console.note(f"the earlier run of this name is now {self._run.moved_to}")
+        return self
+
+    def starting(self, text: str) -> AbstractContextManager[None]:
+        """Show a part of the start-up and the seconds that it takes."""
+        return self._console.phase(f"starting {text}")
+
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Count the time inside towards one of timing.PHASES."""
+        return self._stopwatch.phase(name)
+
+    def evaluated(self, metrics: Mapping[str, Any]) -> None:
+        """Note an evaluation outside the steps (eval/*; empty without held-out prompts).
+
+        Its time is not that of a step: the next step's begins here.
+        """
+        self._stopwatch.lap()
+        if metrics:
+            self._evaluations[metrics["eval/version"]] = dict(metrics)
+            text = f"held-out accuracy of version {metrics['eval/version']}: {metrics['eval/accuracy']:.3f}"
+            self._console.note(text)
+
+    def samples(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append rows to rollouts.jsonl."""
+        self._run.log_rollouts(rows)
+
+    def step(self, version: int, metrics: Mapping[str, Any]) -> None:
+        """Log the step that made `version`, with the time since the last one."""
+        row = {"step": version, **metrics, **self._stopwatch.lap()}
+        self._steps.append(row)
+        if "eval/version" in row:
+            names = ("eval/accuracy", "eval/accuracy_stderr", "eval/version")
+            self._evaluations[row["eval/version"]] = {name: row[name] for name in names}
+        self._run.log_step(row)
+        self._console.step(row)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        summary = summarise(
+            self._steps,
+            status=_status(kind),
+            evaluations=self._evaluations,
+            wall_s=self._stopwatch.elapsed_s,
+            phase_s=self._stopwatch.total_s,
+        )
+        summary |= {"versions": package_versions(), "hardware": hardware()}
+        self._run.write_summary(summary)
+        self._console.summary(summary, self._run.path)
+        if error is not None and summary["status"] == "failed":
+            log = self._run.logs / "error.log"
+            log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+            error.add_note(f"the traceback is in {log}")
+        self._run.close()
+
+
+def _status(kind: type[BaseException] | None) -> str:
+    if kind is None:
+        return "completed"
+    return "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"

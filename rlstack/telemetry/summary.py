@@ -1,0 +1,61 @@
+"""From the metrics of all steps to summary.json. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlstack.telemetry.metrics import over_steps
+
+WINDOW = 20  # steps at either end of a run that reward_first20 and reward_last20 are the mean of
+
+
+def summarise(
+    steps: Sequence[Mapping[str, Any]],
+    *,
+    status: str,
+    evaluations: Mapping[int, Mapping[str, Any]],
+    wall_s: float,
+    phase_s: Mapping[str, float],
+) -> dict[str, Any]:
+    """What became of a run; `versions` and `hardware` are for the caller to add.
+
+    Args:
+        steps: rows of metrics.jsonl, in order.
+        status: completed | failed | interrupted.
+        evaluations: eval/* metrics by version.
+        wall_s: of the whole run, start-up included, in seconds.
+        phase_s: seconds by phase, the evaluations before the first and after the last step included.
+
+    Returns:
+        reward_* are None without steps, accuracy_* without evaluations and accuracy_final also where the
+        run ended early; time_s.other is what no phase accounts for: start-up, saving and waiting to end.
+    """
+    rewards = [step["reward/mean"] for step in steps if step["reward/mean"] is not None]
+    last_version = steps[-1]["step"] if steps else 0
+    return {
+        "status": status,
+        "steps": len(steps),
+        "reward_first20": _mean(rewards[:WINDOW]),
+        "reward_last20": _mean(rewards[-WINDOW:]),
+        "accuracy_initial": _accuracy(evaluations, 0),
+        "accuracy_final": _accuracy(evaluations, last_version) if steps else None,
+        "wall_s": wall_s,
+        "time_s": {**phase_s, "other": wall_s - sum(phase_s.values())},
+        "tokens": {
+            "generated": over_steps("tokens/generated", steps) or 0,
+            "trained": over_steps("tokens/trained", steps) or 0,
+        },
+        "syncs": sum("sync/bytes" in step for step in steps),
+        "mismatch_logprob_abs_max": over_steps("mismatch/logprob_abs_max", steps),
+        "evaluations": [evaluations[version] for version in sorted(evaluations)],
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def _accuracy(evaluations: Mapping[int, Mapping[str, Any]], version: int) -> float | None:
+    return evaluations[version]["eval/accuracy"] if version in evaluations else None

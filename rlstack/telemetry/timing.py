@@ -1,0 +1,42 @@
+"""Where a step's time goes, on one clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+PHASES = ("generate_wait", "reward", "train", "sync", "evaluate")
+
+
+class Stopwatch:
+    """Adds up phases, per lap (a step) and over all laps; a phase may be entered several times in a lap."""
+
+    def __init__(self) -> None:
+        self._started = self._lap_started = time.perf_counter()
+        self._lap = dict.fromkeys(PHASES, 0.0)
+        self.total_s = dict.fromkeys(PHASES, 0.0)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the time inside towards `name`, one of PHASES."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - started
+            self._lap[name] += spent
+            self.total_s[name] += spent
+
+    def lap(self) -> dict[str, float]:
+        """End the lap: time/step_s and time/<phase>_s since the last one, in seconds."""
+        now = time.perf_counter()
+        metrics = {"time/step_s": now - self._lap_started}
+        metrics |= {f"time/{name}_s": spent for name, spent in self._lap.items()}
+        self._lap_started = now
+        self._lap = dict.fromkeys(PHASES, 0.0)
+        return metrics
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.perf_counter() - self._started
