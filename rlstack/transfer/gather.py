@@ -143,8 +143,9 @@ class GatherReceiver:
         return [spec for buckets in self._buckets for bucket in buckets for spec in bucket.specs]
 
     @property
-    def num_buckets(self) -> int:
-        return sum(len(buckets) for buckets in self._buckets)
+    def num_bytes(self) -> int:
+        """What a round brings over the wire."""
+        return sum(bucket.num_bytes + TRAILER_BYTES for buckets in self._buckets for bucket in buckets)
 
     def receive(self, version: int) -> dict[str, torch.Tensor]:
         """All stages' tensors of `version`, by name: received and verified as a whole, or not at all.

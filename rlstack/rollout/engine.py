@@ -1,0 +1,152 @@
+"""One vLLM engine and the version of the weights that it holds.
+
+Everything of vLLM's that this project calls is in this file and in `rlstack.transfer.landing`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlstack.config.schema import Precision, RunConfig
+from rlstack.data.records import Prompt, Rollout
+from rlstack.rollout.sampling import stop_token_ids, to_rollout
+
+_DTYPES: dict[Precision, Any] = {Precision.fp32: "float32", Precision.bf16: "bfloat16"}
+
+
+def engine_environment(*, cuda: bool) -> dict[str, str]:
+    """Environment of a process that holds an engine; to be set before vLLM is imported."""
+    environment = {
+        # The engine's core stays in this process: one process fewer, and bf16 in a child dies of SIGILL on
+        # virtual machines that advertise AMX.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_HOST_IP": "127.0.0.1",  # an engine never spans machines
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if not cuda:
+        environment |= {
+            "OMP_NUM_THREADS": "1",
+            # Engine and trainer share the cores, so the scheduler of the operating system places them.
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "GLOO_SOCKET_IFNAME": "lo",
+            # Without CUDA graphs torch.compile is left with the sampler's helpers: seconds of C++ compilation
+            # for no gain in speed.
+            "TORCH_COMPILE_DISABLE": "1",
+        }
+    return environment
+
+
+class Engine:
+    """Generates rollouts with one model replica; a plain class, which Ray wraps as an actor.
+
+    Not for concurrent calls: a call finds the weights of one version from beginning to end.
+    """
+
+    def __init__(self, config: RunConfig, *, index: int) -> None:
+        """Load `config.policy.model` as version 0; `index` tells the engines of a run apart."""
+        cuda = torch.cuda.is_available()
+        os.environ.update(engine_environment(cuda=cuda))
+        from vllm import LLM  # only now: it reads the environment when it is imported
+
+        rollout, folder = config.rollout, config.policy.model
+        memory: dict[str, Any] = (
+            {"gpu_memory_utilization": rollout.gpu_memory_fraction}
+            if cuda
+            else {"kv_cache_memory_bytes": int(rollout.kv_cache_gib * 2**30)}
+        )
+        if not cuda:
+            torch.set_num_threads(1)
+        self._llm: Any = LLM(
+            folder,
+            dtype=_DTYPES[config.policy.precision],
+            tensor_parallel_size=rollout.tensor_parallel,
+            distributed_executor_backend="mp" if rollout.tensor_parallel > 1 else "uni",
+            worker_extension_cls="rlstack.transfer.landing.WeightLanding",
+            enforce_eager=not cuda,
+            max_num_seqs=rollout.max_num_seqs,
+            seed=config.run.seed + index,
+            generation_config="vllm",  # not the folder's: the run's settings alone decide how to sample
+            logprobs_mode="raw_logprobs",  # before temperature and top-p, as the trainer computes them
+            **memory,
+        )
+        self._max_new_tokens = rollout.max_new_tokens
+        self._timeout_s = config.transfer.timeout_s
+        self._stop_token_ids = stop_token_ids(Path(folder))
+        self._version = 0
+
+    @property
+    def version(self) -> int:
+        """Optimiser steps taken by the weights that the engine holds."""
+        return self._version
+
+    def warm_up(self) -> None:
+        """Pay for what the first rollouts would: kernels chosen or compiled on first use."""
+        prompt = Prompt(task="warm_up", row=0, problem="", token_ids=(0,))
+        self.generate([prompt], n=2, temperature=1.0, top_p=1.0, seeds=[0])
+
+    def generate(
+        self, prompts: Sequence[Prompt], *, n: int, temperature: float, top_p: float, seeds: Sequence[int]
+    ) -> list[tuple[Rollout, ...]]:
+        """`n` rollouts of each prompt, in the order of the prompts.
+
+        `seeds` has one number per prompt and makes its rollouts independent of the others in the batch;
+        rollout k is sampled with seed + k. Up to rollout.max_new_tokens tokens, fewer where the model's context
+        ends.
+        """
+        from vllm import SamplingParams
+
+        parameters = [
+            SamplingParams(
+                n=n,
+                temperature=temperature,
+                top_p=top_p,
+                seed=seed,
+                max_tokens=self._max_new_tokens,
+                logprobs=0,  # of the sampled token and no others
+                stop_token_ids=self._stop_token_ids,
+            )
+            for _, seed in zip(prompts, seeds, strict=True)
+        ]
+        inputs = [{"prompt_token_ids": list(prompt.token_ids)} for prompt in prompts]
+        outputs = self._llm.generate(inputs, parameters, use_tqdm=False)
+        return [tuple(to_rollout(c, version=self._version) for c in output.outputs) for output in outputs]
+
+    def open_transfer(
+        self, host: str, port: int, *, num_stages: int, first_receiver: int, num_receivers: int
+    ) -> None:
+        """Connect this engine's workers with the policy's stages through the store at (`host`, `port`).
+
+        The workers are receivers `first_receiver` and up of `num_receivers`, counted over all engines. Blocks
+        until all sides have come.
+        """
+        arguments = (host, port, num_stages, first_receiver, num_receivers, self._timeout_s)
+        self._llm.collective_rpc("rlstack_open_transfer", args=arguments)
+
+    def receive_weights(self, version: int) -> dict[str, float]:
+        """Take over the policy's weights of `version`.
+
+        Returns `bytes` (over this engine's workers), `receive_s` and `land_s` (of the slowest worker) and
+        `verified` (1.0 if every worker verified this version). An error leaves `version` as it was.
+        """
+        workers = self._llm.collective_rpc("rlstack_receive_weights", args=(version,))
+        self._llm.reset_prefix_cache()  # its keys and values are of the old weights
+        self._version = version
+        return {
+            "bytes": sum(w["bytes"] for w in workers),
+            "receive_s": max(w["receive_s"] for w in workers),
+            "land_s": max(w["land_s"] for w in workers),
+            "verified": float(all(w["verified_version"] == version for w in workers)),
+        }
+
+    def close(self) -> None:
+        """End the processes that vLLM started."""
+        self._llm.llm_engine.engine_core.shutdown()

@@ -1,0 +1,47 @@
+"""What goes into vLLM's sampler and what comes out, without vLLM: pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from rlstack.data.records import Rollout
+
+
+def prompt_seed(run_seed: int, *, stream: str, step: int, position: int) -> int:
+    """Seed of one prompt's rollouts, in [0, 2^62).
+
+    `stream` keeps training and evaluation apart; `position` is the prompt's place within its step. vLLM seeds
+    rollout k of a prompt with seed + k, so seeds of neighbouring prompts must not be neighbours.
+    """
+    text = f"{run_seed}/{stream}/{step}/{position}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 2
+
+
+def stop_token_ids(folder: Path) -> list[int]:
+    """The end tokens that a Hugging Face folder names, in config.json and in generation_config.json.
+
+    Instruction-tuned models have several; the tokenizer's own is vLLM's default and need not be repeated.
+    """
+    ids: set[int] = set()
+    for name in ("config.json", "generation_config.json"):
+        path = folder / name
+        if path.exists():
+            eos = json.loads(path.read_text()).get("eos_token_id")
+            ids.update([eos] if isinstance(eos, int) else eos or [])
+    return sorted(ids)
+
+
+def to_rollout(completion: Any, *, version: int) -> Rollout:
+    """A rollout of vLLM's CompletionOutput that was sampled with `logprobs=0`: the sampled tokens' only."""
+    token_ids = tuple(completion.token_ids)
+    logprobs = tuple(at[token].logprob for at, token in zip(completion.logprobs, token_ids, strict=True))
+    return Rollout(
+        token_ids=token_ids,
+        generator_logprobs=logprobs,
+        text=completion.text,
+        finished=completion.finish_reason == "stop",
+        version=version,
+    )
