@@ -45,9 +45,9 @@ def rlstack(
 
 @app.command(epilog=EPILOG)
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML file of settings.", show_default=False)],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of settings.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Settings to put over the file's.", metavar="[KEY=VALUE]...")
+        list[str] | None, typer.Argument(help="Settings to put over the file's.", metavar="KEY=VALUE")
     ] = None,
 ) -> None:
     """Train as CONFIG says; everything the run leaves is in the folder run.dir/run.name.

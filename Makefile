@@ -1,0 +1,23 @@
+# Each target makes .venv first if it is missing or older than what it depends on.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+STAMP := $(VENV)/.set-up
+
+.PHONY: quickstart setup test lint
+
+quickstart: setup
+	$(VENV)/bin/rlstack train configs/quickstart.yaml
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml tools/setup.py
+	$(PYTHON) tools/setup.py $(VENV)
+	touch $(STAMP)
+
+test: lint
+	$(VENV)/bin/pytest
+
+lint: setup
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy

