@@ -22,9 +22,9 @@ class MathProcess:
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._closed = False
-        self._lock = threading.Lock()  # starting against closing
-        self._process = self._start()
         self._ready = False
+        self._lock = threading.Lock()  # starting against closing
+        self._start()
 
     def wait_ready(self) -> None:
         """Return when the process has done its imports, which its first answer would have to wait for.
@@ -58,20 +58,21 @@ class MathProcess:
             self._process.kill()
         self._process.wait()
 
-    def _start(self) -> subprocess.Popen[str]:
-        """A process that has yet to do its imports."""
+    def _start(self) -> None:
+        """Start a process, which then has its imports before it."""
         with self._lock:
             if self._closed:
                 raise RuntimeError("the math verifier is closed")
             # -P: the working directory may hold files named like modules. A session of its own: the
             # terminal's Ctrl-C must not reach it, not even while Python starts.
-            return subprocess.Popen(
+            self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "rlstack.rewards.math_worker", str(self._timeout_s)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
                 start_new_session=True,
             )
+            self._ready = False
 
     def _replace(self, gold: str, answer: str) -> Score:
         """What the process's end says about the item that it was given; the next process is on its way."""
@@ -80,7 +81,7 @@ class MathProcess:
             assert pipe is not None
             with contextlib.suppress(BrokenPipeError):  # the request that it did not read
                 pipe.close()
-        self._process, self._ready = self._start(), False
+        self._start()
         if status == -signal.SIGALRM:
             logger.warning("math-verify took over %s s on %r against %r", self._timeout_s, answer, gold)
             return Score(reward=None, outcome=Outcome.timeout)

@@ -39,7 +39,7 @@ class Rewards:
 
     @staticmethod
     def metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
-        """reward/mean (absent where no rollout has a reward), and how many have none: reward/timeouts, /errors."""
+        """reward/mean (absent if no rollout has a reward), reward/timeouts and reward/errors (rollouts)."""
         scores = [score for group in scored for score in group.scores]
         rewards = [score.reward for score in scores if score.reward is not None]
         counts = {

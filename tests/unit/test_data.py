@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from rlstack.config.schema import Task
+from rlstack.data.datasets import load_task
+from rlstack.data.records import Prompt
+from rlstack.errors import ConfigError
+
+Load = Callable[..., list[Prompt]]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A token per character: its number of tokens is known."""
+    vocabulary = {chr(code): code for code in range(128)} | {"<unk>": 128}
+    characters = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    characters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=characters, unk_token="<unk>")
+    wrapped.chat_template = (
+        "{% for m in messages %}<{{ m.content }}>{% endfor %}{% if add_generation_prompt %}:{% endif %}"
+    )
+    return wrapped
+
+
+@pytest.fixture
+def load(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Load:
+    def load_content(content: bytes, *, max_prompt_tokens: int = 1000, **settings: str) -> list[Prompt]:
+        path = tmp_path / "rows.jsonl"
+        path.write_bytes(content)
+        task = Task(**({"name": "sums", "path": str(path), "template": "chat"} | settings))
+        return load_task(task, tokenizer, max_prompt_tokens=max_prompt_tokens, where="data.tasks[3]")
+
+    return load_content
+
+
+def test_rows_become_prompts_in_the_order_of_the_file(load: Load) -> None:
+    first, second = load(b'{"problem": "1+1", "answer": "2"}\n\n{"problem": "x", "answer": 0.5, "id": 7}\r\n')
+    assert first == Prompt(task="sums", row=0, problem="1+1", answer="2", token_ids=tuple(map(ord, "<1+1>:")))
+    assert (second.row, second.problem, second.answer) == (2, "x", "0.5")
+
+
+def test_the_template_surrounds_the_problem(load: Load) -> None:
+    (prompt,) = load(b'{"problem": "1+1", "answer": "2"}', template="math")
+    text = "".join(map(chr, prompt.token_ids))
+    assert text.startswith("<Given the following problem") and "\nProblem: 1+1\n" in text
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=5))
+def test_any_text_survives_with_unicode_line_separators(load: Load, problems: list[str]) -> None:
+    rows = [json.dumps({"problem": text, "answer": "1"}, ensure_ascii=False) for text in problems]
+    prompts = load("\n".join(rows).encode())
+    assert [prompt.problem for prompt in prompts] == problems
+
+
+GOOD = b'{"problem": "1+1", "answer": "2"}\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", ["data.tasks[3].path", "no rows"]),
+        (b"\n \n", ["data.tasks[3].path", "no rows"]),
+        (GOOD + b'{"problem": "x", "ans', ["rows.jsonl', line 2", "not JSON", '{"problem": "x", "ans']),
+        (GOOD + b'["x"]', ["line 2", '["x"]', "not an object"]),
+        (GOOD + b"\xff\xfe", ["line 2", "byte 0", "UTF-8"]),
+        (GOOD + b'{"answer": "2"}', ["line 2", "`problem` is missing"]),
+        (b'{"problem": " ", "answer": "2"}', ["line 1", '`problem` is " "']),
+        (b'{"problem": 3, "answer": "2"}', ["line 1", "`problem` is 3"]),
+        (b'{"problem": "x"}', ["line 1", "`answer` is missing"]),
+        (b'{"problem": "x", "answer": true}', ["line 1", "`answer` is true"]),
+        (b'{"problem": "x", "answer": ""}', ["line 1", '`answer` is ""']),
+        (b"[" * 100_000, ["line 1", "not JSON"]),
+    ],
+)
+def test_a_bad_file_is_one_clear_error(load: Load, content: bytes, expected: list[str]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(content)
+    assert all(part in str(raised.value) for part in expected), raised.value
+    assert len(str(raised.value)) < 600
+
+
+def test_a_long_prompt_is_named_with_its_length_and_the_limit(load: Load) -> None:
+    content = GOOD + b'{"problem": "12345", "answer": "2"}'
+    assert len(load(content, max_prompt_tokens=8)) == 2
+    with pytest.raises(ConfigError, match=r"line 2: the prompt has 8 tokens, .* room for 7"):
+        load(content, max_prompt_tokens=7)
+
+
+@pytest.mark.parametrize(("setting", "accepted"), [("template", "chat, math"), ("reward", "math")])
+def test_an_unknown_name_lists_the_accepted_ones(load: Load, setting: str, accepted: str) -> None:
+    with pytest.raises(ConfigError, match=rf"data\.tasks\[3\]\.{setting} = 'poem' .* {accepted}"):
+        load(GOOD, **{setting: "poem"})
+
+
+def test_a_missing_file_is_named(load: Load, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.tasks\[3\]\.path = '.*none.jsonl' cannot be read"):
+        load(GOOD, path=str(tmp_path / "none.jsonl"))
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(GOOD)
+    bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
+    with pytest.raises(ConfigError, match="chat_template"):
+        load_task(Task(name="sums", path=str(path)), bare, max_prompt_tokens=9, where="data.tasks[0]")

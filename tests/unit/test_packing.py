@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlstack.data.packing import pack
+from rlstack.data.records import Example, MicroBatch, PreferencePair, Prompt, Rollout, WeightedRollout
+
+tokens = st.lists(st.integers(0, 99), min_size=1, max_size=12).map(tuple)
+prompts = tokens.map(lambda ids: Prompt(task="a", row=0, problem="", token_ids=ids))
+rollouts = tokens.map(
+    lambda ids: Rollout(
+        token_ids=ids,
+        generator_logprobs=tuple(-1.0 - token for token in ids),
+        text="",
+        finished=True,
+        version=3,
+    )
+)
+pairs = st.builds(PreferencePair, prompt=prompts, chosen=rollouts, rejected=rollouts)
+weighted = st.builds(WeightedRollout, prompt=prompts, rollout=rollouts, advantage=st.floats(-2, 2, width=32))
+steps = st.lists(pairs, max_size=20) | st.lists(weighted, max_size=20)
+layouts = {"data_parallel": st.integers(1, 4), "budget": st.integers(1, 80)}
+
+Sequence_ = tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...]]
+
+
+def expected_sequences(example: Example) -> list[Sequence_]:
+    """(prompt, rollout, generator_logprobs) of each sequence."""
+    both = isinstance(example, PreferencePair)
+    of_example = [example.chosen, example.rejected] if both else [example.rollout]
+    return [(example.prompt.token_ids, r.token_ids, r.generator_logprobs) for r in of_example]
+
+
+def sequences(batch: MicroBatch) -> list[Sequence_]:
+    """The same, read back from a micro-batch; checks what labels and mask must be."""
+    result = []
+    for start, end in zip(batch.sequence_starts[:-1], batch.sequence_starts[1:], strict=True):
+        ids, labels, mask = (x[start:end] for x in (batch.token_ids, batch.labels, batch.loss_mask))
+        assert (ids[1:] == labels[:-1]).all()
+        num_prompt = int((~mask).sum()) + 1
+        assert not mask[: num_prompt - 1].any() and mask[num_prompt - 1 :].all()
+        logprobs = batch.generator_logprobs[start:end]
+        assert not logprobs[~mask].any()
+        result.append(
+            (tuple(ids[:num_prompt].tolist()), tuple(labels[mask].tolist()), tuple(logprobs[mask].tolist()))
+        )
+    return result
+
+
+def examples_of(batch: MicroBatch) -> list[tuple[object, ...]]:
+    if batch.num_examples == 0:
+        assert not batch.loss_mask.any() and len(batch.token_ids) == batch.sequence_starts[-1] > 0
+        return []
+    read = sequences(batch)
+    if len(batch.pairs):
+        assert not batch.advantages.any()
+        return [(read[chosen], read[rejected]) for chosen, rejected in batch.pairs]
+    return list(zip(read, batch.advantages.tolist(), strict=True))
+
+
+def expected_example(example: Example) -> tuple[object, ...]:
+    read = expected_sequences(example)
+    return tuple(read) if isinstance(example, PreferencePair) else (read[0], example.advantage)
+
+
+@given(examples=steps, **layouts)
+def test_every_example_is_packed_once_with_its_labels_and_mask(
+    examples: list[Example], data_parallel: int, budget: int
+) -> None:
+    ranks = pack(examples, data_parallel=data_parallel, micro_batch_tokens=budget, version=3)
+    batches = [batch for rank in ranks for batch in rank]
+    assert sorted(e for batch in batches for e in examples_of(batch)) == sorted(
+        map(expected_example, examples)
+    )
+    assert all(batch.num_examples == len(examples_of(batch)) for batch in batches)
+    assert all(batch.version == 3 for batch in batches)
+
+
+@given(examples=steps, **layouts)
+def test_ranks_have_equally_many_micro_batches_within_the_budget(
+    examples: list[Example], data_parallel: int, budget: int
+) -> None:
+    ranks = pack(examples, data_parallel=data_parallel, micro_batch_tokens=budget, version=3)
+    assert len(ranks) == data_parallel
+    assert len({len(rank) for rank in ranks}) == 1 and len(ranks[0]) >= 1
+    for batch in (batch for rank in ranks for batch in rank):
+        assert len(batch.token_ids) <= budget or batch.num_examples == 1
+
+
+@given(examples=steps, **layouts)
+def test_shapes_and_dtypes_are_those_of_the_record(
+    examples: list[Example], data_parallel: int, budget: int
+) -> None:
+    ranks = pack(examples, data_parallel=data_parallel, micro_batch_tokens=budget, version=3)
+    for batch in (batch for rank in ranks for batch in rank):
+        per_token = (batch.token_ids, batch.labels, batch.loss_mask, batch.generator_logprobs)
+        assert {x.shape for x in per_token} == {(batch.sequence_starts[-1],)}
+        assert [x.dtype for x in per_token] == [np.int64, np.int64, np.bool_, np.float32]
+        assert batch.sequence_starts.dtype == batch.pairs.dtype == np.int32
+        assert batch.advantages.dtype == np.float32
+        assert batch.advantages.shape == (len(batch.sequence_starts) - 1,)
+        assert batch.pairs.ndim == 2 and batch.pairs.shape[1] == 2
+
+
+def rollouts_of(lengths: Sequence[int]) -> list[WeightedRollout]:
+    prompt = Prompt(task="a", row=0, problem="", token_ids=(1,))
+    return [
+        WeightedRollout(
+            prompt=prompt,
+            rollout=Rollout(
+                token_ids=(2,) * n, generator_logprobs=(0.0,) * n, text="", finished=True, version=0
+            ),
+            advantage=float(i),
+        )
+        for i, n in enumerate(lengths)
+    ]
+
+
+@pytest.mark.parametrize("budget", [64, 10_000])
+def test_ranks_get_about_equal_numbers_of_tokens(budget: int) -> None:
+    lengths = [5, 60, 17, 33, 8, 41, 26, 12, 55, 3, 29, 48]
+    ranks = pack(rollouts_of(lengths), data_parallel=3, micro_batch_tokens=budget, version=0)
+    loads = [sum(len(batch.token_ids) for batch in rank) for rank in ranks]
+    assert max(loads) - min(loads) < 0.1 * sum(lengths) / 3
+
+
+def test_examples_keep_their_order_within_a_micro_batch() -> None:
+    ((batch,),) = pack(rollouts_of([3, 9, 1, 5]), data_parallel=1, micro_batch_tokens=100, version=0)
+    assert batch.advantages.tolist() == [0, 1, 2, 3]
+
+
+def test_kinds_of_examples_are_not_mixed() -> None:
+    (single,) = rollouts_of([3])
+    pair = PreferencePair(prompt=single.prompt, chosen=single.rollout, rejected=single.rollout)
+    with pytest.raises(AssertionError, match="pairs and weighted"):
+        pack([single, pair], data_parallel=1, micro_batch_tokens=100, version=0)
