@@ -37,7 +37,7 @@ class FractionSum(NamedTuple):
     @property
     def held_out(self) -> bool:
         """One problem in ten, by its text: independent of any seed or order."""
-        return int(hashlib.md5(self.problem.encode()).hexdigest(), 16) % 10 == 0
+        return int(hashlib.md5(self.problem.encode(), usedforsecurity=False).hexdigest(), 16) % 10 == 0
 
     @property
     def prompt(self) -> str:

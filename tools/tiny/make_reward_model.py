@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import note_task
 import torch
-from tiny_tokenizer import answer_ids, load_tokenizer, prompt_ids
+from tiny_tokenizer import answer_ids, build_tokenizer, prompt_ids
 from torch import Tensor
 from training import Schedule, pad, save, train
 from transformers import LlamaForSequenceClassification, PreTrainedTokenizerFast
@@ -93,7 +93,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(arguments.seed)
     rng = random.Random(arguments.seed)
-    tokenizer = load_tokenizer(arguments.policy)
+    tokenizer = build_tokenizer()
     model = LlamaForSequenceClassification.from_pretrained(
         arguments.policy, num_labels=1, dtype=torch.float32
     )

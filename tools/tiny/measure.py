@@ -9,30 +9,22 @@ import argparse
 import random
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import fraction_sums
 import note_task
 import torch
-from math_verify import LatexExtractionConfig, parse, verify
-from tiny_tokenizer import answer_text, load_tokenizer, prompt_ids
+from tiny_tokenizer import ANSWER_PREFIX, answer_text, load_tokenizer, prompt_ids
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from rlstack.rewards.math import MathVerifier
 
 ROLLOUTS = 8  # per prompt, as in a run
 MAX_NEW_TOKENS = 56
-BOXED_ONLY = (LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False),)
+VERIFIER_TIMEOUT_S = 10.0
 
-
-@cache
-def is_correct(answer: str, text: str) -> bool:
-    """Whether the box after the last "The final answer is" equals the answer, 18/6 = 3 included."""
-    start = text.rfind("The final answer is")
-    if start < 0:
-        return False
-    gold = parse(f"$\\boxed{{{answer}}}$", extraction_config=BOXED_ONLY)
-    return bool(verify(gold, parse(text[start:], extraction_config=BOXED_ONLY)))
+Figures = dict[str, Any]
 
 
 @torch.no_grad()
@@ -75,19 +67,21 @@ def measure_fractions(
     n: int,
     temperature: float,
     top_p: float,
-) -> dict[str, object]:
+) -> Figures:
     """Accuracy, share of prompts that give a pair, mean length, and the two styles' shares and accuracies."""
     prompts = [problem.prompt for problem in problems]
     groups = sample(model, tokenizer, prompts, n=n, temperature=temperature, top_p=top_p)
     num_correct, lengths = [], []
     styles: dict[str, list[bool]] = {"direct": [], "worked": []}
-    for problem, group in zip(problems, groups, strict=True):
-        texts = [answer_text(tokenizer, answer) for answer in group]
-        correct = [is_correct(problem.answer, text) for text in texts]
-        num_correct.append(sum(correct))
-        lengths += [len(answer) for answer in group]
-        for text, right in zip(texts, correct, strict=True):
-            styles["direct" if text.startswith("The final answer is") else "worked"].append(right)
+    with MathVerifier(workers=1, timeout_s=VERIFIER_TIMEOUT_S) as verifier:
+        for problem, group in zip(problems, groups, strict=True):
+            texts = [answer_text(tokenizer, answer) for answer in group]
+            scores = verifier.score([(text, problem.answer) for text in texts])
+            correct = [score.reward == 1.0 for score in scores]
+            num_correct.append(sum(correct))
+            lengths += [len(answer) for answer in group]
+            for text, right in zip(texts, correct, strict=True):
+                styles["direct" if text.startswith(ANSWER_PREFIX) else "worked"].append(right)
     histogram = Counter(num_correct)
     return {
         "accuracy": sum(num_correct) / len(lengths),
@@ -101,7 +95,7 @@ def measure_fractions(
 
 def measure_notes(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, *, temperature: float, top_p: float
-) -> dict[str, object]:
+) -> Figures:
     """Mean hidden utility and length of notes, and the share that name the right person and topic."""
     prompts = note_task.all_prompts(held_out=True)
     groups = sample(
@@ -126,7 +120,7 @@ def measure_notes(
     }
 
 
-def measure(folder: Path, *, num_problems: int = 200, seed: int = 0) -> dict[str, dict[str, object]]:
+def measure(folder: Path, *, num_problems: int = 200, seed: int = 0) -> dict[str, Figures]:
     """Both tasks on held-out prompts, at the temperatures of a run's rollouts and of its evaluation."""
     torch.manual_seed(seed)
     tokenizer = load_tokenizer(folder)
@@ -144,7 +138,7 @@ def measure(folder: Path, *, num_problems: int = 200, seed: int = 0) -> dict[str
     }
 
 
-def show(measurements: dict[str, dict[str, object]]) -> None:
+def show(measurements: dict[str, Figures]) -> None:
     for title, values in measurements.items():
         print(title)
         for name, value in values.items():
