@@ -23,8 +23,9 @@ def sum_by_sequence(values: Tensor, sequence_starts: Tensor) -> Tensor:
 
 
 def mean(values: Tensor) -> Ratio:
-    """The mean of `values` [N], whose elements are counted one by one."""
-    return Ratio(values.detach().sum(), torch.tensor(float(values.numel()), device=values.device))
+    """The mean of `values` [N]."""
+    values = values.detach()
+    return Ratio(values.sum(), values.new_full((), values.numel()))
 
 
 def entropy_mean(inputs: LossInputs) -> Ratio:
