@@ -36,8 +36,8 @@ def build_optimizer(
 ) -> tuple[MegatronOptimizer, OptimizerParamScheduler]:
     """AdamW and its schedule: linear from 0 over `warmup_steps`, then constant.
 
-    The schedule is also what applies `wd_mult`, without which norms and biases would decay. It is to be advanced
-    before each step, since the first step of a warm-up would otherwise have a learning rate of 0.
+    The schedule is also what applies `wd_mult`, without which norms and biases would decay. It is to be
+    advanced before each step, since the first step of a warm-up would otherwise have a learning rate of 0.
     """
     config = model.config
     optimizer = get_megatron_optimizer(

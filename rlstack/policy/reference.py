@@ -27,7 +27,7 @@ class Reference:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within, the model computes with the reference's weights; nothing is copied, so nothing is rounded."""
+        """Within, the model computes with the reference's weights; only pointers are exchanged."""
         self._exchange()
         try:
             yield

@@ -45,8 +45,8 @@ class Trainer:
     def train_step(self, micro_batches: Sequence[MicroBatch]) -> dict[str, float] | None:
         """Take one optimiser step on the micro-batches of this data-parallel rank, at least one of them.
 
-        The gradient is that of the losses' sum over all ranks, divided by the number of examples over all ranks,
-        of which there must be one. Returns the metrics on the leader of the last stage, None elsewhere.
+        The gradient is that of the losses' sum over all ranks divided by their number of examples, of which
+        there must be one. Returns the metrics on the leader of the last stage, None elsewhere.
         """
         reference_logprobs = self._reference_logprobs(micro_batches)
         batches = self._pack(micro_batches)
@@ -146,11 +146,10 @@ class Trainer:
         mask, generator = inputs.loss_mask, inputs.generator_logprobs
         drift = difference(inputs.policy_logprobs, generator, mask)
         metrics.add_difference("drift/logprob_abs", drift)
-        has_reference = self.reference is not None and has_reference_pass
         author = author_of(
             rollout_version=batch.version,
             policy_version=self.version,
-            reference_version=self.reference.version if self.reference and has_reference else None,
+            reference_version=self.reference.version if self.reference and has_reference_pass else None,
         )
         if author is Author.policy:
             metrics.add_difference("mismatch/logprob_abs", drift)

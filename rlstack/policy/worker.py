@@ -58,39 +58,39 @@ class PolicyWorker:
         )
         model = build_model(architecture, config.policy, self._folder)
         load_weights(model, self._folder)
-        self._trainer = Trainer(model, loss=build_loss(config.objective), settings=config.optimizer)
+        self.trainer = Trainer(model, loss=build_loss(config.objective), settings=config.optimizer)
 
     @property
     def version(self) -> int:
         """Optimiser steps taken, skipped ones included."""
-        return self._trainer.version
+        return self.trainer.version
 
     def train_step(self, batches: Sequence[Sequence[MicroBatch]]) -> dict[str, float] | None:
         """One optimiser step on [data-parallel rank][micro-batch]; the metrics on one rank, None elsewhere.
 
         At least one micro-batch for each rank, and at least one example in all.
         """
-        return self._trainer.train_step(batches[data_rank()])
+        return self.trainer.train_step(batches[data_rank()])
 
     def skip_step(self) -> None:
         """Count a step without examples."""
-        self._trainer.skip_step()
+        self.trainer.skip_step()
 
     def sync_reference(self, version: int) -> None:
         """Make the current weights, which are `version`, the reference's."""
         assert version == self.version, f"the policy is at version {self.version}, not {version}"
-        if self._trainer.reference is not None:
-            self._trainer.reference.sync(version)
+        if self.trainer.reference is not None:
+            self.trainer.reference.sync(version)
 
     def export(self, folder: Path) -> None:
         """Write the weights to `folder` for transformers; replaces it."""
-        export(self._trainer.model, folder, source=self._folder)
+        export(self.trainer.model, folder, source=self._folder)
 
     def open_transfer(self, host: str, port: int, num_receivers: int) -> None:
         """Meet the engines' workers, `num_receivers` of them, at the store at (`host`, `port`)."""
         if data_rank() != 0:
             return
-        model, transfer = self._trainer.model, self._config.transfer
+        model, transfer = self.trainer.model, self._config.transfer
         self._sender = GatherSender(
             store_host=host,
             store_port=port,
@@ -115,7 +115,7 @@ class PolicyWorker:
         if data_rank() != 0:
             return {}
         assert self._sender is not None, "open_transfer comes first"
-        return self._sender.send(stage_tensors(self._trainer.model), version=version)
+        return self._sender.send(stage_tensors(self.trainer.model), version=version)
 
     def stop(self) -> None:
         """Leave the process groups."""

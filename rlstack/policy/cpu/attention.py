@@ -41,8 +41,12 @@ class PackedAttention(MegatronModule):
         return torch.cat([self._attend(*sequence) for sequence in sequences])
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        heads_first = (tensor.transpose(0, 1)[None] for tensor in (query, key, value))
         attended = functional.scaled_dot_product_attention(
-            *heads_first, is_causal=True, scale=self.scale, enable_gqa=self.grouped
+            query.transpose(0, 1)[None],
+            key.transpose(0, 1)[None],
+            value.transpose(0, 1)[None],
+            is_causal=True,
+            scale=self.scale,
+            enable_gqa=self.grouped,
         )
         return attended[0].transpose(0, 1).flatten(1)

@@ -1,0 +1,87 @@
+"""One rank of a policy under test; a program, because the ranks are real processes.
+
+python policy_job.py FOLDER RANK: FOLDER holds job.json and batches-<dp rank>-<index>.npz, and takes the
+results.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+
+from rlstack.config.schema import RunConfig
+from rlstack.data.records import MicroBatch
+from rlstack.policy.hf_io import stage_tensors
+from rlstack.policy.parallel import data_rank, is_leader, num_stages, stage
+from rlstack.policy.trainer import Trainer
+from rlstack.policy.worker import PolicyWorker
+
+
+def read_batches(folder: Path, num_ranks: int) -> list[list[MicroBatch]]:
+    def read(path: Path) -> MicroBatch:
+        arrays = dict(np.load(path))
+        return MicroBatch(
+            **arrays | {"num_examples": int(arrays["num_examples"]), "version": int(arrays["version"])}
+        )
+
+    return [
+        [read(path) for path in sorted(folder.glob(f"batches-{rank}-*.npz"))] for rank in range(num_ranks)
+    ]
+
+
+def save_stage(tensors: Iterable[tuple[str, torch.Tensor]], path: Path) -> None:
+    """Called on every rank of the stage: making whole tensors is a collective."""
+    whole = {name: tensor.clone() for name, tensor in tensors}
+    if is_leader():
+        save_file(whole, path)
+
+
+def gradients(trainer: Trainer) -> Iterable[tuple[str, torch.Tensor]]:
+    """The accumulated gradients under the names of the weights."""
+    parameters = list(trainer.model.parameters())
+    weights = [parameter.data for parameter in parameters]
+    for parameter in parameters:
+        parameter.data = parameter.main_grad
+    yield from stage_tensors(trainer.model)
+    for parameter, weight in zip(parameters, weights, strict=True):
+        parameter.data = weight
+
+
+def main(folder: Path, rank: int) -> None:
+    job = json.loads((folder / "job.json").read_text())
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), job["config"]))
+    assert isinstance(config, RunConfig)
+    worker = PolicyWorker(config, rank=rank, world_size=job["world_size"])
+    worker.start("127.0.0.1", job["port"])
+    trainer = worker.trainer
+    batches = read_batches(folder, config.policy.data_parallel)
+    last = stage() == num_stages() - 1 and is_leader()
+
+    save_stage(stage_tensors(trainer.model), folder / f"initial-{stage()}.safetensors")
+    logprobs = trainer.forward_logprobs(batches[data_rank()])
+    if last:
+        save_file({str(i): tensor for i, tensor in enumerate(logprobs)}, folder / "logprobs.safetensors")
+    for step in range(job["num_steps"]):
+        metrics = worker.train_step(batches)
+        assert (metrics is not None) == last
+        if last:
+            (folder / f"metrics-{step}.json").write_text(json.dumps(metrics))
+        if config.policy.data_parallel == 1:
+            save_stage(gradients(trainer), folder / f"gradients-{step}-{stage()}.safetensors")
+    if trainer.reference is not None:
+        with trainer.reference.in_place():
+            swapped = trainer.forward_logprobs(batches[data_rank()])
+        assert all(torch.equal(now, then) for now, then in zip(swapped, logprobs, strict=True))
+    worker.export(folder / "exported")
+    worker.stop()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
