@@ -35,7 +35,7 @@ def _load_tasks(
     tasks: Sequence[Task], where: str, tokenizer: PreTrainedTokenizerBase, room: int
 ) -> dict[str, list[Prompt]]:
     return {
-        task.name: load_task(task, tokenizer, max_prompt_tokens=room, where=f"{where}[{i}].path")
+        task.name: load_task(task, tokenizer, max_prompt_tokens=room, where=f"{where}[{i}]")
         for i, task in enumerate(tasks)
     }
 

@@ -13,15 +13,14 @@ import ray
 from rlstack.config.machine import Machine
 from rlstack.config.schema import RunConfig
 from rlstack.orchestration.engine_group import EngineGroup
+from rlstack.orchestration.loopback import LOOPBACK, stay_on_loopback
 from rlstack.orchestration.policy_group import PolicyGroup
-
-LOOPBACK = "127.0.0.1"
 
 
 class Cluster:
     """A context: everything that it started has ended when it is left, whatever the reason."""
 
-    def __init__(self, config: RunConfig, *, logs: Path) -> None:
+    def __init__(self, config: RunConfig, logs: Path) -> None:
         self._config = config
         self._logs = logs
         self._engines: EngineGroup | None = None
@@ -30,12 +29,16 @@ class Cluster:
         cluster = self._config.cluster
         # Read by the Ray processes that start now; a cluster that runs already keeps its own settings.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        common = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
         if cluster.address is not None:
             ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-        else:
-            ray.init(object_store_memory=cluster.object_store_mib << 20, **common)
+            return self
+        stay_on_loopback()
+        ray.init(
+            object_store_memory=cluster.object_store_mib << 20,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
         return self
 
     def launch(self) -> tuple[PolicyGroup, EngineGroup]:

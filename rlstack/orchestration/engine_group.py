@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import ray
 from rlstack.config.schema import RunConfig
 from rlstack.data.records import Prompt, Rollout
 from rlstack.orchestration.roles import Role, wait_for
+from rlstack.rollout.sampling import prompt_seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +27,7 @@ class Sampling:
 def build_engine(**kwargs: Any) -> Any:
     from rlstack.rollout.engine import Engine
 
-    engine = Engine(**kwargs)
-    engine.warm_up()
-    return engine
+    return Engine(**kwargs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +71,16 @@ class EngineGroup:
 
     def wait_until_ready(self) -> None:
         wait_for(
-            {role: role.start("ready") for role in self.roles},
+            {role: role.start("warm_up") for role in self.roles},
             timeout_s=self._config.rollout.start_timeout_s,
             doing="loading the engine",
             setting="rollout.start_timeout_s",
         )
 
-    def submit(self, prompts: Sequence[Prompt], sampling: Sampling, *, stream: str) -> Pending:
-        """Start sampling. The same (run.seed, `stream`, prompts, version) gives the same answers."""
-        seeds = [_seed(self._config.run.seed, stream, i) for i in range(len(prompts))]
+    def submit(self, prompts: Sequence[Prompt], sampling: Sampling, *, stream: str, step: int) -> Pending:
+        """Start sampling. The same (run.seed, `stream`, `step`, prompts, version) gives the same answers."""
+        seed = self._config.run.seed
+        seeds = [prompt_seed(seed, stream=stream, step=step, position=i) for i in range(len(prompts))]
         count = len(self.roles)
         calls = {
             role: role.start(
@@ -101,8 +100,3 @@ class EngineGroup:
         calls = [role.start("close") for role in self.roles]
         ray.wait(calls, num_returns=len(calls), timeout=timeout_s)
 
-
-def _seed(*parts: object) -> int:
-    """31 bits that depend on every part and on nothing else (Python's hash() differs between processes)."""
-    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") & 0x7FFFFFFF

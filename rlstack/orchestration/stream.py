@@ -50,7 +50,8 @@ class RolloutStream:
     def _submit(self) -> None:
         while self._may_start(step := self._next_step):
             prompts = self._prompts.take(step, self._num_prompts)
-            self._pending[step] = (prompts, self._engines.submit(prompts, self._sampling, stream=f"step {step}"))
+            pending = self._engines.submit(prompts, self._sampling, stream="train", step=step)
+            self._pending[step] = (prompts, pending)
             self._next_step += 1
 
     def _may_start(self, step: int) -> bool:

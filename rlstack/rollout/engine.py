@@ -73,6 +73,9 @@ class Engine:
             worker_extension_cls="rlstack.transfer.landing.WeightLanding",
             enforce_eager=not cuda,
             max_num_seqs=rollout.max_num_seqs,
+            # A prompt cut in two draws a token for the first part and takes it back by rewinding the request's
+            # generator, which torch's CPU generator cannot do (vllm/v1/worker/gpu_model_runner.py).
+            enable_chunked_prefill=cuda,
             seed=config.run.seed + index,
             generation_config="vllm",  # not the folder's: the run's settings alone decide how to sample
             logprobs_mode="raw_logprobs",  # before temperature and top-p, as the trainer computes them
@@ -99,8 +102,7 @@ class Engine:
         """`n` rollouts of each prompt, in the order of the prompts.
 
         `seeds` has one number per prompt and makes its rollouts independent of the others in the batch;
-        rollout k is sampled with seed + k. Up to rollout.max_new_tokens tokens, fewer where the model's context
-        ends.
+        rollout k is sampled with seed + k. Up to rollout.max_new_tokens tokens, fewer where the context ends.
         """
         from vllm import SamplingParams
 

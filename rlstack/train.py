@@ -1,0 +1,79 @@
+"""The loop: prompts -> rollouts -> rewards -> credit -> micro-batches -> optimiser step -> weight sync."""
+
+from __future__ import annotations
+
+from rlstack.config.schema import RunConfig
+from rlstack.credit.assign import assign
+from rlstack.data.load import load_prompts
+from rlstack.data.packing import pack
+from rlstack.data.samples import sample_rows
+from rlstack.evaluation.evaluator import Evaluator
+from rlstack.orchestration.cluster import Cluster
+from rlstack.orchestration.schedule import Schedule
+from rlstack.orchestration.stream import RolloutStream
+from rlstack.orchestration.weight_sync import WeightSync
+from rlstack.rewards.router import Rewards
+from rlstack.rollout.metrics import rollout_metrics
+from rlstack.telemetry.recorder import Recorder
+
+
+def train(config: RunConfig) -> None:
+    """Run what `config` (validated) describes; everything it leaves is in `run.dir`/`run.name`.
+
+    Step t turns version t of the policy into t + 1. Its rollouts were written by `schedule.version_for(t)`,
+    which is all that tells offline (s = None), semi-online and online (s = 1) training apart.
+
+    Raises:
+        ConfigError: the data cannot be used; no process has been started.
+        RoleError: a process failed, died or did not answer within its limit; all processes have ended.
+    """
+    schedule = Schedule.of(config.schedule)
+    prompts, held_out = load_prompts(config)
+
+    with Recorder(config) as recorder, Rewards(config) as rewards, Cluster(config, recorder.logs) as cluster:
+        with recorder.starting("policy and engines"):
+            policy, engines = cluster.launch()
+            weight_sync = WeightSync(policy, engines, config, host=cluster.host)
+        rollouts = RolloutStream(prompts, engines, schedule, config)
+        evaluator = Evaluator(held_out, engines, rewards, config)
+
+        with recorder.phase("evaluate"):
+            recorder.evaluated(evaluator.run())
+        rollouts.admit(version=0)
+
+        for step in range(schedule.num_steps):
+            with recorder.phase("generate_wait"):
+                groups = rollouts.take(step)
+            with recorder.phase("reward"):
+                scored = rewards.score(groups)
+                credit = assign(scored, config.objective, seed=config.run.seed, step=step)
+            with recorder.phase("train"):
+                batches = pack(
+                    credit.examples,
+                    data_parallel=config.policy.data_parallel,
+                    micro_batch_tokens=config.policy.micro_batch_tokens,
+                    version=schedule.version_for(step),
+                )
+                metrics = policy.train_step(batches)
+            version = step + 1
+            if schedule.reference_syncs_at(version):
+                policy.sync_reference(version)
+            if schedule.syncs_at(version):
+                with recorder.phase("sync"):
+                    metrics |= weight_sync.run(version)
+            if schedule.evaluates_at(version):
+                with recorder.phase("evaluate"):
+                    metrics |= evaluator.run()
+            if schedule.syncs_at(version):
+                rollouts.admit(version=version)
+            recorder.samples(sample_rows(scored))
+            recorder.step(
+                version,
+                rollout_metrics(groups, step) | rewards.metrics(scored) | credit.metrics() | metrics,
+            )
+
+        policy.export(recorder.model)
+        if not schedule.syncs_at(schedule.num_steps):
+            weight_sync.run(schedule.num_steps)  # the final evaluation is of the final weights
+        with recorder.phase("evaluate"):
+            recorder.evaluated(evaluator.run())

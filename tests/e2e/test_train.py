@@ -1,0 +1,109 @@
+"""Short runs of the real thing: megatron ranks, a vLLM engine, math-verify and Ray, through the command line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICKSTART = ROOT / "configs" / "quickstart.yaml"
+SHORT = ["schedule.num_steps=4", "batch.prompts_per_step=8", "evaluation.num_prompts=8", "evaluation.n=2"]
+
+pytestmark = pytest.mark.slow
+
+
+def command(*overrides):
+    rlstack = Path(sys.executable).with_name("rlstack")
+    return [rlstack, "train", QUICKSTART, *SHORT, *overrides]
+
+
+def run(cwd, *overrides, run_dir=None):
+    """Run to the end; the run's folder."""
+    run_dir = run_dir or cwd / "runs"
+    done = subprocess.run(
+        command(*overrides, f"run.dir={run_dir}", "run.name=test"),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return run_dir / "test"
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def check(folder, *, versions, syncs):
+    """What every finished run must have left behind."""
+    summary = json.loads((folder / "summary.json").read_text())
+    steps = rows(folder / "metrics.jsonl")
+    assert summary["status"] == "completed"
+    assert summary["steps"] == len(steps) == len(versions)
+    assert [row["step"] for row in steps] == list(range(1, len(versions) + 1))
+    assert [row["step"] - 1 - row["version_age"] for row in steps] == versions
+    assert summary["syncs"] == syncs == sum("sync/verified" in row for row in steps)
+    assert all(row["sync/verified"] for row in steps if "sync/verified" in row)
+    mismatch = [row["mismatch/logprob_abs_max"] for row in steps if "mismatch/logprob_abs_max" in row]
+    assert mismatch
+    assert max(mismatch) < 1e-3
+    sampled = rows(folder / "rollouts.jsonl")
+    assert len(sampled) == 8 * 8 * len(versions)
+    assert {(row["step"] - 1, row["version"]) for row in sampled} == set(enumerate(versions))
+    assert {row["outcome"] for row in sampled} == {"ok"}
+    return steps
+
+
+def exported_weights(folder):
+    from transformers import AutoModelForCausalLM
+
+    return dict(AutoModelForCausalLM.from_pretrained(folder).float().named_parameters())
+
+
+def test_semi_online_dpo_from_the_repository_root(tmp_path):
+    """Two pipeline stages; kernels/ in the working directory must not shadow anything."""
+    folder = run(ROOT, "schedule.sync_interval=2", "policy.pipeline_parallel=2", run_dir=tmp_path / "runs")
+    steps = check(folder, versions=[0, 0, 2, 2], syncs=2)
+    assert all("mismatch/logprob_abs_max" in row for row in steps)  # the reference holds each version
+    before, after = exported_weights(ROOT / "configs/tiny/seed"), exported_weights(folder / "model")
+    assert before.keys() == after.keys()
+    assert any(not before[name].equal(after[name]) for name in before)
+
+
+def test_offline_dpo(tmp_path):
+    check(run(tmp_path, "schedule.sync_interval=null"), versions=[0, 0, 0, 0], syncs=0)
+
+
+def test_online_dpo_through_four_ranks_into_two_engine_ranks(tmp_path):
+    overrides = ["policy.tensor_parallel=2", "policy.pipeline_parallel=2", "rollout.tensor_parallel=2"]
+    check(run(tmp_path, "schedule.sync_interval=1", *overrides), versions=[0, 1, 2, 3], syncs=4)
+
+
+def test_online_grpo_with_a_kl_term(tmp_path):
+    overrides = ["objective.name=grpo", "objective.kl_scale=0.001", "schedule.reference_sync=never"]
+    steps = check(run(tmp_path, "schedule.sync_interval=1", *overrides), versions=[0, 1, 2, 3], syncs=4)
+    assert all(row["grpo/kl"] >= 0 for row in steps)
+
+
+def test_ctrl_c_ends_every_process_and_says_so(tmp_path):
+    overrides = ["schedule.num_steps=1000", f"run.dir={tmp_path}", "run.name=test"]
+    process = subprocess.Popen(command(*overrides), cwd=tmp_path, start_new_session=True)
+    metrics = tmp_path / "test" / "metrics.jsonl"
+    try:
+        while process.poll() is None and not (metrics.exists() and metrics.read_text()):
+            time.sleep(0.5)
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert len(started) > 3
+        os.killpg(process.pid, signal.SIGINT)  # what a terminal does
+        assert process.wait(timeout=60) == 130
+    finally:
+        process.kill()
+    assert not [child for child in started if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert json.loads((tmp_path / "test" / "summary.json").read_text())["status"] == "interrupted"
