@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: python3.11 tools/setup.py FOLDER", file=sys.stderr)
         return 2
     try:
-        check_machine()
+        check_machine(python=sys.version_info[:2])
         environment = create(Path(arguments[0]).absolute())
         install(environment)
         remove_broken_companions(environment)
@@ -80,10 +80,10 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def check_machine() -> None:
+def check_machine(*, python: tuple[int, int]) -> None:
     """Raise SetupError for what pip cannot install."""
-    if sys.version_info[:2] != (3, 11):
-        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if python != (3, 11):
+        version = ".".join(map(str, python))
         raise SetupError(
             f"{sys.executable} is Python {version}; the pinned engines need 3.11: make PYTHON=PATH/python3.11"
         )
@@ -127,7 +127,9 @@ def pinned_torch() -> str:
 
 def remove_broken_companions(environment: Environment) -> None:
     for name in COMPANIONS:
-        if not environment.run("-c", f"import {name}") and environment.pip("uninstall", "--yes", name):
+        installed = environment.pip("show", name)
+        if installed and not environment.run("-c", f"import {name}"):
+            environment.pip("uninstall", "--yes", name)
             print(f"removed {name}: it does not go with this torch, and nothing here needs it")
 
 

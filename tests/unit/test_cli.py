@@ -1,0 +1,124 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import rlstack.train
+from rlstack.cli import app
+from rlstack.config.schema import RunConfig
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "ray", "vllm", "transformers", "megatron", "omegaconf", "numpy")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = f"""
+import sys
+from rlstack.cli import app
+try:
+    app(["train", "--help"])
+except SystemExit as end:
+    assert end.code == 0
+found = [name for name in {HEAVY!r} if name in sys.modules]
+sys.exit(f"imported {{found}}" if found else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "rlstack train configs/quickstart.yaml" in done.stdout
+
+
+def test_settings_are_refused_before_anything_heavy_is_imported(quickstart: Path) -> None:
+    code = f"""
+import sys
+from rlstack.cli import app
+try:
+    app(["train", {str(quickstart)!r}, "policy.pipeline_parallel=3"])
+except SystemExit as end:
+    assert end.code == 2
+found = [name for name in ("torch", "ray", "vllm", "transformers") if name in sys.modules]
+sys.exit(f"imported {{found}}" if found else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "policy.pipeline_parallel = 3: does not divide the model's 4 layers" in done.stderr
+
+
+@pytest.fixture
+def quickstart(tmp_path: Path) -> Path:
+    """The quickstart with a model's config.json and data files of its own."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(
+        '{"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 4, "hidden_size": 128, '
+        '"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "intermediate_size": 256, '
+        '"vocab_size": 336, "max_position_embeddings": 192}'
+    )
+    (tmp_path / "train.jsonl").write_text("{}\n")
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        f"base: {ROOT / 'configs' / 'quickstart.yaml'}\n"
+        "policy: {model: model}\n"
+        "data: {tasks: [{name: a, path: train.jsonl}]}\n"
+        "evaluation: {tasks: []}\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "shown"),
+    [
+        (None, 0, ""),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (RuntimeError("a rank died"), 1, "a rank died"),
+    ],
+)
+def test_exit_status(
+    quickstart: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException | None,
+    status: int,
+    shown: str,
+) -> None:
+    def train(config: RunConfig) -> None:
+        assert config.schedule.num_steps == 7
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(rlstack.train, "train", train)
+    done = CliRunner().invoke(app, ["train", str(quickstart), "schedule.num_steps=7"])
+    assert done.exit_code == status
+    assert shown in done.output
+
+
+def test_an_error_with_a_log_is_one_line_and_the_path(
+    quickstart: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = RuntimeError("a rank died\nwith details")
+    error.add_note("the traceback is in runs/x/logs/error.log")
+
+    def train(config: RunConfig) -> None:
+        raise error
+
+    monkeypatch.setattr(rlstack.train, "train", train)
+    done = CliRunner().invoke(app, ["train", str(quickstart)])
+    assert done.output.splitlines() == [
+        "error: RuntimeError: a rank died",
+        "the traceback is in runs/x/logs/error.log",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["train"], "CONFIG"),
+        (["train", "nowhere.yaml"], "error: nowhere.yaml: there is no such file"),
+        (["tain"], "train"),
+        (["train", str(ROOT / "configs" / "quickstart.yaml"), "rollout.tempreature=3"], "did you mean"),
+    ],
+)
+def test_usage_and_configuration_errors_end_with_2(arguments: list[str], shown: str) -> None:
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
+    assert shown in done.output
+    assert "Traceback" not in done.output
