@@ -39,13 +39,15 @@ def linear_logprob_entropy(
     """The labels' logprobs and the entropies, [T] fp32 each, the same on all ranks of `group`.
 
     hidden: [T, H], equal on all ranks. weight: [V / TP, H], this rank's rows. labels: [T] int64 in the whole
-    vocabulary. vocab_start: the whole vocabulary's number of this rank's first row. vocab_valid: how many of
-    this rank's rows are no padding; may be <= 0. group: None for a vocabulary in one piece.
+    vocabulary. vocab_start: the whole vocabulary's number of this rank's first row. vocab_valid: how many
+    rows, from this rank's first one on, are no padding; <= 0 where all are, and beyond V / TP where none is.
+    group: None for a vocabulary in one piece.
 
     The gradient of `hidden` is this rank's part of a sum over the group. The caller reduces it, since under
     sequence parallelism that is a reduce-scatter.
     """
-    return _LinearLogprobEntropy.apply(hidden, weight, labels, vocab_start, vocab_valid, group, chunk_tokens)
+    num_valid = min(max(vocab_valid, 0), weight.size(0))
+    return _LinearLogprobEntropy.apply(hidden, weight, labels, vocab_start, num_valid, group, chunk_tokens)
 
 
 class _LinearLogprobEntropy(torch.autograd.Function):
@@ -104,7 +106,7 @@ def _logits(hidden: Tensor, weight: Tensor, vocab_valid: int) -> Tensor:
     """[chunk, V / TP] fp32, padding masked."""
     logits = (hidden @ weight.t()).float()
     if vocab_valid < weight.size(0):
-        logits[:, max(vocab_valid, 0) :] = _MASKED
+        logits[:, vocab_valid:] = _MASKED
     return logits
 
 
