@@ -44,7 +44,7 @@ class Console:
     def step(self, metrics: Mapping[str, Any]) -> None:
         """One line for a step of metrics.jsonl."""
         self._seconds.append(metrics["time/step_s"])
-        if metrics["reward/mean"] is not None:
+        if "reward/mean" in metrics:
             self._rewards.append(metrics["reward/mean"])
         width = len(str(self._num_steps))
         parts = [f"step {metrics['step']:>{width}}/{self._num_steps}", *self._columns(metrics)]
@@ -53,7 +53,7 @@ class Console:
         self._out.print("  ".join(parts))
 
     def _columns(self, metrics: Mapping[str, Any]) -> Iterator[str]:
-        if self._rewards and metrics["reward/mean"] is not None:
+        if "reward/mean" in metrics:
             yield f"reward {metrics['reward/mean']:.3f} ({statistics.fmean(self._rewards):.3f})"
         if "pairs/formed" in metrics:
             yield f"pairs {metrics['pairs/formed']:>2}"
@@ -62,7 +62,7 @@ class Console:
             ("rollout/length_mean", "length", ".1f"),
             ("mismatch/logprob_abs_max", "mismatch", ".0e"),
         ):
-            if name in metrics and metrics[name] is not None:
+            if name in metrics:
                 yield f"{label} {metrics[name]:{form}}"
 
     def summary(self, summary: Mapping[str, Any], run_path: Path) -> None:

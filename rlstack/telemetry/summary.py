@@ -32,7 +32,7 @@ def summarise(
         reward_* are None without steps, accuracy_* without evaluations and accuracy_final also where the
         run ended early; time_s.other is what no phase accounts for: start-up, saving and waiting to end.
     """
-    rewards = [step["reward/mean"] for step in steps if step["reward/mean"] is not None]
+    rewards = [step["reward/mean"] for step in steps if "reward/mean" in step]
     last_version = steps[-1]["step"] if steps else 0
     return {
         "status": status,

@@ -19,14 +19,14 @@ class Stopwatch:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count the time inside towards `name`, one of PHASES."""
+        """Count the time inside towards `name`, one of PHASES; of a lap, only what lies within it."""
         started = time.perf_counter()
         try:
             yield
         finally:
-            spent = time.perf_counter() - started
-            self._lap[name] += spent
-            self.total_s[name] += spent
+            now = time.perf_counter()
+            self._lap[name] += now - max(started, self._lap_started)
+            self.total_s[name] += now - started
 
     def lap(self) -> dict[str, float]:
         """End the lap: time/step_s and time/<phase>_s since the last one, in seconds."""

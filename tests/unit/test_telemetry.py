@@ -180,6 +180,15 @@ def test_a_stopwatch_counts_phases_by_lap_and_in_total() -> None:
     assert first.keys() == {"time/step_s", *(f"time/{name}_s" for name in PHASES)}
 
 
+def test_a_lap_that_begins_inside_a_phase_has_the_rest_of_it_only() -> None:
+    watch = Stopwatch()
+    with watch.phase("evaluate"):
+        watch.lap()
+    lap = watch.lap()
+    assert lap["time/evaluate_s"] <= lap["time/step_s"]
+    assert lap["time/evaluate_s"] < watch.total_s["evaluate"]
+
+
 def test_captured_output_is_the_processs_and_its_childrens(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "role.log"
     code = f"""
@@ -224,7 +233,7 @@ def test_a_line_per_step_on_a_plain_output(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_step_whose_metrics_are_missing_still_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:
-    Console(num_steps=1).step({"step": 1, "reward/mean": None, "time/step_s": 0.5})
+    Console(num_steps=1).step({"step": 1, "time/step_s": 0.5})
     assert capsys.readouterr().out == "step 1/1  0.50 s  ETA 0:00\n"
 
 
