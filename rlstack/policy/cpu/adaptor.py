@@ -79,6 +79,10 @@ def _namespace() -> _Namespace:
     def call_now(function: Callable[[], Any], **_: Any) -> None:
         function()
 
+    random = types.SimpleNamespace(
+        get_rng_state=lambda *_, **__: torch.get_rng_state(),
+        set_rng_state=lambda state, *_, **__: torch.set_rng_state(state),
+    )
     answers: dict[str, Any] = {
         **dict.fromkeys(("synchronize", "empty_cache", "set_device", "_lazy_init"), nothing),
         **dict.fromkeys(("memory_allocated", "max_memory_allocated", "memory_reserved"), zero),
@@ -90,8 +94,8 @@ def _namespace() -> _Namespace:
         "_lazy_call": call_now,  # the real one waits for CUDA for ever
         "device_count": lambda: 1,
         "current_device": lambda: cpu,
-        "get_rng_state": lambda *_: torch.get_rng_state(),
-        "set_rng_state": lambda state, *_, **__: torch.set_rng_state(state),
+        **vars(random),
+        "random": random,
         "default_generators": {cpu: torch.default_generator},
         "nvtx": types.SimpleNamespace(range_push=nothing, range_pop=nothing),
     }
