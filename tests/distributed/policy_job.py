@@ -1,7 +1,7 @@
 """One rank of a policy under test; a program, because the ranks are real processes.
 
-python policy_job.py FOLDER RANK: FOLDER holds job.json and batches-<dp rank>-<index>.npz, and takes the
-results.
+python policy_job.py FOLDER RANK: every folder in FOLDER with a job.json is one policy, started and stopped in
+this process. It holds batches-<data-parallel rank>-<index>.npz too, and takes the results.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,8 +55,7 @@ def gradients(trainer: Trainer) -> Iterable[tuple[str, torch.Tensor]]:
         parameter.data = weight
 
 
-def main(folder: Path, rank: int) -> None:
-    job = json.loads((folder / "job.json").read_text())
+def run(folder: Path, job: dict[str, Any], rank: int) -> None:
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), job["config"]))
     assert isinstance(config, RunConfig)
     worker = PolicyWorker(config, rank=rank, world_size=job["world_size"])
@@ -75,12 +75,17 @@ def main(folder: Path, rank: int) -> None:
             (folder / f"metrics-{step}.json").write_text(json.dumps(metrics))
         if config.policy.data_parallel == 1:
             save_stage(gradients(trainer), folder / f"gradients-{step}-{stage()}.safetensors")
-    if trainer.reference is not None:
-        with trainer.reference.in_place():
-            swapped = trainer.forward_logprobs(batches[data_rank()])
-        assert all(torch.equal(now, then) for now, then in zip(swapped, logprobs, strict=True))
+    assert trainer.reference is not None
+    with trainer.reference.in_place():
+        swapped = trainer.forward_logprobs(batches[data_rank()])
+    assert all(torch.equal(now, then) for now, then in zip(swapped, logprobs, strict=True))
     worker.export(folder / "exported")
     worker.stop()
+
+
+def main(folder: Path, rank: int) -> None:
+    for path in sorted(folder.glob("*/job.json")):
+        run(path.parent, json.loads(path.read_text()), rank)
 
 
 if __name__ == "__main__":
