@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rlstack.config.schema import RunConfig
 from rlstack.credit.assign import assign
 from rlstack.data.load import load_prompts
@@ -54,7 +56,7 @@ def train(config: RunConfig) -> None:
                     micro_batch_tokens=config.policy.micro_batch_tokens,
                     version=schedule.version_for(step),
                 )
-                metrics = policy.train_step(batches)
+                metrics: dict[str, Any] = policy.train_step(batches)
             version = step + 1
             if schedule.reference_syncs_at(version):
                 policy.sync_reference(version)

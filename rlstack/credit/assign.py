@@ -9,7 +9,7 @@ from typing import assert_never
 
 from rlstack.config.schema import Objective, ObjectiveName
 from rlstack.credit.advantages import weigh_rollouts
-from rlstack.credit.pairs import form_pair
+from rlstack.credit.pairs import form_pair, ties
 from rlstack.data.records import Example, ScoredGroup
 
 
@@ -18,23 +18,26 @@ class Credit:
     """What one step learns from."""
 
     examples: list[Example]  # of one kind, in the order of the groups
-    num_skipped: int  # groups that teach nothing, because their rewards tie or are missing
+    num_formed: int  # groups in which one rollout is better than another: each can give a pair
+    num_skipped: int  # groups whose rewards tie or are missing
 
     def metrics(self) -> dict[str, float]:
-        """pairs/formed (examples of either kind) and pairs/skipped (groups)."""
-        return {"pairs/formed": len(self.examples), "pairs/skipped": self.num_skipped}
+        """pairs/formed and pairs/skipped, in groups, whatever the objective makes of them."""
+        return {"pairs/formed": self.num_formed, "pairs/skipped": self.num_skipped}
 
 
 def assign(scored: Sequence[ScoredGroup], objective: Objective, *, seed: int, step: int) -> Credit:
     """The examples of `step` under `objective`; a pure function of its arguments.
 
-    Groups whose rewards tie are skipped, except under a KL term, to which they still contribute.
+    A group whose rewards tie gives no pair. Under GRPO its rollouts stay, with advantages of 0: the paper's
+    mean is over all rollouts (arXiv 2506.21495, Eq. 1), and a KL term acts on them too.
     """
     rng = random.Random(f"credit/{seed}/{step}")
-    by_group = [_examples(group, objective, rng) for group in scored]
+    num_skipped = sum(ties(group) for group in scored)
     return Credit(
-        examples=[example for examples in by_group for example in examples],
-        num_skipped=sum(not examples for examples in by_group),
+        examples=[example for group in scored for example in _examples(group, objective, rng)],
+        num_formed=len(scored) - num_skipped,
+        num_skipped=num_skipped,
     )
 
 
@@ -44,8 +47,6 @@ def _examples(scored: ScoredGroup, objective: Objective, rng: random.Random) -> 
             pair = form_pair(scored, rng)
             return [] if pair is None else [pair]
         case ObjectiveName.grpo:
-            weighted = weigh_rollouts(scored)
-            teaches = objective.kl_scale > 0 or any(example.advantage != 0 for example in weighted)
-            return weighted if teaches else []
+            return weigh_rollouts(scored)
         case name:
             assert_never(name)

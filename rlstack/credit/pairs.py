@@ -18,9 +18,14 @@ def form_pair(scored: ScoredGroup, rng: random.Random) -> PreferencePair | None:
         for score, rollout in zip(scored.scores, scored.group.rollouts, strict=True)
         if score.reward is not None
     ]
-    rewards = [reward for reward, _ in rewarded]
-    if not rewards or max(rewards) == min(rewards):
+    if ties(scored):
         return None
+    rewards = [reward for reward, _ in rewarded]
     chosen = rng.choice([rollout for reward, rollout in rewarded if reward == max(rewards)])
     rejected = rng.choice([rollout for reward, rollout in rewarded if reward == min(rewards)])
     return PreferencePair(prompt=scored.group.prompt, chosen=chosen, rejected=rejected)
+
+
+def ties(scored: ScoredGroup) -> bool:
+    """Whether no rollout of the group has a higher reward than another."""
+    return len({score.reward for score in scored.scores} - {None}) < 2

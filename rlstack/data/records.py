@@ -9,7 +9,7 @@ N examples of a micro-batch. Log-probabilities are natural logarithms.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class RolloutGroup:
     rollouts: tuple[Rollout, ...]  # [n]
 
 
-class Outcome(str, Enum):
+class Outcome(StrEnum):
     """How the scoring of one rollout ended."""
 
     ok = "ok"

@@ -21,9 +21,7 @@ class Evaluator:
         self._engines = engines
         self._rewards = rewards
         evaluation = config.evaluation
-        self._sampling = Sampling(
-            n=evaluation.n, temperature=evaluation.temperature, top_p=evaluation.top_p
-        )
+        self._sampling = Sampling(n=evaluation.n, temperature=evaluation.temperature, top_p=evaluation.top_p)
 
     def run(self) -> dict[str, float | None]:
         """eval/accuracy, eval/accuracy_stderr and the eval/version that they are of; {} without prompts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -30,14 +31,14 @@ class Cluster:
         # Read by the Ray processes that start now; a cluster that runs already keeps its own settings.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if cluster.address is not None:
-            ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
             return self
         stay_on_loopback()
         ray.init(
             object_store_memory=cluster.object_store_mib << 20,
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
         )
         return self
 

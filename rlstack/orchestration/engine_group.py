@@ -99,4 +99,3 @@ class EngineGroup:
         """Let the engines end the processes that they started."""
         calls = [role.start("close") for role in self.roles]
         ray.wait(calls, num_returns=len(calls), timeout=timeout_s)
-

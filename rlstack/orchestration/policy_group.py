@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,12 @@ class PolicyGroup:
 
     def start(self, host: str | None) -> None:
         """Join the ranks, build the model and load its weights; `host` is where rank 0 listens (None: its node)."""
-        timeout = {"timeout_s": self._config.policy.start_timeout_s, "setting": "policy.start_timeout_s"}
+        wait = partial(
+            wait_for, timeout_s=self._config.policy.start_timeout_s, setting="policy.start_timeout_s"
+        )
         first = self.roles[0]
-        address = wait_for({first: first.start("serve", host)}, doing="starting", **timeout)[first]
-        calls = {role: role.start("start", *address) for role in self.roles}
-        wait_for(calls, doing="building the policy", **timeout)
+        address = wait({first: first.start("serve", host)}, doing="starting the policy")[first]
+        wait({role: role.start("start", *address) for role in self.roles}, doing="building the policy")
 
     def train_step(self, batches: Sequence[Sequence[MicroBatch]]) -> dict[str, float]:
         """One optimiser step on [data_parallel][m] micro-batches; its metrics.

@@ -40,14 +40,12 @@ class Role:
     def __init__(self, name: str, *, log: Path, build: Builder, num_gpus: int = 0, **kwargs: Any) -> None:
         self.name = name
         self.log = log
-        actor = ray.remote(_Host).options(num_cpus=0, num_gpus=num_gpus, max_concurrency=1)
-        self._actor = actor.remote(log, build, kwargs)
+        host: Any = ray.remote(_Host)  # Ray's own types do not know an actor's methods
+        options = host.options(num_cpus=0, num_gpus=num_gpus, max_concurrency=1)
+        self._actor = options.remote(log, build, kwargs)
 
     def start(self, method: str, *args: Any, **kwargs: Any) -> ray.ObjectRef:
         return self._actor.call.remote(method, *args, **kwargs)
-
-    def kill(self) -> None:
-        ray.kill(self._actor, no_restart=True)
 
 
 def wait_for(
@@ -79,4 +77,6 @@ def _raise_failure(role: Role, ref: ray.ObjectRef, doing: str) -> None:
     except RayActorError as error:
         raise RoleError(f"{doing}: {role.name} died\n  its log: {role.log}") from error
     except GetTimeoutError as error:
-        raise RoleError(f"{doing}: the result of {role.name} did not arrive\n  its log: {role.log}") from error
+        raise RoleError(
+            f"{doing}: the result of {role.name} did not arrive\n  its log: {role.log}"
+        ) from error

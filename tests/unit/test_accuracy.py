@@ -12,7 +12,8 @@ def group(*rewards):
     prompt = Prompt(task="t", row=0, problem="1+1", token_ids=(1,))
     rollout = Rollout(token_ids=(2,), generator_logprobs=(-1.0,), text="2", finished=True, version=7)
     scores = tuple(
-        Score(reward=reward, outcome=Outcome.ok if reward is not None else Outcome.timeout) for reward in rewards
+        Score(reward=reward, outcome=Outcome.ok if reward is not None else Outcome.timeout)
+        for reward in rewards
     )
     return ScoredGroup(
         group=RolloutGroup(step=0, prompt=prompt, rollouts=(rollout,) * len(rewards)), scores=scores
