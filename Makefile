@@ -1,5 +1,5 @@
 # Each target makes .venv first if it is missing or older than what it depends on.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 VENV := .venv
 STAMP := $(VENV)/.set-up
 

