@@ -1,8 +1,8 @@
 """Where the weights land: methods that vLLM mixes into its own worker class (`worker_extension_cls`).
 
 They run in the worker's process and are called by name through `LLM.collective_rpc` with plain numbers and
-strings: callables would need vLLM's insecure serialisation. Everything is received and verified before the model
-is touched, since a failure in the middle of vLLM's reload leaves parameters without storage.
+strings: callables would need vLLM's insecure serialisation. Everything is received and verified before the
+model is touched, since a failure in the middle of vLLM's reload leaves parameters without storage.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class WeightLanding:
         num_receivers: int,
         timeout_s: float,
     ) -> None:
-        """Meet the leaders of the policy's stages; the workers of this engine are receivers `first_receiver` on.
+        """Meet the leaders of the policy's stages; this engine's workers count from `first_receiver` up.
 
         Raises TransferError if a leader does not come, or if what will be sent leaves weights of the engine's
         checkpoint out.
@@ -82,7 +82,7 @@ class WeightLanding:
 
 
 def expected_names(folder: Path, *, tied: bool) -> set[str]:
-    """Names of the weights in a folder's safetensors files, without a tied output head and without buffers."""
+    """Names of the weights in a folder's safetensors files, without a tied output head and buffers."""
     names: set[str] = set()
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
@@ -96,9 +96,9 @@ def expected_names(folder: Path, *, tied: bool) -> set[str]:
 def repack_tied_weights(model: torch.nn.Module) -> None:
     """Refresh prepacked copies of a weight that two modules share.
 
-    vLLM 0.32's CPU linears compute with a packed copy behind `cpu_linear`. Its reload repacks the modules that
-    it loads; a tied output head is not loaded, only its embedding is, and would go on with the old copy. To be
-    removed when vLLM's reload (model_loader/reload/layerwise.py) processes modules that share a reloaded weight.
+    vLLM 0.32's CPU linears compute with a packed copy behind `cpu_linear`. Its reload repacks the modules
+    that it loads; a tied output head is not loaded, only its embedding is, and would go on with the old copy.
+    To be removed when vLLM's model_loader/reload/layerwise.py processes modules that share a reloaded weight.
     """
     owners: dict[int, list[torch.nn.Module]] = {}
     for module in model.modules():
