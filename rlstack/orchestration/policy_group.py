@@ -41,7 +41,10 @@ class PolicyGroup:
         ]
 
     def start(self, host: str | None) -> None:
-        """Join the ranks, build the model and load its weights; `host` is where rank 0 listens (None: its node)."""
+        """Join the ranks, build the model, load its weights.
+
+        host: where rank 0 listens; None: the address of its own node.
+        """
         wait = partial(
             wait_for, timeout_s=self._config.policy.start_timeout_s, setting="policy.start_timeout_s"
         )

@@ -55,7 +55,7 @@ class Schedule:
         return max(0, step - self.lag) // self.sync_interval * self.sync_interval
 
     def syncs_at(self, version: int) -> bool:
-        """Whether the generator receives `version`: some later step is to be written by it, or it is the last."""
+        """Whether the generator receives `version`."""
         return _falls_on(version, self.sync_interval)
 
     def reference_syncs_at(self, version: int) -> bool:

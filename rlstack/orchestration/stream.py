@@ -67,5 +67,6 @@ class RolloutStream:
         found = {rollout.version for group in groups for rollout in group.rollouts}
         if found != {expected}:
             raise RuntimeError(
-                f"the rollouts of step {step} come from versions {sorted(found)}; the schedule asks for {expected}"
+                f"the rollouts of step {step} come from versions {sorted(found)}; "
+                f"the schedule asks for version {expected}"
             )
