@@ -22,6 +22,13 @@ class ObjectiveName(StrEnum):
 
 class TransferMethod(StrEnum):
     gather = "gather"
+    reshard = "reshard"
+
+
+class Landing(StrEnum):
+    auto = "auto"
+    staged = "staged"
+    direct = "direct"
 
 
 @dataclass
@@ -124,6 +131,7 @@ class Evaluation:
 @dataclass
 class Transfer:
     method: TransferMethod = TransferMethod.gather
+    landing: Landing = Landing.auto  # of reshard: direct into live parameters, or staged through vLLM's loader
     bucket_mib: int = 256
     timeout_s: float = 300.0
 
