@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rlstack.config.schema import RunConfig
 from rlstack.credit.assign import assign
 from rlstack.data.load import load_prompts
@@ -56,7 +54,7 @@ def train(config: RunConfig) -> None:
                     micro_batch_tokens=config.policy.micro_batch_tokens,
                     version=schedule.version_for(step),
                 )
-                metrics: dict[str, Any] = policy.train_step(batches)
+                metrics = policy.train_step(batches)
             version = step + 1
             if schedule.reference_syncs_at(version):
                 policy.sync_reference(version)
@@ -76,6 +74,7 @@ def train(config: RunConfig) -> None:
 
         policy.export(recorder.model)
         if not schedule.syncs_at(schedule.num_steps):
-            weight_sync.run(schedule.num_steps)  # the final evaluation is of the final weights
+            with recorder.phase("sync"):
+                weight_sync.run(schedule.num_steps)  # the final evaluation is of the final weights
         with recorder.phase("evaluate"):
             recorder.evaluated(evaluator.run())

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from rlstack.config.schema import RunConfig, Task
 from rlstack.data.datasets import load_task
@@ -20,6 +21,7 @@ def load_prompts(config: RunConfig) -> tuple[PromptSampler, list[Prompt]]:
     Raises:
         ConfigError: a file is missing or malformed, or a prompt leaves no room for `rollout.max_new_tokens`.
     """
+    logging.set_verbosity_error()  # a prompt that is too long is told once, below
     folder = Path(config.policy.model)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     room = _context_length(folder) - config.rollout.max_new_tokens

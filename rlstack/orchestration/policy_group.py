@@ -52,7 +52,7 @@ class PolicyGroup:
         address = wait({first: first.start("serve", host)}, doing="starting the policy")[first]
         wait({role: role.start("start", *address) for role in self.roles}, doing="building the policy")
 
-    def train_step(self, batches: Sequence[Sequence[MicroBatch]]) -> dict[str, float]:
+    def train_step(self, batches: Sequence[Sequence[MicroBatch]]) -> dict[str, Any]:
         """One optimiser step on [data_parallel][m] micro-batches; its metrics.
 
         Without a single example the weights stay as they are and only the version advances.

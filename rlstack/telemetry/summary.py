@@ -44,8 +44,8 @@ def summarise(
         "wall_s": wall_s,
         "time_s": {**phase_s, "other": wall_s - sum(phase_s.values())},
         "tokens": {
-            "generated": over_steps("tokens/generated", steps) or 0,
-            "trained": over_steps("tokens/trained", steps) or 0,
+            "generated": int(over_steps("tokens/generated", steps) or 0),
+            "trained": int(over_steps("tokens/trained", steps) or 0),
         },
         "syncs": sum("sync/bytes" in step for step in steps),
         "mismatch_logprob_abs_max": over_steps("mismatch/logprob_abs_max", steps),
