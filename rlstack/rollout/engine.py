@@ -73,8 +73,8 @@ class Engine:
             worker_extension_cls="rlstack.transfer.landing.WeightLanding",
             enforce_eager=not cuda,
             max_num_seqs=rollout.max_num_seqs,
-            # A prompt cut in two draws a token for its first part and takes it back by rewinding its request's
-            # generator, which torch's CPU generator cannot do (vllm/v1/worker/gpu_model_runner.py).
+            # A prompt cut in two draws a token for its first part, which it takes back by rewinding its
+            # generator: torch's CPU generator cannot do that (vllm/v1/worker/gpu_model_runner.py).
             enable_chunked_prefill=cuda,
             seed=config.run.seed + index,
             generation_config="vllm",  # not the folder's: the run's settings alone decide how to sample
