@@ -1,6 +1,7 @@
 """One vLLM engine and the version of the weights that it holds.
 
-Everything of vLLM's that this project calls is in this file and in `rlstack.transfer.landing`.
+Everything of vLLM's that this project calls is in this file and, for the weights, in `rlstack.transfer`:
+landing.py, vllm_engine.py, bake.py, scatter.py and plugin.py.
 """
 
 from __future__ import annotations
@@ -12,15 +13,21 @@ from typing import Any
 
 import torch
 
-from rlstack.config.schema import Precision, RunConfig
+from rlstack.config.schema import Landing, Precision, RunConfig, TransferMethod
 from rlstack.data.records import Prompt, Rollout
 from rlstack.rollout.sampling import stop_token_ids, to_rollout
+from rlstack.transfer.group import TransferError
+from rlstack.transfer.plugin import BACKEND, PLAIN_WEIGHTS
+from rlstack.transfer.scatter import LandingError
 
 _DTYPES: dict[Precision, Any] = {Precision.fp32: "float32", Precision.bf16: "bfloat16"}
 
 
-def engine_environment(*, cuda: bool) -> dict[str, str]:
-    """Environment of a process that holds an engine; to be set before vLLM is imported."""
+def engine_environment(*, cuda: bool, plain_weights: bool) -> dict[str, str]:
+    """Environment of a process that holds an engine; to be set before vLLM is imported.
+
+    `plain_weights` lets the linears of a CPU engine do without a packed copy (transfer.landing=direct).
+    """
     environment = {
         # The engine's core stays in this process: one process fewer, and bf16 in a child dies of SIGILL on
         # virtual machines that advertise AMX.
@@ -41,6 +48,7 @@ def engine_environment(*, cuda: bool) -> dict[str, str]:
             # Without CUDA graphs torch.compile is left with the sampler's helpers: seconds of C++ compilation
             # for no gain in speed.
             "TORCH_COMPILE_DISABLE": "1",
+            PLAIN_WEIGHTS: str(int(plain_weights)),
         }
     return environment
 
@@ -54,7 +62,9 @@ class Engine:
     def __init__(self, config: RunConfig, *, index: int) -> None:
         """Load `config.policy.model` as version 0; `index` tells the engines of a run apart."""
         cuda = torch.cuda.is_available()
-        os.environ.update(engine_environment(cuda=cuda))
+        transfer = config.transfer
+        direct = transfer.landing is Landing.direct
+        os.environ.update(engine_environment(cuda=cuda, plain_weights=direct))
         from vllm import LLM  # only now: it reads the environment when it is imported
 
         rollout, folder = config.rollout, config.policy.model
@@ -63,6 +73,7 @@ class Engine:
             if cuda
             else {"kv_cache_memory_bytes": int(rollout.kv_cache_gib * 2**30)}
         )
+        reshard = transfer.method is TransferMethod.reshard
         if not cuda:
             torch.set_num_threads(1)
         self._llm: Any = LLM(
@@ -71,6 +82,7 @@ class Engine:
             tensor_parallel_size=rollout.tensor_parallel,
             distributed_executor_backend="mp" if rollout.tensor_parallel > 1 else "uni",
             worker_extension_cls="rlstack.transfer.landing.WeightLanding",
+            weight_transfer_config={"backend": BACKEND} if reshard else None,
             enforce_eager=not cuda,
             max_num_seqs=rollout.max_num_seqs,
             # A prompt cut in two draws a token for its first part, which it takes back by rewinding its
@@ -82,9 +94,12 @@ class Engine:
             **memory,
         )
         self._max_new_tokens = rollout.max_new_tokens
-        self._timeout_s = config.transfer.timeout_s
+        self._transfer = transfer
+        policy = config.policy
+        self._num_sources = policy.tensor_parallel * policy.pipeline_parallel * policy.data_parallel
         self._stop_token_ids = stop_token_ids(Path(folder))
         self._version = 0
+        self._broken: str | None = None  # why the engine must not serve any more
 
     @property
     def version(self) -> int:
@@ -103,7 +118,11 @@ class Engine:
 
         `seeds` has one number per prompt and makes its rollouts independent of the others in the batch;
         rollout k is sampled with seed + k. Up to rollout.max_new_tokens tokens, fewer where the context ends.
+
+        Raises LandingError if a sync has left the engine without a whole set of weights.
         """
+        if self._broken:
+            raise LandingError(self._broken)
         from vllm import SamplingParams
 
         parameters = [
@@ -125,29 +144,73 @@ class Engine:
     def open_transfer(
         self, host: str, port: int, *, num_stages: int, first_receiver: int, num_receivers: int
     ) -> None:
-        """Connect this engine's workers with the policy's stages through the store at (`host`, `port`).
+        """Connect this engine's workers with the policy's ranks through the store at (`host`, `port`).
 
         The workers are receivers `first_receiver` and up of `num_receivers`, counted over all engines. Blocks
-        until all sides have come.
-        """
-        arguments = (host, port, num_stages, first_receiver, num_receivers, self._timeout_s)
-        self._llm.collective_rpc("rlstack_open_transfer", args=arguments)
+        until all sides have come. `num_stages` is of use to transfer.method=gather only.
 
-    def receive_weights(self, version: int) -> dict[str, float]:
-        """Take over the policy's weights of `version`.
-
-        Returns `bytes` (over this engine's workers), `receive_s` and `land_s` (of the slowest worker) and
-        `verified` (1.0 if every worker verified this version). An error leaves `version` as it was.
+        Raises TransferError if someone does not come, or if the policy's weights do not fill the engine's.
         """
-        workers = self._llm.collective_rpc("rlstack_receive_weights", args=(version,))
+        timeout_s = self._transfer.timeout_s
+        if self._transfer.method is TransferMethod.gather:
+            self._call("open_gather", host, port, num_stages, first_receiver, num_receivers, timeout_s)
+            return
+        init_info = {
+            "store_host": host,
+            "store_port": port,
+            "num_sources": self._num_sources,
+            "first_receiver": first_receiver,
+            "num_receivers": num_receivers,
+            "bucket_bytes": self._transfer.bucket_mib * 2**20,
+            "timeout_s": timeout_s,
+            "landing": self._transfer.landing.value,
+        }
+        self._call("open_reshard", init_info)
+
+    def begin_receive(self, version: int) -> None:
+        """Let the policy's weights of `version` come in while the engine goes on with those that it has.
+
+        With transfer.method=gather they come in only when they are committed.
+        """
+        if self._transfer.method is TransferMethod.reshard:
+            self._call("begin_reshard", version)
+
+    def commit_receive(self, version: int) -> dict[str, Any]:
+        """Take over the policy's weights of `version`, which was begun.
+
+        Returns `bytes` (over this engine's workers), `receive_s`, `wait_s` (of it, after this call) and
+        `land_s` (of the slowest worker), `verified` (1.0 if every worker verified this version), and
+        `workers`, the same for each of them.
+
+        Raises TransferError with `version` as it was; LandingError if the engine is of no use any more.
+        """
+        gather = self._transfer.method is TransferMethod.gather
+        workers = self._call("receive_gather" if gather else "commit_reshard", version)
         self._llm.reset_prefix_cache()  # its keys and values are of the old weights
         self._version = version
+        slowest = {key: max(w[key] for w in workers) for key in ("receive_s", "wait_s", "land_s")}
         return {
             "bytes": sum(w["bytes"] for w in workers),
-            "receive_s": max(w["receive_s"] for w in workers),
-            "land_s": max(w["land_s"] for w in workers),
+            **slowest,
             "verified": float(all(w["verified_version"] == version for w in workers)),
+            "workers": workers,
         }
+
+    def receive_weights(self, version: int) -> dict[str, Any]:
+        """begin_receive and commit_receive at once."""
+        self.begin_receive(version)
+        return self.commit_receive(version)
+
+    def _call(self, method: str, *args: Any) -> list[dict[str, Any]]:
+        """A method of WeightLanding on all workers; raises what one of them could not do."""
+        answers: list[dict[str, Any]] = self._llm.collective_rpc(f"rlstack_{method}", args=args)
+        troubles = [f"worker {i}: {a['error']}" for i, a in enumerate(answers) if a["error"]]
+        if any(answer["fatal"] for answer in answers):
+            self._broken = "; ".join(troubles)
+            raise LandingError(self._broken)
+        if troubles:
+            raise TransferError("; ".join(troubles))
+        return answers
 
     def close(self) -> None:
         """End the processes that vLLM started."""

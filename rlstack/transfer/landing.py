@@ -7,16 +7,42 @@ model is touched, since a failure in the middle of vLLM's reload leaves paramete
 
 from __future__ import annotations
 
+import functools
+import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 import torch
 from safetensors import safe_open
 
 from rlstack.transfer.gather import GatherReceiver
 from rlstack.transfer.group import TransferError
+from rlstack.transfer.scatter import LandingError, repack_tied_weights
+
+P = ParamSpec("P")
+Answer = dict[str, Any]  # error (None, or its text), fatal (the engine must not serve any more), figures
+
+
+def answered(
+    method: Callable[Concatenate[WeightLanding, P], dict[str, float]],
+) -> Callable[Concatenate[WeightLanding, P], Answer]:
+    """Make `method` return its error instead of raising it.
+
+    vLLM 0.32 stops at the first worker that raises and leaves the answers of the others in their queues,
+    where the next call takes them for its own (vllm/v1/executor/multiproc_executor.py, collective_rpc).
+    """
+
+    @functools.wraps(method)
+    def call(self: WeightLanding, *args: P.args, **kwargs: P.kwargs) -> Answer:
+        try:
+            return {"error": None, "fatal": False, **method(self, *args, **kwargs)}
+        except Exception as error:
+            logging.getLogger(__name__).exception("engine worker %d: %s", self.rank, method.__name__)
+            return {"error": f"{type(error).__name__}: {error}", "fatal": isinstance(error, LandingError)}
+
+    return call
 
 
 class WeightLanding:
@@ -28,10 +54,40 @@ class WeightLanding:
     model_config: Any
     model_runner: Any
     reload_weights: Any
+    weight_transfer_engine: Any
+    init_weight_transfer_engine: Any
+    start_weight_update: Any
+    update_weights: Any
+    finish_weight_update: Any
 
     _rlstack_receiver: GatherReceiver
 
-    def rlstack_open_transfer(
+    @answered
+    def rlstack_open_reshard(self, init_info: dict[str, Any]) -> dict[str, float]:
+        """Meet the trainer's ranks; `init_info` has the fields of ReshardInit. Returns the share's bytes."""
+        self.init_weight_transfer_engine(init_info)
+        return {"share_bytes": float(self.weight_transfer_engine.layout.num_bytes)}
+
+    @answered
+    def rlstack_begin_reshard(self, version: int) -> dict[str, float]:
+        """Let `version` come in; returns at once."""
+        self.start_weight_update()
+        self.update_weights({"version": version, "mode": "begin"})
+        return {}
+
+    @answered
+    def rlstack_commit_reshard(self, version: int) -> dict[str, float]:
+        """Take over `version`, which was begun; returns bytes, seconds and the version verified.
+
+        Fails with the old weights still in place unless all workers have all of it.
+        """
+        self.update_weights({"version": version, "mode": "commit"})
+        self.finish_weight_update()
+        stats: dict[str, float] = self.weight_transfer_engine.stats
+        return stats
+
+    @answered
+    def rlstack_open_gather(
         self,
         store_host: str,
         store_port: int,
@@ -39,11 +95,11 @@ class WeightLanding:
         first_receiver: int,
         num_receivers: int,
         timeout_s: float,
-    ) -> None:
+    ) -> dict[str, float]:
         """Meet the leaders of the policy's stages; this engine's workers count from `first_receiver` up.
 
-        Raises TransferError if a leader does not come, or if what will be sent leaves weights of the engine's
-        checkpoint out.
+        Fails if a leader does not come, or if what will be sent leaves weights of the engine's checkpoint
+        out.
         """
         self._rlstack_receiver = GatherReceiver(
             store_host=store_host,
@@ -61,21 +117,27 @@ class WeightLanding:
             raise TransferError(
                 f"the policy does not send {_some(missing)}: the engine would keep stale weights"
             )
+        return {}
 
-    def rlstack_receive_weights(self, version: int) -> dict[str, float]:
+    @answered
+    def rlstack_receive_gather(self, version: int) -> dict[str, float]:
         """Take over the policy's weights of `version`; returns bytes, seconds and the version verified.
 
-        Raises TransferError with the old weights still in place if they do not arrive whole.
+        Fails with the old weights still in place if they do not arrive whole.
         """
         started = time.perf_counter()
         tensors = self._rlstack_receiver.receive(version)
         received = time.perf_counter()
-        # vLLM's own loader: it slices by rank, fuses, and repacks what a kernel keeps in a form of its own.
-        self.reload_weights(weights_iterator=iter(tensors.items()), is_checkpoint_format=True)
-        repack_tied_weights(self.model_runner.get_model())
+        try:
+            # vLLM's own loader: it slices by rank, fuses, and repacks what a kernel keeps in its own form.
+            self.reload_weights(weights_iterator=iter(tensors.items()), is_checkpoint_format=True)
+            repack_tied_weights(self.model_runner.get_model())
+        except Exception as error:  # whatever it is, the model is now neither the old one nor the new one
+            raise LandingError(f"landing failed midway: {error}") from error
         return {
             "bytes": float(self._rlstack_receiver.num_bytes),
             "receive_s": received - started,
+            "wait_s": received - started,
             "land_s": time.perf_counter() - received,
             "verified_version": float(version),
         }
@@ -90,26 +152,6 @@ def expected_names(folder: Path, *, tied: bool) -> set[str]:
     return {
         n for n in names if not n.endswith("rotary_emb.inv_freq") and not (tied and n == "lm_head.weight")
     }
-
-
-@torch.no_grad()
-def repack_tied_weights(model: torch.nn.Module) -> None:
-    """Refresh prepacked copies of a weight that two modules share.
-
-    vLLM 0.32's CPU linears compute with a packed copy behind `cpu_linear`. Its reload repacks the modules
-    that it loads; a tied output head is not loaded, only its embedding is, and would go on with the old copy.
-    To be removed when vLLM's model_loader/reload/layerwise.py processes modules that share a reloaded weight.
-    """
-    owners: dict[int, list[torch.nn.Module]] = {}
-    for module in model.modules():
-        weight = module._parameters.get("weight")
-        if weight is not None and weight.numel() > 0:
-            owners.setdefault(id(weight), []).append(module)
-    for modules in owners.values():
-        for module in modules if len(modules) > 1 else ():
-            if hasattr(module, "cpu_linear"):
-                quant_method: Any = module.quant_method
-                quant_method.process_weights_after_loading(module)
 
 
 def _some(names: Iterable[str]) -> str:

@@ -1,0 +1,166 @@
+"""The reshard transfer as one of vLLM's weight transfer engines: the worker's side.
+
+vLLM makes one per worker when it is started with `weight_transfer_config={"backend": "reshard"}` and drives
+it through init_weight_transfer_engine, start_weight_update, update_weights and finish_weight_update. Updates
+come as "begin" and "commit", between which the worker goes on generating with the old weights while the new
+ones arrive beside them; "sync" is both at once.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from vllm.distributed.weight_transfer.base import (
+    WeightTransferEngine,
+    WeightTransferInitInfo,
+    WeightTransferUpdateInfo,
+)
+
+from rlstack.config.schema import Landing
+from rlstack.rendezvous import connect_store
+from rlstack.transfer.agreement import Agreement
+from rlstack.transfer.bake import Layout, bake
+from rlstack.transfer.group import TransferError
+from rlstack.transfer.reshard import ReshardReceiver, published_shapes
+from rlstack.transfer.scatter import Arrival, LandingError, land_direct, land_staged, supports_direct
+
+
+@dataclass
+class ReshardInit(WeightTransferInitInfo):
+    """Where the sides meet and who they are; plain data, because vLLM sends it to its workers."""
+
+    store_host: str
+    store_port: int
+    num_sources: int  # trainer ranks
+    first_receiver: int  # this engine's first worker, counted over all engines
+    num_receivers: int
+    bucket_bytes: int
+    timeout_s: float
+    landing: str = Landing.auto.value
+
+
+@dataclass
+class ReshardUpdate(WeightTransferUpdateInfo):
+    version: int
+    mode: str = "sync"  # sync | begin | commit
+
+
+class ReshardEngine(WeightTransferEngine[ReshardInit, ReshardUpdate]):
+    """Receives exactly this worker's share of the weights and lands it."""
+
+    init_info_cls = ReshardInit
+    update_info_cls = ReshardUpdate
+    supports_draft_weight_update = False  # the layout is that of one model
+
+    layout: Layout
+    stats: dict[str, float]  # of the last version that was landed
+
+    _receiver: ReshardReceiver
+    _agreement: Agreement
+    _direct: bool
+    _coming: int | None = None  # the version that is arriving
+
+    def init_transfer_engine(self, init_info: ReshardInit) -> None:
+        """Work out this worker's share and meet the trainer ranks and the other workers.
+
+        Raises TransferError if the trainer's weights do not fill the model, if `landing` is not possible with
+        it, or if someone does not come in time.
+        """
+        info = init_info
+        store = connect_store(info.store_host, info.store_port, timeout_s=info.timeout_s)
+        shapes = published_shapes(store, timeout_s=info.timeout_s)
+        self.layout = bake(self.model, shapes, dtype=self.model_config.dtype)
+        self._direct = self._lands_directly(Landing(info.landing))
+        receiver = info.first_receiver + self.parallel_config.rank
+        self._agreement = Agreement(
+            store, receiver=receiver, num_receivers=info.num_receivers, timeout_s=info.timeout_s
+        )
+        self._receiver = ReshardReceiver(
+            store_host=info.store_host,
+            store_port=info.store_port,
+            receiver=receiver,
+            num_sources=info.num_sources,
+            num_receivers=info.num_receivers,
+            pieces=self.layout.pieces,
+            dtypes=self.layout.dtypes,
+            bucket_bytes=info.bucket_bytes,
+            timeout_s=info.timeout_s,
+            backend="nccl" if self.device.type == "cuda" else "gloo",
+            device=self.device,
+        )
+
+    def start_weight_update(self) -> None:
+        """Nothing: a round starts with the update that begins it."""
+
+    def update_weights(self, update_info: dict[str, object]) -> None:
+        """As vLLM's, which waits for an accelerator even where there is none."""
+        self.receive_weights(self.parse_update_info(update_info))
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize()
+
+    def receive_weights(self, update_info: ReshardUpdate) -> None:
+        """Begin or commit a version, or both.
+
+        Raises TransferError with the old weights untouched if the version did not arrive whole at every
+        worker of every engine; LandingError if replacing the weights failed midway.
+        """
+        if update_info.mode not in ("sync", "begin", "commit"):
+            raise ValueError(f"mode: {update_info.mode}; accepted are sync, begin and commit")
+        if update_info.mode != "commit":
+            self._coming = update_info.version
+            self._receiver.begin(update_info.version)
+        if update_info.mode != "begin":
+            self._commit(update_info.version)
+
+    def finish_weight_update(self) -> None:
+        """Nothing: the commit has landed everything."""
+
+    def shutdown(self) -> None:
+        """Nothing: vLLM ends the process."""
+
+    def _commit(self, version: int) -> None:
+        if version != self._coming:
+            raise TransferError(f"version {version} was to be committed, but {self._coming} was begun")
+        self._coming = None
+        started = time.perf_counter()
+        arrivals = self._arrivals(version)
+        arrived = time.perf_counter()
+        self._land(arrivals)
+        self.stats = {
+            **self._receiver.stats,
+            "wait_s": arrived - started,
+            "land_s": time.perf_counter() - arrived,
+            "verified_version": float(version),
+        }
+
+    def _arrivals(self, version: int) -> list[Arrival]:
+        """All that came for this worker, once every worker has all that came for it."""
+        arrivals: list[Arrival] = []
+        trouble: TransferError | None = None
+        try:
+            arrivals = list(self._receiver.finish(version))
+        except TransferError as error:
+            trouble = error
+        self._agreement.reach(trouble, what=f"version {version}")
+        return arrivals
+
+    def _land(self, arrivals: list[Arrival]) -> None:
+        try:
+            if self._direct:
+                land_direct(self.model, arrivals)
+            else:
+                land_staged(
+                    self.model, self.layout, arrivals, model_config=self.model_config, device=self.device
+                )
+        except Exception as error:  # whatever it is, the model is now neither the old one nor the new one
+            raise LandingError(f"landing failed midway: {error}") from error
+
+    def _lands_directly(self, landing: Landing) -> bool:
+        if landing is Landing.staged:
+            return False
+        objection = supports_direct(self.model, self.layout.tensors)
+        if objection and landing is Landing.direct:
+            raise TransferError(f"transfer.landing=direct: {objection}; use staged or auto")
+        return objection is None
