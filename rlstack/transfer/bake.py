@@ -109,8 +109,9 @@ class _Recorder(TorchDispatchMode):
         if func is aten.copy_.default and (self._is_weight(args[1]) or self._is_of_model(target)):
             self._copy(target, args[1])
         elif self._is_of_model(target):
-            is_zero = func is aten.zero_.default or (func is aten.fill_.Scalar and args[1] == 0)
-            self._zero(target) if is_zero else self._refuse(target, f"applies {func} to it")
+            if func is not aten.zero_.default and not (func is aten.fill_.Scalar and args[1] == 0):
+                raise self._refusal(target, f"applies {func} to it")
+            self._zero(target)
         else:
             return func(*args, **(kwargs or {}))
         return target
@@ -143,7 +144,7 @@ class _Recorder(TorchDispatchMode):
         box = box_of(target, tensor)
         if box is None:
             raise self._refusal(target, "writes to what is no box of it")
-        view = View(key, target.storage_offset() - tensor.storage_offset(), tuple(target.stride()))
+        view = View(key, int(target.storage_offset() - tensor.storage_offset()), tuple(target.stride()))
         self.windows.append((view, box))
         return view
 
@@ -159,7 +160,7 @@ def box_of(view: torch.Tensor, whole: torch.Tensor) -> Box | None:
         return None
     if any(a != b for a, b, size in zip(view.stride(), strides, view.shape, strict=True) if size > 1):
         return None
-    offset = view.storage_offset() - whole.storage_offset()
+    offset = int(view.storage_offset() - whole.storage_offset())
     box = []
     for size, limit, stride in zip(view.shape, whole.shape, strides, strict=True):
         low, offset = divmod(offset, stride)

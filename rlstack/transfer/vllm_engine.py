@@ -71,7 +71,9 @@ class ReshardEngine(WeightTransferEngine[ReshardInit, ReshardUpdate]):
         info = init_info
         store = connect_store(info.store_host, info.store_port, timeout_s=info.timeout_s)
         shapes = published_shapes(store, timeout_s=info.timeout_s)
-        self.layout = bake(self.model, shapes, dtype=self.model_config.dtype)
+        dtype = self.model_config.dtype
+        assert isinstance(dtype, torch.dtype), "vLLM resolves it before it makes a worker"
+        self.layout = bake(self.model, shapes, dtype=dtype)
         self._direct = self._lands_directly(Landing(info.landing))
         receiver = info.first_receiver + self.parallel_config.rank
         self._agreement = Agreement(
