@@ -226,7 +226,9 @@ def _check_coverage(
             if key not in tensors or (key not in boxes and tied.get(key, set()) & set(boxes)):
                 continue
             covered, total = sum(map(volume, boxes[key])), tensors[key].numel()
-            if covered != total or _overlap(boxes[key]):
+            if _overlap(boxes[key]):
+                raise TransferError(f"{key}: vLLM's loader sets elements twice")
+            if covered != total:
                 raise TransferError(
                     f"{key}: the policy's weights set {covered} of its {total} elements; the others "
                     f"would keep stale values"
@@ -234,7 +236,14 @@ def _check_coverage(
 
 
 def _overlap(boxes: Sequence[Box]) -> bool:
-    return any(intersection(a, b) is not None for i, a in enumerate(boxes) for b in boxes[:i])
+    """A sweep along the first dimension, on which fused parameters have their many parts."""
+    near: list[Box] = []
+    for box in sorted(boxes):
+        near = [other for other in near if not box or other[0][1] > box[0][0]]
+        if any(intersection(box, other) is not None for other in near):
+            return True
+        near.append(box)
+    return False
 
 
 def _wire_dtypes(pieces: Sequence[Piece], specs: Mapping[str, Spec]) -> dict[str, str]:

@@ -1,0 +1,133 @@
+"""What this project uses of vLLM beyond its documented API; what a version changes of it is named here."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("vllm")
+
+ROOT = Path(__file__).parents[2]
+
+# module -> name -> its parameters in order; None where only the name matters.
+CONTRACT: dict[str, dict[str, tuple[str, ...] | None]] = {
+    "vllm": {"LLM": None, "SamplingParams": None},
+    "vllm.distributed.weight_transfer.base": {
+        "WeightTransferEngine": ("config", "vllm_config", "device", "model"),
+        "WeightTransferEngine.init_transfer_engine": ("self", "init_info"),
+        "WeightTransferEngine.start_weight_update": ("self",),
+        "WeightTransferEngine.update_weights": ("self", "update_info"),
+        "WeightTransferEngine.receive_weights": ("self", "update_info"),
+        "WeightTransferEngine.finish_weight_update": ("self",),
+        "WeightTransferEngine.shutdown": ("self",),
+        "WeightTransferEngine.parse_update_info": ("self", "update_dict"),
+        "WeightTransferInitInfo": None,
+        "WeightTransferUpdateInfo": None,
+    },
+    "vllm.distributed.weight_transfer.factory": {
+        "WeightTransferEngineFactory": None,
+        "WeightTransferEngineFactory.register_engine": ("name", "module_path_or_cls", "class_name"),
+    },
+    "vllm.model_executor.layers": {"utils": None},
+    "vllm.model_executor.layers.utils": {"dispatch_cpu_unquantized_gemm": ("layer", "remove_weight")},
+    "vllm.model_executor.layers.attention": {"is_deferred_attention_layer": ("layer",)},
+    "vllm.model_executor.layers.linear": {
+        "UnquantizedLinearMethod": None,
+        "UnquantizedLinearMethod.process_weights_after_loading": ("self", "layer"),
+    },
+    "vllm.model_executor.layers.vocab_parallel_embedding": {
+        "UnquantizedEmbeddingMethod": None,
+        "UnquantizedEmbeddingMethod.process_weights_after_loading": ("self", "layer"),
+    },
+    "vllm.model_executor.model_loader.reload.layerwise": {
+        "_get_original_loader": ("tensor",),
+        "_layerwise_process": ("layer", "info"),
+        "_place_kernel_tensors": ("layer", "info"),
+        "finalize_layerwise_reload": None,
+        "finalize_layerwise_processing": ("model", "model_config"),
+        "get_layerwise_info": ("layer",),
+        "initialize_layerwise_reload": ("model",),
+        "record_metadata_for_reloading": ("model",),
+    },
+    "vllm.model_executor.model_loader.reload.meta": {"materialize_layer": ("layer", "info")},
+    "vllm.model_executor.model_loader.reload.types": {
+        "LayerReloadingInfo.can_load": ("self",),
+        "LayerReloadingInfo.reset": ("self",),
+    },
+    "vllm.v1.worker.gpu_worker": {
+        "Worker.init_weight_transfer_engine": ("self", "init_info"),
+        "Worker.start_weight_update": ("self",),
+        "Worker.update_weights": ("self", "update_info"),
+        "Worker.finish_weight_update": ("self",),
+        "Worker.reload_weights": None,
+    },
+    "vllm.v1.worker.gpu_model_runner": {"GPUModelRunner.get_model": ("self",)},
+    "vllm.engine.arg_utils": {
+        "EngineArgs.generation_config": None,
+        "EngineArgs.kv_cache_memory_bytes": None,
+        "EngineArgs.logprobs_mode": None,
+        "EngineArgs.weight_transfer_config": None,
+        "EngineArgs.worker_extension_cls": None,
+    },
+    "vllm.plugins": {"DEFAULT_PLUGINS_GROUP": None},
+}
+
+
+def broken(module: str, name: str, parameters: tuple[str, ...] | None) -> str | None:
+    """What is wrong with the name, in words."""
+    try:
+        found = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        return f"{module}.{name} is gone: {error}"
+    actual = None if parameters is None else tuple(inspect.signature(found).parameters)
+    return None if actual == parameters else f"{module}.{name} takes {actual}, not {parameters}"
+
+
+def test_vllm_has_every_name_that_is_used_of_it():
+    import vllm
+
+    checks = [broken(module, *item) for module, names in CONTRACT.items() for item in names.items()]
+    problems = [problem for problem in checks if problem]
+    assert not problems, f"vLLM {vllm.__version__} has changed:\n" + "\n".join(problems)
+
+
+def test_the_contract_lists_every_import_from_vllm():
+    imports = {
+        (node.module, alias.name)
+        for path in (ROOT / "rlstack").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "vllm"
+        for alias in node.names
+    }
+    assert imports
+    assert imports <= {(module, name) for module, names in CONTRACT.items() for name in names}
+
+
+def test_the_linears_look_the_packing_up_when_they_pack():
+    """plugin.keep_plain_weights replaces it in its own module only."""
+    from vllm.model_executor.layers import linear, vocab_parallel_embedding
+
+    assert not hasattr(linear, "dispatch_cpu_unquantized_gemm")
+    assert not hasattr(vocab_parallel_embedding, "dispatch_cpu_unquantized_gemm")
+
+
+def test_vllm_finds_the_transfer_engine_through_its_plugins():
+    from importlib.metadata import entry_points
+
+    from vllm.distributed.weight_transfer.base import WeightTransferEngine
+    from vllm.plugins import DEFAULT_PLUGINS_GROUP
+
+    from rlstack.transfer import vllm_engine
+    from rlstack.transfer.plugin import register
+
+    assert [e.load() for e in entry_points(group=DEFAULT_PLUGINS_GROUP, name="rlstack")] == [register]
+    register()
+    register()  # vLLM may load plugins more than once
+    assert issubclass(vllm_engine.ReshardEngine, WeightTransferEngine)
+    assert not inspect.isabstract(vllm_engine.ReshardEngine)
