@@ -1,4 +1,4 @@
-"""Short runs of the real thing: megatron ranks, a vLLM engine, math-verify and Ray, through the command line."""
+"""Short runs of the real thing through the command line: megatron ranks, vLLM, math-verify and Ray."""
 
 import json
 import os
