@@ -21,7 +21,8 @@ class ObjectiveName(StrEnum):
 
 
 class TransferMethod(StrEnum):
-    gather = "gather"
+    gather = "gather"  # each pipeline stage broadcasts its whole tensors
+    gather_rank0 = "gather_rank0"  # rank 0 broadcasts the whole model
     reshard = "reshard"
 
 

@@ -13,8 +13,18 @@ from torch import Tensor
 
 from rlstack.errors import ConfigError
 from rlstack.policy.architecture import Architecture
-from rlstack.policy.backend import parallel_state
-from rlstack.policy.hf_map import Part, Rule, fuse, global_name, join, slice_bounds, stage_rules, wire_rules
+from rlstack.policy.backend import device, parallel_state
+from rlstack.policy.hf_map import (
+    Part,
+    Rule,
+    fuse,
+    global_name,
+    join,
+    shard_shape,
+    slice_bounds,
+    stage_rules,
+    wire_rules,
+)
 from rlstack.policy.model import PolicyModel
 from rlstack.policy.parallel import num_stages, stage
 
@@ -76,6 +86,27 @@ def stage_tensors(model: PolicyModel) -> Iterator[tuple[str, Tensor]]:
     parameters = _parameters(model)
     for name, rule in wire_rules(model.architecture, stage=stage(), num_stages=num_stages()).items():
         yield from join(rule, _shards(parameters[name].detach(), rule), model.architecture)
+
+
+def model_tensors(model: PolicyModel) -> Iterator[tuple[str, Tensor]]:
+    """The whole model's Hugging Face tensors on every rank, stage by stage in the order of `tensor_specs`.
+
+    Collective over the tensor- and pipeline-parallel ranks: each parameter is broadcast over the pipeline and
+    then gathered over tensor parallelism everywhere, as verl/utils/megatron_utils.py, per_tensor_generator.
+    """
+    parameters = _parameters(model)
+    stages = parallel_state.get_pipeline_model_parallel_group()
+    _, tp_size = _tensor_rank_and_size()
+    for owner in range(num_stages()):
+        for name, rule in wire_rules(model.architecture, stage=owner, num_stages=num_stages()).items():
+            if owner == stage():
+                shard = parameters[name].detach()
+            else:
+                shape = shard_shape(rule, model.architecture, tp_size=tp_size)
+                shard = torch.empty(shape, dtype=model.config.params_dtype, device=device())
+            if num_stages() > 1:
+                dist.broadcast(shard, group_src=owner, group=stages)
+            yield from join(rule, _shards(shard, rule), model.architecture)
 
 
 def tensor_specs(

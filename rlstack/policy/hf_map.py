@@ -109,6 +109,19 @@ def slice_bounds(part: Part, rule: Rule, architecture: Architecture, *, tp_rank:
     return slice(min(tp_rank * width, size), min((tp_rank + 1) * width, size))
 
 
+def shard_shape(rule: Rule, architecture: Architecture, *, tp_size: int) -> tuple[int, ...]:
+    """The shape of one rank's parameter, padding included."""
+    slices = []
+    for part in rule.parts:
+        shape = list(part.shape)
+        if rule.padded:
+            shape[0] = padded_vocab_size(architecture, tp_size)
+        if part.cut is not None:
+            shape[part.cut] //= tp_size
+        slices.append(shape)
+    return (sum(shape[0] for shape in slices), *slices[0][1:])
+
+
 def fuse(rule: Rule, slices: Sequence[Tensor], architecture: Architecture, *, tp_size: int) -> Tensor:
     """One rank's parameter from its slices of the rule's parts."""
     if rule.fusion is Fusion.gate_up:
