@@ -171,7 +171,8 @@ class _Holders:
         """What sources hold of `box`: the common part and, by source, the piece that it is part of."""
         low, high = self._interval(box)
         near = self._boxes[bisect_right(self._highs, low) : bisect_left(self._lows, high)]
-        return [(common, self._replicas[held]) for held in near if (common := intersection(held, box))]
+        common = ((intersection(held, box), self._replicas[held]) for held in near)
+        return [(part, replicas) for part, replicas in common if part is not None]  # a scalar's box is empty
 
     def _interval(self, box: Box) -> tuple[int, int]:
         return box[self._axis] if box else (0, 1)
