@@ -147,12 +147,12 @@ class Engine:
         """Connect this engine's workers with the policy's ranks through the store at (`host`, `port`).
 
         The workers are receivers `first_receiver` and up of `num_receivers`, counted over all engines. Blocks
-        until all sides have come. `num_stages` is of use to transfer.method=gather only.
+        until all sides have come. `num_stages` is of use to the gather methods only.
 
         Raises TransferError if someone does not come, or if the policy's weights do not fill the engine's.
         """
         timeout_s = self._transfer.timeout_s
-        if self._transfer.method is TransferMethod.gather:
+        if self._transfer.method is not TransferMethod.reshard:
             self._call("open_gather", host, port, num_stages, first_receiver, num_receivers, timeout_s)
             return
         init_info = {
@@ -170,7 +170,7 @@ class Engine:
     def begin_receive(self, version: int) -> None:
         """Let the policy's weights of `version` come in while the engine goes on with those that it has.
 
-        With transfer.method=gather they come in only when they are committed.
+        With the gather methods they come in only when they are committed.
         """
         if self._transfer.method is TransferMethod.reshard:
             self._call("begin_reshard", version)
@@ -184,8 +184,8 @@ class Engine:
 
         Raises TransferError with `version` as it was; LandingError if the engine is of no use any more.
         """
-        gather = self._transfer.method is TransferMethod.gather
-        workers = self._call("receive_gather" if gather else "commit_reshard", version)
+        reshard = self._transfer.method is TransferMethod.reshard
+        workers = self._call("commit_reshard" if reshard else "receive_gather", version)
         self._llm.reset_prefix_cache()  # its keys and values are of the old weights
         self._version = version
         slowest = {key: max(w[key] for w in workers) for key in ("receive_s", "wait_s", "land_s")}

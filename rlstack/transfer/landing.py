@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
@@ -19,6 +19,7 @@ from safetensors import safe_open
 
 from rlstack.transfer.gather import GatherReceiver
 from rlstack.transfer.group import TransferError
+from rlstack.transfer.plan import encode
 from rlstack.transfer.scatter import LandingError, repack_tied_weights
 
 P = ParamSpec("P")
@@ -26,7 +27,7 @@ Answer = dict[str, Any]  # error (None, or its text), fatal (the engine must not
 
 
 def answered(
-    method: Callable[Concatenate[WeightLanding, P], dict[str, float]],
+    method: Callable[Concatenate[WeightLanding, P], Mapping[str, float | str]],
 ) -> Callable[Concatenate[WeightLanding, P], Answer]:
     """Make `method` return its error instead of raising it.
 
@@ -64,9 +65,14 @@ class WeightLanding:
 
     @answered
     def rlstack_open_reshard(self, init_info: dict[str, Any]) -> dict[str, float]:
-        """Meet the trainer's ranks; `init_info` has the fields of ReshardInit. Returns the share's bytes."""
+        """Meet the trainer's ranks; `init_info` has the fields of ReshardInit."""
         self.init_weight_transfer_engine(init_info)
-        return {"share_bytes": float(self.weight_transfer_engine.layout.num_bytes)}
+        return {}
+
+    @answered
+    def rlstack_layout(self) -> dict[str, str]:
+        """The worker's share of the weights, as plan.encode writes it, once the transfer is open."""
+        return {"layout": encode(self.weight_transfer_engine.layout.pieces)}
 
     @answered
     def rlstack_begin_reshard(self, version: int) -> dict[str, float]:

@@ -140,10 +140,10 @@ class ReshardEngine(WeightTransferEngine[ReshardInit, ReshardUpdate]):
     def _arrivals(self, version: int) -> list[Arrival]:
         """All that came for this worker, once every worker has all that came for it."""
         arrivals: list[Arrival] = []
-        trouble: TransferError | None = None
+        trouble: Exception | None = None
         try:
             arrivals = list(self._receiver.finish(version))
-        except TransferError as error:
+        except Exception as error:  # whatever it is, the other workers must hear of it
             trouble = error
         self._agreement.reach(trouble, what=f"version {version}")
         return arrivals
