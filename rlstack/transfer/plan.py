@@ -182,7 +182,7 @@ def _holders(sources: Sequence[Sequence[Piece]]) -> dict[str, _Holders]:
     replicas: dict[str, dict[Box, dict[int, Piece]]] = defaultdict(lambda: defaultdict(dict))
     for source, pieces in enumerate(sources):
         # Sorted, for a rank may hold a box twice and the choice must not depend on its order.
-        for piece in sorted(pieces, key=lambda piece: (piece.name, piece.box, piece.view.tensor)):
+        for piece in sorted(pieces, key=lambda p: (p.name, p.box, p.view.tensor, p.view.offset)):
             if volume(piece.box):
                 replicas[piece.name][piece.box].setdefault(source, piece)
     holders = {name: _Holders(boxes) for name, boxes in replicas.items()}

@@ -173,6 +173,8 @@ def test_an_element_in_two_boxes_is_refused(problem: Problem, random: Random) ->
 @given(problems(), st.randoms(use_true_random=False))
 def test_the_order_of_a_source_s_pieces_does_not_change_the_plan(problem: Problem, random: Random) -> None:
     sources, receivers, shapes = problem
+    # What a rank holds twice is no exception.
+    sources[0] += [replace(piece, view=replace(piece.view, tensor="twin")) for piece in sources[0]]
     digest = plan_of(sources, receivers, shapes).digest()
     for pieces in sources:
         random.shuffle(pieces)
@@ -207,6 +209,13 @@ def test_whatever_changes_the_bytes_changes_the_digest() -> None:
 def test_replicas_share_the_sending() -> None:
     plan = plan_of(rows(2) * 3, rows(1) * 3, SHAPES)
     assert {plan.bytes_sent(source) for source in range(6)} == {96}
+
+
+def test_replicas_make_up_for_what_only_one_source_has() -> None:
+    shapes = {"w": (12, 8), "v": (6, 8)}
+    (only,), (both,) = rows(1, name="v", size=6)[0], rows(1)[0]
+    plan = plan_of([[both, only], [both]], [[both, only]], shapes)
+    assert [(move.name, move.source) for move in plan.moves] == [("w", 1), ("v", 0)]
 
 
 def test_tiny_tensors_make_no_new_pairs() -> None:

@@ -81,6 +81,7 @@ def test_everything_else_is_sent_directly(
 
 
 def test_relays_are_part_of_the_digest() -> None:
-    plan = plan_of(rows(1), rows(1) * 3)
-    assert plan.relays
-    assert plan.digest() != Plan(plan.moves, plan.itemsizes).digest()
+    chain = plan_of(rows(1), rows(1) * 3)
+    star = (Relay(0, 1), Relay(0, 2))
+    plans = [chain, Plan(chain.moves, chain.itemsizes), Plan(chain.moves, chain.itemsizes, star)]
+    assert len({plan.digest() for plan in plans}) == 3
