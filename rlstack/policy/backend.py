@@ -18,6 +18,7 @@ with warnings.catch_warnings():
     # About Transformer Engine and Apex, which a CPU cannot have.
     warnings.simplefilter("ignore")
     from megatron.core import parallel_state
+    from megatron.core.dist_checkpointing.mapping import ShardedTensor, ShardedTensorFactory
     from megatron.core.distributed import (
         DistributedDataParallel,
         DistributedDataParallelConfig,
@@ -61,6 +62,8 @@ __all__ = [
     "OptimizerParamScheduler",
     "PackedSeqParams",
     "RowParallelLinear",
+    "ShardedTensor",
+    "ShardedTensorFactory",
     "TransformerBlockSubmodules",
     "TransformerConfig",
     "VocabParallelEmbedding",
