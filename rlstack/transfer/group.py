@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed import PrefixStore, Store
 
+_POLL_S = 0.0005
+
 
 class TransferError(RuntimeError):
     """A transfer did not happen, or not as it should; the engines keep the weights that they have."""
@@ -47,6 +49,63 @@ class BroadcastGroup:
             raise TransferError(f"{self._name}: {what} did not get through: {error}") from error
 
 
+class Pending:
+    """A buffer on its way; it must not be touched until `wait` has returned."""
+
+    def __init__(self, work: Any, *, polled: bool) -> None:
+        self._work = work
+        self._polled = polled
+
+    def wait(self, deadline: float) -> None:
+        """Until the buffer has gone, or has come. `deadline` is of time.monotonic().
+
+        Raises RuntimeError if the peer is lost or the deadline passes; the group is of no use after that.
+        """
+        if self._polled:
+            # nccl's own wait is for a stream, not for the host.
+            while not self._work.is_completed():
+                if time.monotonic() > deadline:
+                    raise TransferError("nothing came of it within the limit")
+                time.sleep(_POLL_S)
+            self._work.wait()
+        else:
+            self._work.wait(_until(deadline))
+
+
+class PeerGroup:
+    """`size` ranks, each of which can send to each; making one blocks until all have joined.
+
+    `ordered` says that a rank's transfers are executed one after the other: all ranks must then follow one
+    order. Tags tell transfers apart where they are not.
+    """
+
+    def __init__(
+        self, store: Store, *, rank: int, size: int, timeout_s: float, backend: str, peer_host: str
+    ) -> None:
+        self.ordered = backend == "nccl"
+        # nccl's watchdog ends the process; ours, which only ends the round, has to come first.
+        timeout = datetime.timedelta(seconds=timeout_s * (2 if self.ordered else 1))
+        make = {"gloo": _gloo_group, "nccl": _nccl_group}[backend]
+        self._group = make(PrefixStore("peers", store), rank, size, timeout=timeout, peer_host=peer_host)
+
+    def send(self, buffer: torch.Tensor, *, to: int, tag: int) -> Pending:
+        """Let `buffer` go to rank `to`. Raises RuntimeError if that is lost already."""
+        return self._start("send", buffer, to, tag)
+
+    def receive(self, buffer: torch.Tensor, *, sender: int, tag: int) -> Pending:
+        """Let `buffer` come from rank `sender`. Raises RuntimeError if that is lost already."""
+        return self._start("recv", buffer, sender, tag)
+
+    def _start(self, method: str, buffer: torch.Tensor, peer: int, tag: int) -> Pending:
+        transfer = getattr(self._group, method)
+        if not self.ordered:
+            return Pending(transfer([buffer], peer, tag), polled=False)
+        # Outside a coalesced section nccl would make a communicator for each pair of ranks.
+        self._group._start_coalescing(buffer.device)
+        transfer([buffer], peer, tag)
+        return Pending(self._group._end_coalescing(buffer.device), polled=True)
+
+
 def meet(store: Store, *, place: str, me: str, others: Mapping[str, str], timeout_s: float) -> None:
     """Wait until everyone has arrived at `place`.
 
@@ -56,15 +115,28 @@ def meet(store: Store, *, place: str, me: str, others: Mapping[str, str], timeou
     Raises TransferError naming those who are missing after `timeout_s`.
     """
     store.set(f"{place}/{me}", "here")
+    collect(store, place=place, others=others, timeout_s=timeout_s)
+
+
+def collect(store: Store, *, place: str, others: Mapping[str, str], timeout_s: float) -> list[str]:
+    """What each of `others` (as in `meet`) has left at `place`.
+
+    Raises TransferError naming those who have left nothing after `timeout_s`.
+    """
     deadline = time.monotonic() + timeout_s
     for i, (key, who) in enumerate(others.items()):
-        left_s = max(deadline - time.monotonic(), 0.001)
         try:
-            store.wait([f"{place}/{key}"], datetime.timedelta(seconds=left_s))
+            store.wait([f"{place}/{key}"], _until(deadline))
         except dist.DistStoreError as error:
             late = list(others.items())[i + 1 :]
             missing = [who, *(w for k, w in late if not store.check([f"{place}/{k}"]))]
             raise TransferError(f"{place}: waited {timeout_s:g} s for {', '.join(missing)}") from error
+    return [store.get(f"{place}/{key}").decode() for key in others]
+
+
+def _until(deadline: float) -> datetime.timedelta:
+    """At least a millisecond: for both stores and groups, zero means for ever."""
+    return datetime.timedelta(seconds=max(deadline - time.monotonic(), 0.001))
 
 
 # torch's stubs leave out the options and the methods of these classes, hence Any.
