@@ -95,6 +95,16 @@ class EngineGroup:
         }
         return Pending(calls, len(prompts), self._config.rollout.generate_timeout_s)
 
+    def probe(self, token_ids: Sequence[int]) -> list[tuple[float, ...]]:
+        """Of each engine the logprobs of token_ids[1:], each given those before it."""
+        probes = wait_for(
+            {role: role.start("probe", list(token_ids)) for role in self.roles},
+            timeout_s=self._config.rollout.generate_timeout_s,
+            doing="probing the engine",
+            setting="rollout.generate_timeout_s",
+        )
+        return list(probes.values())
+
     def close(self, timeout_s: float) -> None:
         """Let the engines end the processes that they started."""
         calls = [role.start("close") for role in self.roles]

@@ -30,7 +30,7 @@ class _Host:
         capture_output(log)
         self._target = build(**kwargs)
 
-    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+    def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
         return getattr(self._target, method)(*args, **kwargs)
 
 
@@ -44,7 +44,7 @@ class Role:
         options = host.options(num_cpus=0, num_gpus=num_gpus, max_concurrency=1)
         self._actor = options.remote(log, build, kwargs)
 
-    def start(self, method: str, *args: Any, **kwargs: Any) -> ray.ObjectRef:
+    def start(self, method: str, /, *args: Any, **kwargs: Any) -> ray.ObjectRef:
         return self._actor.call.remote(method, *args, **kwargs)
 
 

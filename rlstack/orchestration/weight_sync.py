@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from rlstack.config.schema import RunConfig
+from rlstack.config.schema import RunConfig, TransferMethod
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.policy_group import PolicyGroup
 from rlstack.orchestration.roles import Role, wait_for
@@ -13,47 +13,76 @@ from rlstack.rendezvous import serve_store
 
 
 class WeightSync:
-    """Senders and receivers meet once, in a store on `host`; then every run() moves one version."""
+    """The ranks of both sides meet once, in a store on `host`; then each round moves one version.
 
-    def __init__(self, policy: PolicyGroup, engines: EngineGroup, config: RunConfig, *, host: str) -> None:
+    A round is begin() and commit(); generation stands still for the commit only.
+    """
+
+    def __init__(
+        self,
+        policy: PolicyGroup,
+        engines: EngineGroup,
+        config: RunConfig,
+        *,
+        host: str,
+        method: TransferMethod | None = None,
+    ) -> None:
+        """`method`: another than config.transfer.method; several can be open side by side."""
         self._policy = policy
         self._engines = engines
+        self._method = method or config.transfer.method
         self._timeout_s = config.transfer.timeout_s
         self._store = serve_store(host, timeout_s=self._timeout_s)
         ranks_per_engine = config.rollout.tensor_parallel
         num_receivers = ranks_per_engine * len(engines.roles)
+        meeting = {"method": self._method, "num_receivers": num_receivers}
         calls = {
-            role: role.start("open_transfer", host, self._store.port, num_receivers=num_receivers)
-            for role in policy.roles
+            role: role.start("open_transfer", host, self._store.port, **meeting) for role in policy.roles
         }
         for index, role in enumerate(engines.roles):
+            first_receiver = index * ranks_per_engine
             calls[role] = role.start(
-                "open_transfer",
-                host,
-                self._store.port,
-                first_receiver=index * ranks_per_engine,
-                num_receivers=num_receivers,
-                num_stages=config.policy.pipeline_parallel,
+                "open_transfer", host, self._store.port, first_receiver=first_receiver, **meeting
             )
         self._wait(calls, "opening the weight transfer")
 
     def run(self, version: int) -> dict[str, Any]:
-        """Bring `version`, which the policy holds, to all engines; generation stands still meanwhile.
+        """Bring `version`, which the policy holds, to all engines; see commit()."""
+        started = time.perf_counter()
+        self.begin(version)
+        metrics = self.commit(version)
+        return metrics | {"sync/pause_s": time.perf_counter() - started}
+
+    def begin(self, version: int) -> None:
+        """Start to send and to receive `version`; the engines go on with the weights that they have."""
+        calls = {role: role.start("begin_receive", version, self._method) for role in self._engines.roles}
+        calls |= {role: role.start("begin_send", version, self._method) for role in self._policy.roles}
+        self._wait(calls, f"beginning the sync of version {version}")
+
+    def wait_sent(self, version: int) -> None:
+        """Wait until all of `version` has left the policy; commit() then has to wait for little."""
+        self._wait(self._fences(), f"sending version {version}")
+
+    def commit(self, version: int) -> dict[str, Any]:
+        """Make all engines hold `version`, which was begun; generation stands still meanwhile.
 
         Returns:
-            sync/bytes received by all engine ranks together, sync/pause_s, and sync/verified: every bucket
-            had the sender's digest. A bucket that has not fails the run before anything is loaded.
+            sync/bytes received by all engine ranks together, sync/pause_s, and sync/verified: all that
+            arrived had the sender's digest. What has not fails the run before anything is loaded.
         """
         started = time.perf_counter()
-        calls = {role: role.start("send_weights", version) for role in self._policy.roles}
-        calls |= {role: role.start("receive_weights", version) for role in self._engines.roles}
+        calls = {role: role.start("commit_receive", version, self._method) for role in self._engines.roles}
+        calls |= self._fences()
         results = self._wait(calls, f"syncing version {version}")
         received = [results[role] for role in self._engines.roles]
         return {
-            "sync/bytes": sum(stats["bytes"] for stats in received),
+            "sync/bytes": int(sum(stats["bytes"] for stats in received)),
             "sync/pause_s": time.perf_counter() - started,
             "sync/verified": all(stats["verified"] for stats in received),
         }
+
+    def _fences(self) -> dict[Role, Any]:
+        return {role: role.start("fence", self._method) for role in self._policy.roles}
 
     def _wait(self, calls: dict[Role, Any], doing: str) -> dict[Role, Any]:
         return wait_for(calls, timeout_s=self._timeout_s, doing=doing, setting="transfer.timeout_s")

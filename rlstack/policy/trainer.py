@@ -42,11 +42,14 @@ class Trainer:
         # After the wrapping, which moves the weights into a buffer.
         self.reference = Reference(model, version=0) if loss.needs_reference else None
 
-    def train_step(self, micro_batches: Sequence[MicroBatch]) -> dict[str, float] | None:
+    def train_step(
+        self, micro_batches: Sequence[MicroBatch], *, before_update: Callable[[], object] = lambda: None
+    ) -> dict[str, float] | None:
         """Take one optimiser step on the micro-batches of this data-parallel rank, at least one of them.
 
         The gradient is that of the losses' sum over all ranks divided by their number of examples, of which
-        there must be one. Returns the metrics on the leader of the last stage, None elsewhere.
+        there must be one. `before_update` is called when only the optimiser's own step is left to do.
+        Returns the metrics on the leader of the last stage, None elsewhere.
         """
         reference_logprobs = self._reference_logprobs(micro_batches)
         batches = self._pack(micro_batches)
@@ -58,6 +61,7 @@ class Trainer:
             lambda batch, output: self._loss_terms(batch, output, next(references, None)),
             forward_only=False,
         )
+        before_update()
         self._schedule.step(1)
         _, grad_norm, _ = self._optimizer.step()
         metrics = self._metrics(reports, grad_norm=float(grad_norm))

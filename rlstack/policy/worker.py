@@ -5,20 +5,22 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 
-from rlstack.config.schema import RunConfig
-from rlstack.data.records import MicroBatch
+from rlstack.config.schema import RunConfig, TransferMethod
+from rlstack.data.packing import pack
+from rlstack.data.records import MicroBatch, Prompt, Rollout, WeightedRollout
 from rlstack.losses.build import build_loss
 from rlstack.policy.architecture import Architecture
 from rlstack.policy.hf_export import export
-from rlstack.policy.hf_io import load_weights, stage_tensors, tensor_specs
+from rlstack.policy.hf_io import load_weights
 from rlstack.policy.model import build_model
-from rlstack.policy.parallel import close_parallel, data_rank, init_parallel, is_leader, num_stages, stage
+from rlstack.policy.outlet import WeightOutlet, open_source
+from rlstack.policy.parallel import close_parallel, data_rank, init_parallel, is_leader
 from rlstack.policy.trainer import Trainer
 from rlstack.rendezvous import connect_store, serve_store
-from rlstack.transfer.gather import GatherSender
 
 _BYTES_PER_MIB = 1024**2
 
@@ -32,7 +34,7 @@ class PolicyWorker:
         self._world_size = world_size
         self._folder = Path(config.policy.model)
         self._store: dist.TCPStore | None = None
-        self._sender: GatherSender | None = None
+        self._sources: dict[TransferMethod, WeightOutlet] = {}
 
     def serve(self, host: str | None) -> tuple[str, int]:
         """On rank 0: open the rendezvous of the ranks on `host` (None: this node's address) and say where."""
@@ -70,7 +72,7 @@ class PolicyWorker:
 
         At least one micro-batch for each rank, and at least one example in all.
         """
-        return self.trainer.train_step(batches[data_rank()])
+        return self.trainer.train_step(batches[data_rank()], before_update=self._finish_sending)
 
     def skip_step(self) -> None:
         """Count a step without examples."""
@@ -86,36 +88,56 @@ class PolicyWorker:
         """Write the weights to `folder` for transformers; replaces it."""
         export(self.trainer.model, folder, source=self._folder)
 
-    def open_transfer(self, host: str, port: int, num_receivers: int) -> None:
-        """Meet the engines' workers, `num_receivers` of them, at the store at (`host`, `port`)."""
-        if data_rank() != 0:
-            return
-        model, transfer = self.trainer.model, self._config.transfer
-        self._sender = GatherSender(
-            store_host=host,
-            store_port=port,
-            stage=stage(),
-            num_stages=num_stages(),
-            num_receivers=num_receivers,
-            is_leader=is_leader(),
-            specs=tensor_specs(
-                model.architecture, stage=stage(), num_stages=num_stages(), dtype=model.config.params_dtype
-            ),
-            bucket_bytes=transfer.bucket_mib * _BYTES_PER_MIB,
-            timeout_s=transfer.timeout_s,
-            backend=dist.get_backend(),
-        )
+    def open_transfer(self, host: str, port: int, *, method: TransferMethod, num_receivers: int) -> None:
+        """Meet the engines' workers, `num_receivers` of them, at the store at (`host`, `port`).
 
-    def send_weights(self, version: int) -> dict[str, float]:
-        """Send the weights, which are `version`; what the sender measured, or {} on ranks that have none.
-
-        Collective over the tensor-parallel ranks of the first data-parallel rank.
+        Every method can be open besides the others.
         """
+        transfer = self._config.transfer
+        ends: dict[str, Any] = {
+            "store_host": host,
+            "store_port": port,
+            "num_receivers": num_receivers,
+            "bucket_bytes": transfer.bucket_mib * _BYTES_PER_MIB,
+            "timeout_s": transfer.timeout_s,
+            "backend": dist.get_backend(),
+        }
+        self._sources[method] = open_source(method, self.trainer.model, ends)
+
+    def begin_send(self, version: int, method: TransferMethod) -> None:
+        """Let the weights, which are `version`, go out; they stay as they are until fence()."""
         assert version == self.version, f"the policy is at version {self.version}, not {version}"
-        if data_rank() != 0:
-            return {}
-        assert self._sender is not None, "open_transfer comes first"
-        return self._sender.send(stage_tensors(self.trainer.model), version=version)
+        self._sources[method].begin(version)
+
+    def fence(self, method: TransferMethod) -> dict[str, float]:
+        """Wait until what begin_send started has left; what the sender measured, {} on ranks without one."""
+        return self._sources[method].fence()
+
+    def probe(self, token_ids: Sequence[int]) -> tuple[float, ...] | None:
+        """The logprobs of token_ids[1:], each given those before it; None but on the last stage's leader."""
+        first, rest = tuple(token_ids[:1]), tuple(token_ids[1:])
+        rollout = Rollout(
+            token_ids=rest,
+            generator_logprobs=(0.0,) * len(rest),
+            text="",
+            finished=True,
+            version=self.version,
+        )
+        prompt = Prompt(task="probe", row=0, problem="", token_ids=first)
+        policy = self._config.policy
+        batches = pack(
+            [WeightedRollout(prompt=prompt, rollout=rollout, advantage=0.0)],
+            data_parallel=policy.data_parallel,
+            micro_batch_tokens=policy.micro_batch_tokens,
+            version=self.version,
+        )
+        logprobs = self.trainer.forward_logprobs(batches[data_rank()])
+        return tuple(logprobs[0].tolist()) if logprobs and is_leader() else None
+
+    def _finish_sending(self) -> None:
+        """The shards of a reshard are sent from where they are, which the optimiser writes to."""
+        if TransferMethod.reshard in self._sources:
+            self._sources[TransferMethod.reshard].fence()
 
     def stop(self) -> None:
         """Leave the process groups."""

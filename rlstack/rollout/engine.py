@@ -96,6 +96,7 @@ class Engine:
         self._max_new_tokens = rollout.max_new_tokens
         self._transfer = transfer
         policy = config.policy
+        self._num_stages = policy.pipeline_parallel
         self._num_sources = policy.tensor_parallel * policy.pipeline_parallel * policy.data_parallel
         self._stop_token_ids = stop_token_ids(Path(folder))
         self._version = 0
@@ -142,18 +143,20 @@ class Engine:
         return [tuple(to_rollout(c, version=self._version) for c in output.outputs) for output in outputs]
 
     def open_transfer(
-        self, host: str, port: int, *, num_stages: int, first_receiver: int, num_receivers: int
+        self, host: str, port: int, *, method: TransferMethod, first_receiver: int, num_receivers: int
     ) -> None:
         """Connect this engine's workers with the policy's ranks through the store at (`host`, `port`).
 
         The workers are receivers `first_receiver` and up of `num_receivers`, counted over all engines. Blocks
-        until all sides have come. `num_stages` is of use to the gather methods only.
+        until all sides have come. Every method can be open besides the others.
 
         Raises TransferError if someone does not come, or if the policy's weights do not fill the engine's.
         """
         timeout_s = self._transfer.timeout_s
-        if self._transfer.method is not TransferMethod.reshard:
-            self._call("open_gather", host, port, num_stages, first_receiver, num_receivers, timeout_s)
+        if method is not TransferMethod.reshard:
+            num_senders = self._num_stages if method is TransferMethod.gather else 1
+            peers = (num_senders, first_receiver, num_receivers)
+            self._call("open_gather", method.value, host, port, *peers, timeout_s)
             return
         init_info = {
             "store_host": host,
@@ -167,15 +170,15 @@ class Engine:
         }
         self._call("open_reshard", init_info)
 
-    def begin_receive(self, version: int) -> None:
+    def begin_receive(self, version: int, method: TransferMethod) -> None:
         """Let the policy's weights of `version` come in while the engine goes on with those that it has.
 
         With the gather methods they come in only when they are committed.
         """
-        if self._transfer.method is TransferMethod.reshard:
+        if method is TransferMethod.reshard:
             self._call("begin_reshard", version)
 
-    def commit_receive(self, version: int) -> dict[str, Any]:
+    def commit_receive(self, version: int, method: TransferMethod) -> dict[str, Any]:
         """Take over the policy's weights of `version`, which was begun.
 
         Returns `bytes` (over this engine's workers), `receive_s`, `wait_s` (of it, after this call) and
@@ -184,8 +187,10 @@ class Engine:
 
         Raises TransferError with `version` as it was; LandingError if the engine is of no use any more.
         """
-        reshard = self._transfer.method is TransferMethod.reshard
-        workers = self._call("commit_reshard" if reshard else "receive_gather", version)
+        if method is TransferMethod.reshard:
+            workers = self._call("commit_reshard", version)
+        else:
+            workers = self._call("receive_gather", method.value, version)
         self._llm.reset_prefix_cache()  # its keys and values are of the old weights
         self._version = version
         slowest = {key: max(w[key] for w in workers) for key in ("receive_s", "wait_s", "land_s")}
@@ -196,10 +201,15 @@ class Engine:
             "workers": workers,
         }
 
-    def receive_weights(self, version: int) -> dict[str, Any]:
-        """begin_receive and commit_receive at once."""
-        self.begin_receive(version)
-        return self.commit_receive(version)
+    def probe(self, token_ids: Sequence[int]) -> tuple[float, ...]:
+        """The logprobs of token_ids[1:], each given those before it, with the engine's weights."""
+        from vllm import SamplingParams
+
+        parameters = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
+        prompt = {"prompt_token_ids": list(token_ids)}
+        (output,) = self._llm.generate([prompt], [parameters], use_tqdm=False)
+        scored = zip(token_ids[1:], output.prompt_logprobs[1:], strict=True)
+        return tuple(logprobs[token].logprob for token, logprobs in scored)
 
     def _call(self, method: str, *args: Any) -> list[dict[str, Any]]:
         """A method of WeightLanding on all workers; raises what one of them could not do."""

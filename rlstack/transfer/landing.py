@@ -61,7 +61,7 @@ class WeightLanding:
     update_weights: Any
     finish_weight_update: Any
 
-    _rlstack_receiver: GatherReceiver
+    _rlstack_receivers: dict[str, GatherReceiver]  # by method
 
     @answered
     def rlstack_open_reshard(self, init_info: dict[str, Any]) -> dict[str, float]:
@@ -95,6 +95,7 @@ class WeightLanding:
     @answered
     def rlstack_open_gather(
         self,
+        method: str,
         store_host: str,
         store_port: int,
         num_stages: int,
@@ -102,12 +103,12 @@ class WeightLanding:
         num_receivers: int,
         timeout_s: float,
     ) -> dict[str, float]:
-        """Meet the leaders of the policy's stages; this engine's workers count from `first_receiver` up.
+        """Meet the leaders of `num_stages` stages; this engine's workers count from `first_receiver` up.
 
         Fails if a leader does not come, or if what will be sent leaves weights of the engine's checkpoint
         out.
         """
-        self._rlstack_receiver = GatherReceiver(
+        receiver = GatherReceiver(
             store_host=store_host,
             store_port=store_port,
             receiver=first_receiver + self.rank,
@@ -118,21 +119,23 @@ class WeightLanding:
             device=self.device,
         )
         tied = bool(self.model_config.hf_config.tie_word_embeddings)
-        sent = {spec.name for spec in self._rlstack_receiver.specs}
+        sent = {spec.name for spec in receiver.specs}
         if missing := expected_names(Path(self.model_config.model), tied=tied) - sent:
             raise TransferError(
                 f"the policy does not send {_some(missing)}: the engine would keep stale weights"
             )
+        self._rlstack_receivers = {**getattr(self, "_rlstack_receivers", {}), method: receiver}
         return {}
 
     @answered
-    def rlstack_receive_gather(self, version: int) -> dict[str, float]:
+    def rlstack_receive_gather(self, method: str, version: int) -> dict[str, float]:
         """Take over the policy's weights of `version`; returns bytes, seconds and the version verified.
 
         Fails with the old weights still in place if they do not arrive whole.
         """
         started = time.perf_counter()
-        tensors = self._rlstack_receiver.receive(version)
+        receiver = self._rlstack_receivers[method]
+        tensors = receiver.receive(version)
         received = time.perf_counter()
         try:
             # vLLM's own loader: it slices by rank, fuses, and repacks what a kernel keeps in its own form.
@@ -141,7 +144,7 @@ class WeightLanding:
         except Exception as error:  # whatever it is, the model is now neither the old one nor the new one
             raise LandingError(f"landing failed midway: {error}") from error
         return {
-            "bytes": float(self._rlstack_receiver.num_bytes),
+            "bytes": float(receiver.num_bytes),
             "receive_s": received - started,
             "wait_s": received - started,
             "land_s": time.perf_counter() - received,

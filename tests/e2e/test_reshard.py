@@ -34,6 +34,7 @@ Weights = dict[str, torch.Tensor]
 
 HOST = "127.0.0.1"
 TIMEOUT_S = 60.0
+METHOD = TransferMethod.reshard
 BUCKET_MIB = 1
 TENSOR_PARALLEL, PIPELINE_PARALLEL, NUM_LAYERS = 2, 2, 2
 NUM_SOURCES = TENSOR_PARALLEL * PIPELINE_PARALLEL
@@ -125,7 +126,7 @@ def serve(
     config.rollout.tensor_parallel = tensor_parallel
     config.rollout.max_new_tokens = 30
     config.rollout.kv_cache_gib = 0.1
-    config.transfer.method = TransferMethod.reshard
+    config.transfer.method = METHOD
     config.transfer.landing = Landing(landing)
     config.transfer.bucket_mib = BUCKET_MIB
     config.transfer.timeout_s = TIMEOUT_S
@@ -144,14 +145,14 @@ def serve(
     look()
     if versions:
         engine.open_transfer(
-            HOST, port, num_stages=1, first_receiver=first_receiver, num_receivers=num_receivers
+            HOST, port, method=METHOD, first_receiver=first_receiver, num_receivers=num_receivers
         )
         seen.layouts = [decode(answer["layout"]) for answer in engine._call("layout")]
     for version in versions:
         try:
-            engine.begin_receive(version)
+            engine.begin_receive(version, METHOD)
             assert greedy() == seen.tokens[-1]
-            stats = engine.commit_receive(version)
+            stats = engine.commit_receive(version, METHOD)
             assert stats["verified"] == 1.0 and engine.version == version
             seen.bytes_per_worker.append([worker["bytes"] for worker in stats["workers"]])
         except RuntimeError as error:

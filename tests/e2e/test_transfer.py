@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from rlstack.config.schema import RunConfig
+from rlstack.config.schema import RunConfig, TransferMethod
 from rlstack.data.records import Prompt, Rollout
 from rlstack.rendezvous import serve_store
 from rlstack.rollout.engine import Engine
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 
 HOST = "127.0.0.1"
 TIMEOUT_S = 60.0
+METHOD = TransferMethod.gather
 PROMPTS = [
     Prompt(task="t", row=i, problem="", token_ids=tuple(range(3 + i, 3 + i + length)))
     for i, length in enumerate([5, 9, 1, 17])
@@ -33,6 +34,7 @@ def receive(
     """Greedy rollouts before and after every version is received, and the errors on the way."""
     config = RunConfig()
     config.policy.model = folder
+    config.policy.pipeline_parallel = num_stages
     config.rollout.tensor_parallel = tensor_parallel
     config.rollout.max_new_tokens = 30
     config.rollout.kv_cache_gib = 0.1
@@ -43,11 +45,11 @@ def receive(
         seeds = [0] * len(PROMPTS)
         return [group[0] for group in engine.generate(PROMPTS, n=1, temperature=0.0, top_p=1.0, seeds=seeds)]
 
-    engine.open_transfer(HOST, port, num_stages=num_stages, first_receiver=0, num_receivers=tensor_parallel)
+    engine.open_transfer(HOST, port, method=METHOD, first_receiver=0, num_receivers=tensor_parallel)
     rounds, errors = [greedy()], []
     for version in versions:
         try:
-            stats = engine.receive_weights(version)
+            stats = engine.commit_receive(version, METHOD)
             assert stats["verified"] == 1.0
         except RuntimeError as error:
             errors.append(str(error))

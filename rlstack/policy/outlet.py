@@ -1,0 +1,74 @@
+"""This rank's end of a weight transfer, whatever the method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import torch.distributed as dist
+from torch import Tensor
+
+from rlstack.config.schema import TransferMethod
+from rlstack.policy.hf_io import model_tensors, stage_tensors, tensor_specs
+from rlstack.policy.model import PolicyModel
+from rlstack.policy.parallel import data_rank, is_leader, num_stages, stage
+from rlstack.policy.weight_source import source_pieces, source_tensor
+from rlstack.transfer.gather import GatherSender
+from rlstack.transfer.reshard import ReshardSender
+
+
+class WeightOutlet(Protocol):
+    """begin() and fence() are collective over the ranks, or over those of the first data-parallel rank."""
+
+    def begin(self, version: int) -> None:
+        """Start to send the weights, which are `version` and stay as they are until fence() returns."""
+
+    def fence(self) -> dict[str, float]:
+        """Wait until they have left; figures of the round, {} if none was begun."""
+
+
+def open_source(method: TransferMethod, model: PolicyModel, ends: dict[str, Any]) -> WeightOutlet:
+    """Meet the engines' workers; `ends` are the keywords that all senders share.
+
+    Raises TransferError naming who did not come.
+    """
+    if method is TransferMethod.reshard:
+        return ReshardSender(
+            source=dist.get_rank(),
+            num_sources=dist.get_world_size(),
+            pieces=source_pieces([model], model.architecture),
+            tensor_of=lambda name: source_tensor([model], name),
+            **ends,
+        )
+    return GatherOutlet(model, whole_model=method is TransferMethod.gather_rank0, ends=ends)
+
+
+class GatherOutlet:
+    """Gathers whole tensors on this rank, of its stage or of the model, and sends them if it leads."""
+
+    def __init__(self, model: PolicyModel, *, whole_model: bool, ends: dict[str, Any]) -> None:
+        self._model = model
+        self._tensors: Callable[[PolicyModel], Iterator[tuple[str, Tensor]]]
+        self._tensors = model_tensors if whole_model else stage_tensors
+        self._version: int | None = None
+        stages = range(num_stages()) if whole_model else [stage()]
+        self._sender = GatherSender(
+            stage=0 if whole_model else stage(),
+            num_stages=1 if whole_model else num_stages(),
+            is_leader=is_leader() and (not whole_model or stage() == 0),
+            specs=[spec for number in stages for spec in self._specs(number)],
+            **ends,
+        )
+
+    def begin(self, version: int) -> None:
+        self._version = version
+
+    def fence(self) -> dict[str, float]:
+        version, self._version = self._version, None
+        if version is None or data_rank() != 0:
+            return {}
+        return self._sender.send(self._tensors(self._model), version=version)
+
+    def _specs(self, number: int) -> list[tuple[str, tuple[int, ...], str]]:
+        dtype = self._model.config.params_dtype
+        return tensor_specs(self._model.architecture, stage=number, num_stages=num_stages(), dtype=dtype)
