@@ -131,7 +131,7 @@ class Evaluation:
 
 @dataclass
 class Transfer:
-    method: TransferMethod = TransferMethod.gather
+    method: TransferMethod = TransferMethod.reshard
     landing: Landing = Landing.auto  # of reshard: into live parameters, or through vLLM's own loader
     bucket_mib: int = 256
     timeout_s: float = 300.0
