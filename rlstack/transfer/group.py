@@ -6,6 +6,7 @@ Raw groups over a store of their own: neither megatron's nor vLLM's default grou
 from __future__ import annotations
 
 import datetime
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -68,8 +69,11 @@ class Pending:
                     raise TransferError("nothing came of it within the limit")
                 time.sleep(_POLL_S)
             self._work.wait()
-        else:
+            return
+        try:
             self._work.wait(_until(deadline))
+        except RuntimeError as error:
+            raise TransferError(_first_sentence(str(error))) from error
 
 
 class PeerGroup:
@@ -137,6 +141,11 @@ def collect(store: Store, *, place: str, others: Mapping[str, str], timeout_s: f
 def _until(deadline: float) -> datetime.timedelta:
     """At least a millisecond: for both stores and groups, zero means for ever."""
     return datetime.timedelta(seconds=max(deadline - time.monotonic(), 0.001))
+
+
+def _first_sentence(text: str) -> str:
+    """gloo's messages begin with a line of its source and end with general advice."""
+    return re.sub(r"^\[[^]]*\] ", "", text).partition(". ")[0]
 
 
 # torch's stubs leave out the options and the methods of these classes, hence Any.

@@ -11,7 +11,6 @@ from torch import Tensor
 from rlstack.transfer.arena import seal, sealed_bytes, windows
 from rlstack.transfer.deliveries import Delivery
 from rlstack.transfer.layout import View, shape
-from rlstack.transfer.negotiation import member_name
 
 # Buckets of a rank that are in memory at once: one is packed while the others are on their way.
 NUM_SLOTS = 4
@@ -99,7 +98,7 @@ class Outbox:
 
     def _trouble(self, delivery: Delivery, version: int, error: RuntimeError) -> str:
         what = delivery.describe(version=version, num_sources=self._num_sources)
-        return f"{what} did not get through to {member_name(delivery.receiver, self._num_sources)}: {error}"
+        return f"{what} did not get through: {error}"
 
 
 def window(tensor: Tensor, view: View, shape: tuple[int, ...]) -> Tensor:

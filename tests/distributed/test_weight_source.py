@@ -1,0 +1,54 @@
+"""What real ranks of megatron say they hold, against the Hugging Face tensors that they were filled with."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rlstack.rendezvous import serve_store
+from rlstack.transfer.layout import Piece, View, shape
+from rlstack.transfer.plan import build_plan, decode
+from tests.distributed.weight_source_job import CASES, NUM_RANKS, hf_tensors
+
+JOB = Path(__file__).with_name("weight_source_job.py")
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory) -> Path:
+    """A folder with what the ranks hold, case by case."""
+    folder = tmp_path_factory.mktemp("held")
+    store = serve_store("127.0.0.1", timeout_s=60.0)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    ranks = [
+        subprocess.Popen([sys.executable, JOB, folder, str(store.port), str(rank)], env=environment)
+        for rank in range(NUM_RANKS)
+    ]
+    assert [rank.wait(300) for rank in ranks] == [0] * NUM_RANKS
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_the_pieces_of_all_ranks_are_the_hugging_face_tensors(held, case):
+    expected = hf_tensors(CASES[case].architecture)
+    sources = [decode((held / f"{case}-{rank}.json").read_text()) for rank in range(NUM_RANKS)]
+    for rank, pieces in enumerate(sources):
+        tensors = load_file(held / f"{case}-{rank}.safetensors")
+        for piece in pieces:
+            view = piece.view
+            window = tensors[view.tensor].as_strided(shape(piece.box), view.strides, view.offset)
+            box = tuple(slice(low, high) for low, high in piece.box)
+            assert torch.equal(window, expected[piece.name][box]), (rank, piece)
+    # A receiver that wants everything gets each element from exactly one box, or there is no plan.
+    shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
+    everything = [Piece(n, tuple((0, x) for x in s), View(n, 0, (1,) * len(s))) for n, s in shapes.items()]
+    plan = build_plan(sources, [everything], shapes=shapes, itemsizes=dict.fromkeys(shapes, 4))
+    assert plan.bytes_received(0) == sum(tensor.numel() * 4 for tensor in expected.values())
+    if CASES[case].tp * CASES[case].pp < NUM_RANKS:
+        assert all(plan.bytes_sent(rank) for rank in range(NUM_RANKS)), "replicas share the work"

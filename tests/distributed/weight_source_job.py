@@ -1,0 +1,171 @@
+"""One of four ranks that build models in many layouts; a program, because the ranks are real processes.
+
+python weight_source_job.py FOLDER PORT RANK: leaves what the rank holds of every case in FOLDER.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import zlib
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+
+from rlstack.config.schema import Policy
+from rlstack.policy.architecture import Architecture
+from rlstack.policy.backend import (
+    GPTModel,
+    TransformerBlockSubmodules,
+    get_num_layers_to_build,
+    parallel_state,
+)
+from rlstack.policy.hf_map import fuse, padded_vocab_size, slice_bounds, stage_rules
+from rlstack.policy.layers import layer_spec, transformer_config
+from rlstack.policy.weight_source import source_pieces, source_tensor
+from rlstack.rendezvous import connect_store
+from rlstack.transfer.plan import encode
+
+NUM_RANKS = 4
+LLAMA = Architecture(
+    family="LlamaForCausalLM",
+    num_layers=4,
+    hidden_size=32,
+    num_heads=8,
+    num_kv_heads=4,
+    head_dim=8,
+    ffn_size=48,
+    vocab_size=133,  # padded to 256 or 512 rows, of which a rank of four may have none
+    context_length=64,
+    norm_eps=1e-6,
+    rope_type="default",
+    rope_theta=1e4,
+    tied=False,
+    qkv_bias=False,
+    qk_norm=False,
+)
+QWEN2 = replace(LLAMA, family="Qwen2ForCausalLM", num_kv_heads=2, qkv_bias=True)
+QWEN3 = replace(LLAMA, family="Qwen3ForCausalLM", head_dim=16, tied=True, qk_norm=True)
+
+
+@dataclass
+class Case:
+    """On four ranks; those that are left over are data parallel."""
+
+    architecture: Architecture = LLAMA
+    tp: int = 1
+    pp: int = 1
+    vpp: int | None = None
+    num_last: int | None = None  # layers of the last stage, where stages are uneven
+
+
+CASES = {
+    "dp4": Case(),
+    "tp2_dp2": Case(tp=2),
+    "tp4": Case(tp=4),
+    "pp2_dp2": Case(pp=2),
+    "pp4": Case(pp=4),
+    "tp2_pp2": Case(tp=2, pp=2),
+    "pp2_vpp2": Case(pp=2, vpp=2),
+    "tp2_pp2_vpp2": Case(tp=2, pp=2, vpp=2),
+    "uneven_pp2": Case(pp=2, num_last=1),
+    "one_kv_head_pp2": Case(replace(LLAMA, num_kv_heads=1), pp=2),
+    "qwen2_tp2_pp2": Case(QWEN2, tp=2, pp=2),
+    "qwen3_tied_dp4": Case(QWEN3),
+    "qwen3_tied_tp2_pp2": Case(QWEN3, tp=2, pp=2),
+    "qwen3_tied_pp2_vpp2": Case(QWEN3, pp=2, vpp=2),
+}
+
+
+def hf_tensors(architecture: Architecture) -> dict[str, torch.Tensor]:
+    """Random ones, the same in every process."""
+    rules = stage_rules(architecture, stage=0, num_stages=1).values()
+    shapes = {part.name: part.shape for rule in rules for part in rule.parts}
+
+    def make(name: str) -> torch.Tensor:
+        return torch.randn(shapes[name], generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
+
+    return {name: make(name) for name in shapes}
+
+
+def build_chunks(case: Case) -> list[GPTModel]:
+    policy = Policy(tensor_parallel=case.tp, pipeline_parallel=case.pp)
+    config = transformer_config(case.architecture, policy)
+    config.virtual_pipeline_model_parallel_size = case.vpp
+    config.num_layers_in_last_pipeline_stage = case.num_last
+    submodules = layer_spec(config)
+    chunks = []
+    for vp_stage in range(case.vpp or 1):
+        stage = vp_stage if case.vpp else None
+        num_layers = get_num_layers_to_build(config, vp_stage=stage)
+        first = parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=stage)
+        last = parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=stage)
+        chunk = GPTModel(
+            config,
+            TransformerBlockSubmodules([submodules.layer_specs[0]] * num_layers, submodules.layer_norm),
+            vocab_size=padded_vocab_size(case.architecture, case.tp),
+            max_sequence_length=64,
+            pre_process=first,
+            post_process=last,
+            position_embedding_type="rope",
+            share_embeddings_and_output_weights=case.architecture.tied,
+            vp_stage=stage,
+        )
+        chunks.append(chunk)
+    return chunks
+
+
+@torch.no_grad()
+def fill(chunk: GPTModel, case: Case) -> None:
+    """By the layers' own numbers, of which `source_pieces` makes no use."""
+    tensors, architecture = hf_tensors(case.architecture), case.architecture
+    rules = stage_rules(architecture, stage=0, num_stages=1)
+    tp_rank = parallel_state.get_tensor_model_parallel_rank()
+    for name, parameter in chunk.named_parameters():
+        if match := re.fullmatch(r"decoder\.layers\.(\d+)\.(.+)", name):
+            number = chunk.decoder.layers[int(match[1])].layer_number - 1
+            name = f"decoder.layers.{number}.{match[2]}"
+        rule = rules[name]
+        slices = []
+        for part in rule.parts:
+            bounds = [slice(None)] * len(part.shape)
+            if part.cut is not None:
+                bounds[part.cut] = slice_bounds(part, rule, architecture, tp_rank=tp_rank, tp_size=case.tp)
+            slices.append(tensors[part.name][tuple(bounds)])
+        parameter.copy_(fuse(rule, slices, architecture, tp_size=case.tp))
+
+
+def run(case: Case, path: Path) -> None:
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=case.tp,
+        pipeline_model_parallel_size=case.pp,
+        virtual_pipeline_model_parallel_size=case.vpp,
+        create_gloo_process_groups=False,
+    )
+    chunks = build_chunks(case)
+    for chunk in chunks:
+        fill(chunk, case)
+    pieces = source_pieces(chunks, case.architecture)
+    path.with_suffix(".json").write_text(encode(pieces))
+    held = {piece.view.tensor: source_tensor(chunks, piece.view.tensor).clone() for piece in pieces}
+    save_file(held, path.with_suffix(".safetensors"))
+    parallel_state.destroy_model_parallel()
+
+
+def main(folder: Path, port: int, rank: int) -> None:
+    torch.set_num_threads(1)
+    store = connect_store("127.0.0.1", port, timeout_s=60.0)
+    dist.init_process_group(
+        "gloo", store=store, rank=rank, world_size=NUM_RANKS, timeout=timedelta(seconds=60)
+    )
+    for name, case in CASES.items():
+        run(case, folder / f"{name}-{rank}")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
