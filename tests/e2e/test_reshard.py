@@ -25,8 +25,11 @@ from rlstack.orchestration.predict import predicted_receiver_pieces
 from rlstack.policy.architecture import Architecture
 from rlstack.rendezvous import serve_store
 from rlstack.rollout.engine import Engine
+from rlstack.transfer import outbox
+from rlstack.transfer.arena import seal
 from rlstack.transfer.layout import Piece, View
 from rlstack.transfer.plan import decode
+from rlstack.transfer.reshard import ReshardSender
 
 pytestmark = pytest.mark.slow
 
@@ -163,8 +166,6 @@ def serve(
 
 
 def send(port: int, source: int, num_receivers: int, rounds: Sequence[tuple[int, Weights]]) -> None:
-    from rlstack.transfer.reshard import ReshardSender
-
     held = dict(rounds[0][1])
     sender = ReshardSender(
         store_host=HOST,
@@ -273,11 +274,15 @@ def test_an_engine_becomes_a_fresh_one_of_the_new_weights_and_back(engine_pool, 
 
 
 def damage(monkeypatch) -> None:
-    """Give the first bucket that a source sends, and no other, a wrong digest."""
-    from rlstack.transfer import reshard
+    """Flip a bit of the first bucket that is sent, and of no other, after its digest was taken."""
+    sent = itertools.count()
 
-    seal, sent = reshard.seal, itertools.count()
-    monkeypatch.setattr(reshard, "seal", lambda buffer: seal(buffer) ^ (next(sent) == 0))
+    def seal_and_damage(buffer: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        seal(buffer, *args, **kwargs)
+        if next(sent) == 0:
+            buffer[0] ^= 1
+
+    monkeypatch.setattr(outbox, "seal", seal_and_damage)
 
 
 @pytest.mark.parametrize("folders", ["llama"], indirect=True)
