@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlstack.transfer.digest import digest_tensor
-from rlstack.transfer.layout import shape, volume
+from rlstack.transfer.layout import View, shape, volume
 from rlstack.transfer.move_buckets import ALIGNMENT_BYTES, Bucket
 
 TRAILER_BYTES = 16
@@ -38,6 +38,11 @@ def windows(bucket: Bucket, buffer: Tensor, dtypes: Mapping[str, torch.dtype]) -
         end = offset + volume(move.box) * dtype.itemsize
         views.append(buffer[offset:end].view(dtype).view(shape(move.box)))
     return views
+
+
+def window(tensor: Tensor, view: View, shape: tuple[int, ...]) -> Tensor:
+    """The window of `tensor` that `view` describes, sharing its storage."""
+    return tensor.detach().as_strided(shape, view.strides, tensor.storage_offset() + view.offset)
 
 
 def seal(buffer: Tensor, bucket: Bucket, *, version: int) -> None:

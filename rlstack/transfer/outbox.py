@@ -8,9 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rlstack.transfer.arena import seal, sealed_bytes, windows
+from rlstack.transfer.arena import seal, sealed_bytes, window, windows
 from rlstack.transfer.deliveries import Delivery
-from rlstack.transfer.layout import View, shape
+from rlstack.transfer.layout import shape
 
 # Buckets of a rank that are in memory at once: one is packed while the others are on their way.
 NUM_SLOTS = 4
@@ -99,8 +99,3 @@ class Outbox:
     def _trouble(self, delivery: Delivery, version: int, error: RuntimeError) -> str:
         what = delivery.describe(version=version, num_sources=self._num_sources)
         return f"{what} did not get through: {error}"
-
-
-def window(tensor: Tensor, view: View, shape: tuple[int, ...]) -> Tensor:
-    """The window of `tensor` that `view` describes, sharing its storage."""
-    return tensor.as_strided(shape, view.strides, tensor.storage_offset() + view.offset)

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from rlstack.transfer.arena import window
 from rlstack.transfer.bake import Layout, Spec, named_tensors
 from rlstack.transfer.group import TransferError
+from rlstack.transfer.inbox import Arrival
 from rlstack.transfer.layout import View
-
-Arrival = tuple[View, tuple[int, ...], torch.Tensor]  # window, its shape, what belongs there
 
 
 class LandingError(TransferError):
@@ -101,11 +101,6 @@ def supports_direct(model: torch.nn.Module, tensors: Mapping[str, Spec]) -> str 
         if not found.is_contiguous():
             return f"{key} is laid out in another order"
     return None
-
-
-def window(tensor: torch.Tensor, view: View, shape: tuple[int, ...]) -> torch.Tensor:
-    """The window of `tensor` that `view` describes, sharing its storage."""
-    return tensor.detach().as_strided(shape, view.strides, tensor.storage_offset() + view.offset)
 
 
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:

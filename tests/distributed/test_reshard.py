@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing as mp
 import os
 import re
@@ -134,41 +135,49 @@ def receive_refusing(port: int, receiver: int, **settings) -> tuple[str, bool]:
     return str(refused.value), take(opened, receiver, 2)
 
 
-def die_on(method: str) -> ExitStack:
-    """The process ends itself, as if killed, on the second `method` of its group."""
-    calls = iter(range(2))
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def on_second(method: str, happen: Callable[[], object]) -> ExitStack:
+    """Within, `happen` comes before the second `method` of this process's group."""
+    calls = itertools.count(1)
     start = PeerGroup._start
 
-    def dying(self: PeerGroup, *args: object) -> object:
-        if args[0] == method and next(calls, None) is None:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def starting(self: PeerGroup, *args: object) -> object:
+        if args[0] == method and next(calls) == 2:
+            happen()
         return start(self, *args)
 
     stack = ExitStack()
-    stack.enter_context(mock.patch.object(PeerGroup, "_start", dying))
+    stack.enter_context(mock.patch.object(PeerGroup, "_start", starting))
     return stack
 
 
 def killed_source(port: int, source: int, **settings) -> None:
-    with die_on("send"):
+    with on_second("send", die):
+        send(port, source, [1], **settings)
+
+
+def stalled_source(port: int, source: int, **settings) -> None:
+    with on_second("send", lambda: time.sleep(6)):
         send(port, source, [1], **settings)
 
 
 def killed_receiver(port: int, receiver: int, **settings) -> None:
     opened = open_receiver(port, receiver, **settings)
-    with die_on("recv"):
+    with on_second("recv", die):
         opened.begin(1)
         opened.finish(1)
 
 
-def timed(call: Callable[..., object], *args: object, **settings) -> tuple[str, float]:
-    """The TransferError of `call` and the seconds that it took."""
-    started = time.monotonic()
+def error_of(call: Callable[..., object], *args: object, **settings) -> str:
+    """The TransferError of `call`, "" if there is none."""
     try:
         call(*args, **settings)
     except TransferError as error:
-        return str(error), time.monotonic() - started
-    return "", time.monotonic() - started
+        return str(error)
+    return ""
 
 
 @pytest.fixture
@@ -232,24 +241,34 @@ def test_a_damaged_version_is_refused_and_the_next_one_taken(port, start):
 
 def test_a_killed_source_is_named_with_what_it_owed(port, start):
     settings = {"num_receivers": 2, "timeout_s": 10.0, "bucket_bytes": 64}
-    sender = start(timed, send, port, 0, [1], **settings)
+    sender = start(error_of, send, port, 0, [1], **settings)
     dead = start(killed_source, port, 1, **settings)
-    receivers = [start(timed, receive, port, i, [1], **settings) for i in range(2)]
+    receivers = [start(error_of, receive, port, i, [1], **settings) for i in range(2)]
     for receiver in receivers:
-        error, _ = receiver.result(60)
+        error = receiver.result(60)
         assert re.search(r"from trainer rank 1 to engine worker \d \(1 tensors, (embed|down|norm) to", error)
     sender.result(60)
     with pytest.raises(BrokenProcessPool):
         dead.result(60)
 
 
+def test_a_stalled_source_is_named_with_what_it_owes(port, start):
+    settings = {"num_receivers": 2, "timeout_s": 2.0, "bucket_bytes": 64}
+    sender = start(error_of, send, port, 0, [1], **settings)
+    stalled = start(error_of, stalled_source, port, 1, **settings)
+    for receiver in [start(error_of, receive, port, i, [1], **settings) for i in range(2)]:
+        assert re.search(r"from trainer rank 1 to engine worker \d \(1 tensors", receiver.result(60))
+    assert stalled.result(60)
+    sender.result(60)
+
+
 def test_a_killed_worker_is_named_and_does_not_keep_the_others_waiting(port, start):
     settings = {"num_receivers": 2, "timeout_s": 10.0, "bucket_bytes": 64}
-    senders = [start(timed, send, port, i, [1], **settings) for i in range(NUM_SOURCES)]
+    senders = [start(error_of, send, port, i, [1], **settings) for i in range(NUM_SOURCES)]
     receiver = start(receive, port, 0, [1], **settings)
     dead = start(killed_receiver, port, 1, **settings)
     for sender in senders:
-        error, _ = sender.result(60)
+        error = sender.result(60)
         assert re.search(r"to engine worker 1 \(1 tensors, (embed|down|norm) to", error)
     assert receiver.result(60)[0][0]
     with pytest.raises(BrokenProcessPool):
@@ -266,7 +285,7 @@ def test_who_does_not_come_is_named(port, start):
 def test_a_source_that_does_not_send_is_named(port, start):
     settings = {"num_receivers": 1, "timeout_s": 2.0}
     senders = [start(send, port, i, [1] * (1 - i), **settings) for i in range(NUM_SOURCES)]
-    error, _ = start(timed, receive, port, 0, [1], **settings).result(60)
+    error = start(error_of, receive, port, 0, [1], **settings).result(60)
     assert "version1: waited 2 s for trainer rank 1" in error
     for sender in senders:
         sender.exception(60)
@@ -274,16 +293,16 @@ def test_a_source_that_does_not_send_is_named(port, start):
 
 def test_another_plan_is_refused(port, start):
     senders = [
-        start(timed, send, port, i, [1], num_receivers=1, bucket_bytes=256 + i) for i in range(NUM_SOURCES)
+        start(error_of, send, port, i, [1], num_receivers=1, bucket_bytes=256 + i) for i in range(NUM_SOURCES)
     ]
-    receiver = start(timed, receive, port, 0, [1], num_receivers=1)
-    assert "receiver0 has another plan than trainer rank 1" in receiver.result(60)[0]
-    assert all("another plan" in sender.result(60)[0] for sender in senders)
+    receiver = start(error_of, receive, port, 0, [1], num_receivers=1)
+    assert "receiver0 has another plan than trainer rank 1" in receiver.result(60)
+    assert all("another plan" in sender.result(60) for sender in senders)
 
 
 def test_shapes_are_those_of_the_sources_together(port, start):
-    senders = [start(timed, send, port, i, [], num_receivers=1, timeout_s=4.0) for i in range(NUM_SOURCES)]
+    senders = [start(error_of, send, port, i, [], num_receivers=1, timeout_s=4.0) for i in range(NUM_SOURCES)]
     store = connect_store(HOST, port, timeout_s=20.0)
     assert published_shapes(store, timeout_s=20.0) == SHAPES
     for sender in senders:
-        assert "engine worker 0" in sender.result(60)[0]
+        assert "engine worker 0" in sender.result(60)
