@@ -26,6 +26,12 @@ class TransferMethod(StrEnum):
     reshard = "reshard"
 
 
+class TransferChannel(StrEnum):
+    auto = "auto"  # network
+    network = "network"  # gloo or nccl
+    ipc = "ipc"  # memory that both sides map; for processes of one host
+
+
 class Landing(StrEnum):
     auto = "auto"
     staged = "staged"
@@ -133,6 +139,7 @@ class Evaluation:
 class Transfer:
     method: TransferMethod = TransferMethod.reshard
     landing: Landing = Landing.auto  # of reshard: into live parameters, or through vLLM's own loader
+    channel: TransferChannel = TransferChannel.auto  # of reshard
     bucket_mib: int = 256
     timeout_s: float = 300.0
 

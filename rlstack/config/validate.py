@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from rlstack.config.machine import Machine
 from rlstack.config.ranges import RANGES, REMEDIES
-from rlstack.config.schema import ObjectiveName, Precision, RunConfig, Task
+from rlstack.config.schema import ObjectiveName, Precision, RunConfig, Task, TransferChannel, TransferMethod
 from rlstack.errors import ConfigError
 
 REFERENCE_SYNCS = ("never", "with_generator")
@@ -62,6 +62,7 @@ def problems(config: RunConfig, *, architecture: ModelShape, machine: Machine) -
         *_run(config),
         *_schedule(config),
         *_objective(config),
+        *_transfer(config),
         *_task_problems(config),
     ]
     if found:  # a layout with 0 ranks has no sensible message
@@ -106,6 +107,22 @@ def _objective(config: RunConfig) -> Iterator[str]:
         yield (
             f"objective.kl_scale = {objective.kl_scale}: {objective.name.value} has no such term; leave it "
             "at 0 (DPO's strength is objective.beta) or set objective.name=grpo"
+        )
+
+
+def _transfer(config: RunConfig) -> Iterator[str]:
+    transfer = config.transfer
+    if transfer.channel is not TransferChannel.ipc:
+        return
+    if transfer.method is not TransferMethod.reshard:
+        yield (
+            f"transfer.channel = ipc: auto | network is accepted with transfer.method = "
+            f"{transfer.method.value}; set one or the other"
+        )
+    if config.cluster.address is not None:
+        yield (
+            f"transfer.channel = ipc: auto | network is accepted with cluster.address = "
+            f"{config.cluster.address}, for processes on several nodes share no memory; set it to network"
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch.distributed as dist
 from torch import Tensor
 
-from rlstack.config.schema import TransferMethod
+from rlstack.config.schema import TransferChannel, TransferMethod
 from rlstack.policy.hf_io import model_tensors, stage_tensors, tensor_specs
 from rlstack.policy.model import PolicyModel
 from rlstack.policy.parallel import data_rank, is_leader, num_stages, stage
@@ -27,8 +27,10 @@ class WeightOutlet(Protocol):
         """Wait until they have left; figures of the round, {} if none was begun."""
 
 
-def open_source(method: TransferMethod, model: PolicyModel, ends: dict[str, Any]) -> WeightOutlet:
-    """Meet the engines' workers; `ends` are the keywords that all senders share.
+def open_source(
+    method: TransferMethod, model: PolicyModel, ends: dict[str, Any], *, channel: TransferChannel
+) -> WeightOutlet:
+    """Meet the engines' workers; `ends` are the keywords that all senders share, `channel` is of reshard.
 
     Raises TransferError naming who did not come.
     """
@@ -38,7 +40,7 @@ def open_source(method: TransferMethod, model: PolicyModel, ends: dict[str, Any]
             num_sources=dist.get_world_size(),
             pieces=source_pieces([model], model.architecture),
             tensor_of=lambda name: source_tensor([model], name),
-            **ends,
+            **(ends | {"backend": "ipc"} if channel is TransferChannel.ipc else ends),
         )
     return GatherOutlet(model, whole_model=method is TransferMethod.gather_rank0, ends=ends)
 

@@ -102,7 +102,7 @@ class PolicyWorker:
             "timeout_s": transfer.timeout_s,
             "backend": dist.get_backend(),
         }
-        self._sources[method] = open_source(method, self.trainer.model, ends)
+        self._sources[method] = open_source(method, self.trainer.model, ends, channel=transfer.channel)
 
     def begin_send(self, version: int, method: TransferMethod) -> None:
         """Let the weights, which are `version`, go out; they stay as they are until fence()."""

@@ -167,6 +167,7 @@ class Engine:
             "bucket_bytes": self._transfer.bucket_mib * 2**20,
             "timeout_s": timeout_s,
             "landing": self._transfer.landing.value,
+            "channel": self._transfer.channel.value,
         }
         self._call("open_reshard", init_info)
 

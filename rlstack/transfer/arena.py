@@ -7,7 +7,7 @@ says which bucket of which version this is.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -24,10 +24,10 @@ def sealed_bytes(bucket: Bucket) -> int:
     return -(-bucket.num_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES + TRAILER_BYTES
 
 
-def arena(buckets: Sequence[Bucket], *, device: torch.device) -> list[Tensor]:
-    """A buffer for each of the sealed buckets, uint8, all of one allocation."""
+def arena(buckets: Sequence[Bucket], *, allocate: Callable[[int], Tensor]) -> list[Tensor]:
+    """A buffer for each of the sealed buckets, uint8, all of one allocation of this many bytes."""
     sizes = [sealed_bytes(bucket) for bucket in buckets]
-    return list(torch.zeros(sum(sizes), dtype=torch.uint8, device=device).split(sizes))
+    return list(allocate(sum(sizes)).split(sizes))
 
 
 def windows(bucket: Bucket, buffer: Tensor, dtypes: Mapping[str, torch.dtype]) -> list[Tensor]:

@@ -71,7 +71,7 @@ class Pending:
             self._work.wait()
             return
         try:
-            self._work.wait(_until(deadline))
+            self._work.wait(until(deadline))
         except RuntimeError as error:
             raise TransferError(_first_sentence(str(error))) from error
 
@@ -91,6 +91,10 @@ class PeerGroup:
         timeout = datetime.timedelta(seconds=timeout_s * (2 if self.ordered else 1))
         make = {"gloo": _gloo_group, "nccl": _nccl_group}[backend]
         self._group = make(PrefixStore("peers", store), rank, size, timeout=timeout, peer_host=peer_host)
+
+    def allocate(self, num_bytes: int, *, device: torch.device) -> torch.Tensor:
+        """Zeros, uint8, for what this rank receives."""
+        return torch.zeros(num_bytes, dtype=torch.uint8, device=device)
 
     def send(self, buffer: torch.Tensor, *, to: int, tag: int) -> Pending:
         """Let `buffer` go to rank `to`. Raises RuntimeError if that is lost already."""
@@ -130,7 +134,7 @@ def collect(store: Store, *, place: str, others: Mapping[str, str], timeout_s: f
     deadline = time.monotonic() + timeout_s
     for i, (key, who) in enumerate(others.items()):
         try:
-            store.wait([f"{place}/{key}"], _until(deadline))
+            store.wait([f"{place}/{key}"], until(deadline))
         except dist.DistStoreError as error:
             late = list(others.items())[i + 1 :]
             missing = [who, *(w for k, w in late if not store.check([f"{place}/{k}"]))]
@@ -138,7 +142,7 @@ def collect(store: Store, *, place: str, others: Mapping[str, str], timeout_s: f
     return [store.get(f"{place}/{key}").decode() for key in others]
 
 
-def _until(deadline: float) -> datetime.timedelta:
+def until(deadline: float) -> datetime.timedelta:
     """At least a millisecond: for both stores and groups, zero means for ever."""
     return datetime.timedelta(seconds=max(deadline - time.monotonic(), 0.001))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -24,6 +25,8 @@ class Channel(Outgoing, Protocol):
 
     ordered: bool
 
+    def allocate(self, num_bytes: int, *, device: torch.device) -> Tensor: ...
+
     def receive(self, buffer: Tensor, *, sender: int, tag: int) -> Handle: ...
 
 
@@ -44,7 +47,8 @@ class Inbox:
         self._relayed = {delivery.tag: delivery for delivery in relayed}
         self._channel = channel
         self._num_sources = num_sources
-        self._buffers = arena([delivery.bucket for delivery in incoming], device=device)
+        buckets = [delivery.bucket for delivery in incoming]
+        self._buffers = arena(buckets, allocate=partial(channel.allocate, device=device))
         self.num_bytes = sum(buffer.numel() for buffer in self._buffers)  # trailers and padding included
         self.arrivals: list[Arrival] = [
             (move.receiver_view, shape(move.box), data)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 
 import torch
@@ -19,9 +19,10 @@ from rlstack.rendezvous import connect_store
 from rlstack.transfer.background import Background
 from rlstack.transfer.deliveries import Delivery, deliveries
 from rlstack.transfer.group import PeerGroup, TransferError, meet
-from rlstack.transfer.inbox import Arrival, Inbox
+from rlstack.transfer.inbox import Arrival, Channel, Inbox
+from rlstack.transfer.ipc import IpcGroup
 from rlstack.transfer.layout import Piece
-from rlstack.transfer.negotiation import Member, negotiate, published_shapes, reshard_store
+from rlstack.transfer.negotiation import Member, member_name, negotiate, published_shapes, reshard_store
 from rlstack.transfer.outbox import Outbox
 
 __all__ = ["ReshardReceiver", "ReshardSender", "published_shapes"]
@@ -30,7 +31,8 @@ __all__ = ["ReshardReceiver", "ReshardSender", "published_shapes"]
 class ReshardSender:
     """Trainer rank `source` of `num_sources`.
 
-    pieces: what it holds; tensor_of: the live tensors that the pieces' views name; backend: gloo or nccl.
+    pieces: what it holds; tensor_of: the live tensors that the pieces' views name; backend: gloo, nccl or
+    ipc, which is for processes of one host.
 
     Raises TransferError if someone does not come within `timeout_s`, or if the layouts do not fit together.
     """
@@ -109,7 +111,7 @@ class ReshardSender:
 class ReshardReceiver:
     """Engine worker `receiver` of `num_receivers`, counted over the workers of all engines.
 
-    pieces: what it holds; dtypes: in what each tensor travels, as in "float32"; backend: gloo or nccl.
+    pieces: what it holds; dtypes: in what each tensor travels, as in "float32"; backend: as the senders'.
 
     Raises TransferError if someone does not come within `timeout_s`, or if the layouts do not fit together.
     """
@@ -209,9 +211,23 @@ class _Link:
         self.plan, self.dtypes = agreed.plan, agreed.dtypes
         ways = deliveries(agreed.buckets, agreed.plan.relays, num_sources=member.num_sources)
         mine = [way for way in ways if member.rank in (way.sender, way.receiver)]
-        peers = {rank for way in mine for rank in (way.sender, way.receiver)} - {member.rank}
-        self._peers = member.named(peers)
-        self.group = PeerGroup(
+        senders = {way.sender for way in mine} - {member.rank}
+        receivers = {way.receiver for way in mine} - {member.rank}
+        self._peers = member.named(senders | receivers)
+        self.group = self._connect(senders, receivers, backend=backend)
+        return mine
+
+    def _connect(self, senders: Set[int], receivers: Set[int], *, backend: str) -> Channel:
+        member = self._member
+        if backend == "ipc":
+            return IpcGroup(
+                self._store,
+                rank=member.rank,
+                senders=senders,
+                receivers={rank: member_name(rank, member.num_sources) for rank in sorted(receivers)},
+                timeout_s=self._timeout_s,
+            )
+        return PeerGroup(
             self._store,
             rank=member.rank,
             size=member.num_sources + member.num_receivers,
@@ -219,7 +235,6 @@ class _Link:
             backend=backend,
             peer_host=self._host,
         )
-        return mine
 
     def start(self, version: int) -> float:
         """Wait for those with whom bytes are exchanged; the round's deadline, of time.monotonic()."""

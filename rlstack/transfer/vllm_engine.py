@@ -18,7 +18,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 
-from rlstack.config.schema import Landing
+from rlstack.config.schema import Landing, TransferChannel
 from rlstack.rendezvous import connect_store
 from rlstack.transfer.agreement import Agreement
 from rlstack.transfer.bake import Layout, bake
@@ -39,6 +39,7 @@ class ReshardInit(WeightTransferInitInfo):
     bucket_bytes: int
     timeout_s: float
     landing: str = Landing.auto.value
+    channel: str = TransferChannel.auto.value
 
 
 @dataclass
@@ -89,7 +90,7 @@ class ReshardEngine(WeightTransferEngine[ReshardInit, ReshardUpdate]):
             dtypes=self.layout.dtypes,
             bucket_bytes=info.bucket_bytes,
             timeout_s=info.timeout_s,
-            backend="nccl" if self.device.type == "cuda" else "gloo",
+            backend=self._backend(TransferChannel(info.channel)),
             device=self.device,
         )
 
@@ -158,6 +159,11 @@ class ReshardEngine(WeightTransferEngine[ReshardInit, ReshardUpdate]):
                 )
         except Exception as error:  # whatever it is, the model is now neither the old one nor the new one
             raise LandingError(f"landing failed midway: {error}") from error
+
+    def _backend(self, channel: TransferChannel) -> str:
+        if channel is TransferChannel.ipc:
+            return "ipc"
+        return "nccl" if self.device.type == "cuda" else "gloo"
 
     def _lands_directly(self, landing: Landing) -> bool:
         if landing is Landing.staged:

@@ -52,6 +52,9 @@ class Wire:
     mail: dict[tuple[int, int], bytes] = field(default_factory=dict)  # by receiver and tag
     rank: int = 0
 
+    def allocate(self, num_bytes: int, *, device: torch.device) -> torch.Tensor:
+        return torch.zeros(num_bytes, dtype=torch.uint8, device=device)
+
     def send(self, buffer: torch.Tensor, *, to: int, tag: int) -> Wire:
         self.mail[to, tag] = bytes(buffer.tolist())
         return self

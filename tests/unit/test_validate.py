@@ -126,6 +126,15 @@ def test_a_cluster_that_is_joined_may_be_larger_than_this_machine() -> None:
     assert found("policy.data_parallel=64", "cluster.address=host:6379") == []
 
 
+def test_shared_memory_is_for_the_reshard_of_one_host() -> None:
+    assert found("transfer.channel=ipc") == []
+    assert found("transfer.channel=network", "transfer.method=gather", "cluster.address=host:6379") == []
+    (only,) = found("transfer.channel=ipc", "cluster.address=host:6379")
+    assert "transfer.channel = ipc: auto | network is accepted with cluster.address = host:6379" in only
+    (only,) = found("transfer.channel=ipc", "transfer.method=gather")
+    assert "transfer.channel = ipc: auto | network is accepted with transfer.method = gather" in only
+
+
 def test_an_engine_may_have_more_ranks_than_key_value_heads() -> None:
     assert found("rollout.tensor_parallel=4", machine=MANY_CORES) == []
     (only,) = found(
