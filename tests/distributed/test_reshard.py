@@ -1,4 +1,4 @@
-"""Trainer ranks and engine workers in processes of their own, over gloo."""
+"""Trainer ranks and engine workers in processes of their own, over gloo and over memory that they share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from unittest import mock
 
 import pytest
@@ -20,12 +20,16 @@ import torch
 from rlstack.rendezvous import connect_store, serve_store
 from rlstack.transfer import outbox
 from rlstack.transfer.group import PeerGroup, TransferError
+from rlstack.transfer.ipc import IpcGroup
 from rlstack.transfer.layout import Box, Piece, View
 from rlstack.transfer.reshard import ReshardReceiver, ReshardSender, published_shapes
 
 HOST = "127.0.0.1"
 SHAPES = {"embed": (64, 8), "down": (16, 12), "norm": (12,)}
 NUM_SOURCES = 2
+DEFAULTS = {"backend": "gloo", "bucket_bytes": 256, "timeout_s": 20.0}
+GROUPS = {"gloo": PeerGroup, "ipc": IpcGroup}
+over_each = pytest.mark.parametrize("backend", GROUPS)
 
 
 def piece(name: str, box: Box) -> Piece:
@@ -63,8 +67,7 @@ def open_sender(port: int, source: int, held: dict[str, torch.Tensor], *, num_re
         num_receivers=num_receivers,
         pieces=source_layout(source),
         tensor_of=held.__getitem__,
-        backend="gloo",
-        **{"bucket_bytes": 256, "timeout_s": 20.0} | settings,
+        **DEFAULTS | settings,
     )
 
 
@@ -77,9 +80,8 @@ def open_receiver(port: int, receiver: int, *, num_receivers: int, **settings):
         num_receivers=num_receivers,
         pieces=receiver_layout(receiver),
         dtypes={"embed": "bfloat16", "down": "float32", "norm": "float32"},
-        backend="gloo",
         device=torch.device("cpu"),
-        **{"bucket_bytes": 256, "timeout_s": 20.0} | settings,
+        **DEFAULTS | settings,
     )
 
 
@@ -139,23 +141,23 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def on_second(method: str, happen: Callable[[], object]) -> ExitStack:
+def on_second(
+    method: str, happen: Callable[[], object], *, backend: str = "gloo"
+) -> AbstractContextManager[object]:
     """Within, `happen` comes before the second `method` of this process's group."""
     calls = itertools.count(1)
-    start = PeerGroup._start
+    start = getattr(GROUPS[backend], method)
 
-    def starting(self: PeerGroup, *args: object) -> object:
-        if args[0] == method and next(calls) == 2:
+    def starting(*args: object, **keywords: object) -> object:
+        if next(calls) == 2:
             happen()
-        return start(self, *args)
+        return start(*args, **keywords)
 
-    stack = ExitStack()
-    stack.enter_context(mock.patch.object(PeerGroup, "_start", starting))
-    return stack
+    return mock.patch.object(GROUPS[backend], method, starting)
 
 
 def killed_source(port: int, source: int, **settings) -> None:
-    with on_second("send", die):
+    with on_second("send", die, backend=settings["backend"]):
         send(port, source, [1], **settings)
 
 
@@ -166,7 +168,7 @@ def stalled_source(port: int, source: int, **settings) -> None:
 
 def killed_receiver(port: int, receiver: int, **settings) -> None:
     opened = open_receiver(port, receiver, **settings)
-    with on_second("recv", die):
+    with on_second("receive", die, backend=settings["backend"]):
         opened.begin(1)
         opened.finish(1)
 
@@ -205,10 +207,11 @@ def start() -> Iterator[Callable[..., Future]]:
         yield run
 
 
-def test_every_worker_gets_exactly_its_share_round_after_round(port, start):
-    versions = [1, 2, 5]
-    senders = [start(send, port, i, versions, num_receivers=3) for i in range(NUM_SOURCES)]
-    receivers = [start(receive, port, i, versions, num_receivers=3) for i in range(3)]
+@over_each
+def test_every_worker_gets_exactly_its_share_round_after_round(port, start, backend):
+    versions, settings = [1, 2, 5], {"num_receivers": 3, "backend": backend}
+    senders = [start(send, port, i, versions, **settings) for i in range(NUM_SOURCES)]
+    receivers = [start(receive, port, i, versions, **settings) for i in range(3)]
     num_bytes = [32 * 8 * 2 + 8 * 12 * 4 + 48] * 2 + [64 * 8 * 2 + 16 * 12 * 4 + 48]
     for receiver, share in zip(receivers, num_bytes, strict=True):
         results = receiver.result(60)
@@ -218,9 +221,10 @@ def test_every_worker_gets_exactly_its_share_round_after_round(port, start):
     assert sum(sent) == sum(num_bytes) and max(sent) < 1.1 * min(sent)
 
 
-def test_equal_engines_pass_the_weights_on(port, start):
+@over_each
+def test_equal_engines_pass_the_weights_on(port, start, backend):
     """Receivers 2 to 7 are engines of one layout; a bucket holds everything that a pair exchanges."""
-    settings = {"num_receivers": 8, "bucket_bytes": 64}
+    settings = {"num_receivers": 8, "bucket_bytes": 64, "backend": backend}
     senders = [start(send, port, i, [1, 2], **settings) for i in range(NUM_SOURCES)]
     receivers = [start(receive, port, i, [1, 2], **settings) for i in range(8)]
     for receiver in receivers:
@@ -230,17 +234,20 @@ def test_equal_engines_pass_the_weights_on(port, start):
     assert sent < received / 2
 
 
-def test_a_damaged_version_is_refused_and_the_next_one_taken(port, start):
+@over_each
+def test_a_damaged_version_is_refused_and_the_next_one_taken(port, start, backend):
+    settings = {"num_receivers": 2, "backend": backend}
     for i in range(NUM_SOURCES):
-        start(send_damaged, port, i, [1, 2], num_receivers=2)
-    for receiver in [start(receive_refusing, port, i, num_receivers=2) for i in range(2)]:
+        start(send_damaged, port, i, [1, 2], **settings)
+    for receiver in [start(receive_refusing, port, i, **settings) for i in range(2)]:
         error, whole = receiver.result(60)
         assert "version 1, bucket 0 from trainer rank 1" in error and "damaged on the way" in error
         assert whole
 
 
-def test_a_killed_source_is_named_with_what_it_owed(port, start):
-    settings = {"num_receivers": 2, "timeout_s": 10.0, "bucket_bytes": 64}
+@over_each
+def test_a_killed_source_is_named_with_what_it_owed(port, start, backend):
+    settings = {"num_receivers": 2, "timeout_s": 5.0, "bucket_bytes": 64, "backend": backend}
     sender = start(error_of, send, port, 0, [1], **settings)
     dead = start(killed_source, port, 1, **settings)
     receivers = [start(error_of, receive, port, i, [1], **settings) for i in range(2)]
@@ -263,7 +270,7 @@ def test_a_stalled_source_is_named_with_what_it_owes(port, start):
 
 
 def test_a_killed_worker_is_named_and_does_not_keep_the_others_waiting(port, start):
-    settings = {"num_receivers": 2, "timeout_s": 10.0, "bucket_bytes": 64}
+    settings = {"num_receivers": 2, "timeout_s": 10.0, "bucket_bytes": 64, "backend": "gloo"}
     senders = [start(error_of, send, port, i, [1], **settings) for i in range(NUM_SOURCES)]
     receiver = start(receive, port, 0, [1], **settings)
     dead = start(killed_receiver, port, 1, **settings)
@@ -271,6 +278,19 @@ def test_a_killed_worker_is_named_and_does_not_keep_the_others_waiting(port, sta
         error = sender.result(60)
         assert re.search(r"to engine worker 1 \(1 tensors, (embed|down|norm) to", error)
     assert receiver.result(60)[0][0]
+    with pytest.raises(BrokenProcessPool):
+        dead.result(60)
+
+
+def test_a_killed_worker_is_named_when_the_limit_of_the_round_is_over(port, start):
+    """Nobody notices it earlier where there is no connection to break."""
+    settings = {"num_receivers": 2, "timeout_s": 3.0, "bucket_bytes": 64, "backend": "ipc"}
+    senders = [start(error_of, send, port, i, [1], **settings) for i in range(NUM_SOURCES)]
+    receiver = start(error_of, receive, port, 0, [1], **settings)
+    dead = start(killed_receiver, port, 1, **settings)
+    for sender in senders:
+        assert re.search(r"to engine worker 1 \(1 tensors, (embed|down|norm) to", sender.result(60))
+    receiver.result(60)
     with pytest.raises(BrokenProcessPool):
         dead.result(60)
 
