@@ -21,7 +21,10 @@ def write(rows: Sequence[Mapping[str, Any]], out: Path | None, *, title: str) ->
     table = Table(*rows[0], title=title)
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
-    Console(soft_wrap=True).print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # a file has room for all columns
+    console.print(table)
     if out is None:
         return
     command = shlex.join(["python", *(Path(sys.argv[0]).as_posix(), *sys.argv[1:])])

@@ -15,10 +15,11 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from report import write
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -27,13 +28,19 @@ from rlstack.config.schema import RunConfig, TransferMethod
 from rlstack.data.packing import pack
 from rlstack.data.records import PreferencePair, Prompt, Rollout
 from rlstack.orchestration.cluster import Cluster
-from rlstack.orchestration.predict import predicted_receiver_pieces
+from rlstack.orchestration.layout_text import EngineLayout, TrainerLayout, parse_engines, parse_trainer
+from rlstack.orchestration.transfer_forecast import forecast
 from rlstack.orchestration.weight_sync import WeightSync
 from rlstack.policy.architecture import Architecture
-from rlstack.transfer.layout import volume
 
 TOKENIZER = Path(__file__).resolve().parent.parent / "configs" / "tiny" / "seed"
-MAX_MISMATCH = 1e-3  # nats, fp32
+MODES = {  # method, and whether begin and commit are apart
+    "gather_rank0": (TransferMethod.gather_rank0, False),
+    "gather_per_stage": (TransferMethod.gather, False),
+    "reshard": (TransferMethod.reshard, False),
+    "reshard_begin_commit": (TransferMethod.reshard, True),
+}
+MEASURED = ("total_s", "pause_s", "extra_memory_bytes")
 PROMPT = Prompt(task="probe", row=0, problem="", token_ids=tuple(range(5, 25)))
 
 
@@ -55,7 +62,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--layouts",
         nargs="+",
-        default=["tp2pp2-tp2", "tp2-tp1", "pp2-tp2"],
+        default=["tp2pp2-tp2", "tp2-tp1", "pp2-tp2", "dp2-tp1"],
         help="trainer and engine layout, as in tp2pp2-tp2",
     )
     parser.add_argument("--hidden-size", type=int, default=768)
@@ -85,88 +92,97 @@ def make_model(folder: Path, arguments: argparse.Namespace) -> Path:
 
 def measure(layout: str, model: Path, scratch: Path, *, rounds: int) -> list[dict[str, Any]]:
     """One row per mode, medians over the rounds but the first."""
-    config = run_config(layout, model)
-    engine_ranks = config.rollout.engines * config.rollout.tensor_parallel
-    floor = share_bytes(Architecture.from_folder(model), config.rollout.tensor_parallel)
+    architecture = Architecture.from_folder(model)
+    trainer_text, engine_text = layout.split("-")
+    trainer = parse_trainer(trainer_text, architecture)
+    engine = parse_engines(engine_text, architecture)
+    config = run_config(trainer, engine, model)
     samples: dict[str, list[dict[str, float]]] = defaultdict(list)
     with Cluster(config, scratch / layout) as cluster:
         policy, engines = cluster.launch()
-        syncs = {
-            method: WeightSync(policy, engines, config, host=cluster.host, method=method)
-            for method in TransferMethod
-        }
+        meeting = {"host": cluster.host, "probe": PROMPT.token_ids}
+        syncs = {m: WeightSync(policy, engines, config, method=m, **meeting) for m in TransferMethod}
+        processes = process_tree(engines.roles[0].pid())
         version = 0
         for _ in range(rounds):
-            for mode, sync in modes(syncs).items():
+            for mode, (method, in_two) in MODES.items():
                 version += 1
                 policy.train_step(training_batches(config))
-                samples[mode].append(sync(version))
-                mismatch = largest_mismatch(policy, engines)
-                if mismatch > MAX_MISMATCH:
-                    raise RuntimeError(f"{layout} {mode}: logprobs differ by {mismatch:g} after the sync")
+                with PeakMemory(processes) as memory:
+                    taken = sync(syncs[method], version, in_two=in_two)
+                samples[mode].append(taken | {"extra_memory_bytes": memory.extra_bytes})
+                syncs[method].probe(version)
+    bucket_bytes = config.transfer.bucket_mib << 20
+    figures = shard_figures(architecture, trainer, engine, bucket_bytes=bucket_bytes)
+    engine_ranks = config.rollout.tensor_parallel
     return [
         {
             "layout": layout,
             "mode": mode,
             "bytes_per_engine_rank": int(taken[-1]["bytes"] / engine_ranks),
-            "floor_bytes_per_engine_rank": floor,
-            **{key: statistics.median(t[key] for t in taken[1:]) for key in ("total_s", "pause_s")},
+            **figures,
+            **{key: statistics.median(t[key] for t in taken[1:]) for key in MEASURED},
         }
         for mode, taken in samples.items()
     ]
 
 
-def share_bytes(architecture: Architecture, tensor_parallel: int) -> int:
-    """What the largest shard of an engine rank holds of the weights, fp32: no transfer can bring less."""
-    shares = [
-        predicted_receiver_pieces(architecture, tensor_parallel=tensor_parallel, rank=rank)
-        for rank in range(tensor_parallel)
-    ]
-    return max(sum(volume(piece.box) for piece in share) * 4 for share in shares)
+def sync(weight_sync: WeightSync, version: int, *, in_two: bool) -> dict[str, float]:
+    """One round; in two, the engines are free to generate until everything has been sent."""
+    started = paused = time.perf_counter()
+    weight_sync.begin(version)
+    if in_two:
+        weight_sync.wait_sent(version)
+        paused = time.perf_counter()
+    metrics = weight_sync.commit(version)
+    now = time.perf_counter()
+    return {"bytes": metrics["sync/bytes"], "total_s": now - started, "pause_s": now - paused}
 
 
-def modes(syncs: dict[TransferMethod, WeightSync]) -> dict[str, Callable[[int], dict[str, float]]]:
-    reshard = syncs[TransferMethod.reshard]
-    return {
-        "gather_rank0": lambda version: at_once(syncs[TransferMethod.gather_rank0], version),
-        "gather_per_stage": lambda version: at_once(syncs[TransferMethod.gather], version),
-        "reshard": lambda version: at_once(reshard, version),
-        "reshard_begin_commit": lambda version: in_two(reshard, version),
-    }
+def shard_figures(
+    architecture: Architecture, trainer: TrainerLayout, engine: EngineLayout, *, bucket_bytes: int
+) -> dict[str, float]:
+    """What no transfer can do without, and how long the plan takes to make, from predicted layouts."""
+    figures = forecast(architecture, trainer, engine, itemsize=4, bucket_bytes=bucket_bytes, gb_per_s={})
+    return {"floor_bytes_per_engine_rank": figures.max_floor_bytes, "plan_s": figures.plan_s}
 
 
-def at_once(sync: WeightSync, version: int) -> dict[str, float]:
-    """Generation stands still for the whole transfer."""
-    started = time.perf_counter()
-    metrics = sync.run(version)
-    return {
-        "bytes": metrics["sync/bytes"],
-        "total_s": time.perf_counter() - started,
-        "pause_s": metrics["sync/pause_s"],
-    }
+class PeakMemory:
+    """The most that one of `processes` holds beyond what it held at the start, in bytes (Linux)."""
+
+    def __init__(self, processes: Sequence[psutil.Process]) -> None:
+        self._processes = processes
+        self.extra_bytes = 0
+
+    def __enter__(self) -> PeakMemory:
+        for process in self._processes:
+            Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # the peak counts from here
+        self._before = [memory_bytes(process.pid, "VmRSS") for process in self._processes]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        peaks = [memory_bytes(process.pid, "VmHWM") for process in self._processes]
+        self.extra_bytes = max(p - b for p, b in zip(peaks, self._before, strict=True))
 
 
-def in_two(sync: WeightSync, version: int) -> dict[str, float]:
-    """Generation stands still for the commit only, which comes when all has arrived."""
-    started = time.perf_counter()
-    sync.begin(version)
-    sync.wait_sent(version)
-    metrics = sync.commit(version)
-    return {
-        "bytes": metrics["sync/bytes"],
-        "total_s": time.perf_counter() - started,
-        "pause_s": metrics["sync/pause_s"],
-    }
+def memory_bytes(pid: int, field: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
-def run_config(layout: str, model: Path) -> RunConfig:
-    """`layout` as in tp2pp2-tp2: the trainer's, then the engine's."""
-    trainer, _, engine = layout.partition("-")
+def process_tree(pid: int) -> list[psutil.Process]:
+    """An engine's own process and those of its ranks."""
+    root = psutil.Process(pid)
+    return [root, *root.children(recursive=True)]
+
+
+def run_config(trainer: TrainerLayout, engine: EngineLayout, model: Path) -> RunConfig:
     config = RunConfig()
     config.policy.model = str(model)
-    config.policy.tensor_parallel = 2 if "tp2" in trainer else 1
-    config.policy.pipeline_parallel = 2 if "pp2" in trainer else 1
-    config.rollout.tensor_parallel = int(engine.removeprefix("tp"))
+    config.policy.tensor_parallel = trainer.tensor_parallel
+    config.policy.pipeline_parallel = trainer.pipeline_parallel
+    config.policy.data_parallel = trainer.data_parallel
+    config.rollout.tensor_parallel = engine.tensor_parallel
     config.rollout.max_new_tokens = 16
     config.rollout.kv_cache_gib = 0.25
     config.optimizer.lr = 1e-4
@@ -183,12 +199,6 @@ def training_batches(config: RunConfig) -> list[list[Any]]:
     )
     pair = PreferencePair(prompt=PROMPT, chosen=chosen, rejected=rejected)
     return pack([pair], data_parallel=config.policy.data_parallel, micro_batch_tokens=4096, version=0)
-
-
-def largest_mismatch(policy: Any, engines: Any) -> float:
-    """Between the policy's and the engine's logprobs of the probe, nats."""
-    ours, theirs = policy.probe(PROMPT.token_ids), engines.probe(PROMPT.token_ids)
-    return max(abs(a - b) for engine in theirs for a, b in zip(ours, engine, strict=True))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ def train(config: RunConfig) -> None:
     with Recorder(config) as recorder, Rewards(config) as rewards, Cluster(config, recorder.logs) as cluster:
         with recorder.starting("policy and engines"):
             policy, engines = cluster.launch()
-            weight_sync = WeightSync(policy, engines, config, host=cluster.host)
+            probe = prompts.take(0, 1)[0].token_ids
+            weight_sync = WeightSync(policy, engines, config, host=cluster.host, probe=probe)
         rollouts = RolloutStream(prompts, engines, schedule, config)
         evaluator = Evaluator(held_out, engines, rewards, config)
 
@@ -47,6 +48,7 @@ def train(config: RunConfig) -> None:
             with recorder.phase("reward"):
                 scored = rewards.score(groups)
                 credit = assign(scored, config.objective, seed=config.run.seed, step=step)
+            metrics = rollout_metrics(groups, step) | rewards.metrics(scored) | credit.metrics()
             with recorder.phase("train"):
                 batches = pack(
                     credit.examples,
@@ -54,7 +56,7 @@ def train(config: RunConfig) -> None:
                     micro_batch_tokens=config.policy.micro_batch_tokens,
                     version=schedule.version_for(step),
                 )
-                metrics = policy.train_step(batches)
+                metrics |= policy.train_step(batches)
             version = step + 1
             if schedule.reference_syncs_at(version):
                 policy.sync_reference(version)
@@ -67,10 +69,7 @@ def train(config: RunConfig) -> None:
             if schedule.syncs_at(version):
                 rollouts.admit(version=version)
             recorder.samples(sample_rows(scored))
-            recorder.step(
-                version,
-                rollout_metrics(groups, step) | rewards.metrics(scored) | credit.metrics() | metrics,
-            )
+            recorder.step(version, metrics)
 
         policy.export(recorder.model)
         if not schedule.syncs_at(schedule.num_steps):

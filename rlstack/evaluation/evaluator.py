@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rlstack.config.schema import RunConfig
 from rlstack.data.records import Prompt, RolloutGroup
@@ -23,7 +24,7 @@ class Evaluator:
         evaluation = config.evaluation
         self._sampling = Sampling(n=evaluation.n, temperature=evaluation.temperature, top_p=evaluation.top_p)
 
-    def run(self) -> dict[str, float | None]:
+    def run(self) -> dict[str, Any]:
         """eval/accuracy, eval/accuracy_stderr and the eval/version that they are of; {} without prompts."""
         if not self._prompts:
             return {}

@@ -6,6 +6,7 @@ imports and builds the object over there after that process's output has been re
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,6 +31,9 @@ class _Host:
         capture_output(log)
         self._target = build(**kwargs)
 
+    def pid(self) -> int:
+        return os.getpid()
+
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
         return getattr(self._target, method)(*args, **kwargs)
 
@@ -46,6 +50,10 @@ class Role:
 
     def start(self, method: str, /, *args: Any, **kwargs: Any) -> ray.ObjectRef:
         return self._actor.call.remote(method, *args, **kwargs)
+
+    def pid(self) -> int:
+        """Of the role's process, on whichever node it is."""
+        return int(ray.get(self._actor.pid.remote()))
 
 
 def wait_for(

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from rlstack.config.schema import RunConfig, TransferMethod
+from rlstack.config.schema import Precision, RunConfig, TransferMethod
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.policy_group import PolicyGroup
 from rlstack.orchestration.roles import Role, wait_for
 from rlstack.rendezvous import serve_store
+from rlstack.transfer.group import TransferError
+
+# What two engines' arithmetic may differ by on the probe, in nats and on average over its tokens.
+PROBE_LIMIT = {Precision.fp32: 1e-3, Precision.bf16: 0.1}
 
 
 class WeightSync:
@@ -25,12 +31,15 @@ class WeightSync:
         config: RunConfig,
         *,
         host: str,
+        probe: Sequence[int],
         method: TransferMethod | None = None,
     ) -> None:
-        """`method`: another than config.transfer.method; several can be open side by side."""
+        """probe: token ids of some text; method: another than config.transfer.method, beside others."""
         self._policy = policy
         self._engines = engines
         self._method = method or config.transfer.method
+        self._probe_tokens = probe
+        self._probe_limit = PROBE_LIMIT[config.policy.precision]
         self._timeout_s = config.transfer.timeout_s
         self._store = serve_store(host, timeout_s=self._timeout_s)
         ranks_per_engine = config.rollout.tensor_parallel
@@ -47,10 +56,10 @@ class WeightSync:
         self._wait(calls, "opening the weight transfer")
 
     def run(self, version: int) -> dict[str, Any]:
-        """Bring `version`, which the policy holds, to all engines; see commit()."""
+        """Bring `version`, which the policy holds, to all engines and probe them: begin, commit, probe."""
         started = time.perf_counter()
         self.begin(version)
-        metrics = self.commit(version)
+        metrics = self.commit(version) | self.probe(version)
         return metrics | {"sync/pause_s": time.perf_counter() - started}
 
     def begin(self, version: int) -> None:
@@ -80,6 +89,27 @@ class WeightSync:
             "sync/pause_s": time.perf_counter() - started,
             "sync/verified": all(stats["verified"] for stats in received),
         }
+
+    def probe(self, version: int) -> dict[str, float]:
+        """sync/probe_abs_mean: how far policy and engines are apart on the probe's logprobs, in nats.
+
+        Digests say that the right bytes arrived; this says that the engines compute with them.
+
+        Raises TransferError if they are further apart than arithmetic explains.
+        """
+        ours = self._policy.probe(self._probe_tokens)
+        distances = [
+            statistics.fmean(abs(a - b) for a, b in zip(ours, theirs, strict=True))
+            for theirs in self._engines.probe(self._probe_tokens)
+        ]
+        furthest = max(distances)
+        if not furthest <= self._probe_limit:
+            raise TransferError(
+                f"version {version} has arrived, but engine {distances.index(furthest)} does not compute "
+                f"with it: its logprobs of the probe are {furthest:.2g} nats from the policy's, where "
+                f"{self._probe_limit:g} is accepted"
+            )
+        return {"sync/probe_abs_mean": furthest}
 
     def _fences(self) -> dict[Role, Any]:
         return {role: role.start("fence", self._method) for role in self._policy.roles}

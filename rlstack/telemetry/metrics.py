@@ -51,6 +51,7 @@ METRICS: dict[str, Metric] = {
     "sync/bytes": Metric("bytes", sum, "weights received by all engine ranks together"),
     "sync/pause_s": Metric("s", sum, "how long generation stood still"),
     "sync/verified": Metric("", min, "every bucket arrived with the sender's digest"),
+    "sync/probe_abs_mean": Metric("nats", max, "policy against engines on a fixed prompt, after landing"),
     "eval/accuracy": Metric("", _last, "held-out accuracy"),
     "eval/accuracy_stderr": Metric("", _last, "its standard error over the seeds"),
     "eval/version": Metric("steps", _last, "the version that was evaluated"),

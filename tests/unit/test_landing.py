@@ -7,7 +7,7 @@ import threading
 import pytest
 from torch.distributed import HashStore
 
-from rlstack.config.schema import RunConfig
+from rlstack.config.schema import RunConfig, TransferMethod
 from rlstack.rollout.engine import Engine
 from rlstack.transfer.agreement import Agreement
 from rlstack.transfer.group import TransferError
@@ -41,7 +41,7 @@ def engine(*answers) -> Engine:
 def test_a_version_that_every_worker_verified_is_taken_over():
     workers = [{**FINE, "verified_version": 3.0}, {**FINE, "verified_version": 3.0, "land_s": 5.0}]
     subject = engine(workers)
-    stats = subject.receive_weights(3)
+    stats = subject.commit_receive(3, TransferMethod.reshard)
     assert subject.version == 3
     assert (stats["bytes"], stats["land_s"], stats["verified"], stats["workers"]) == (4.0, 5.0, 1.0, workers)
 
@@ -49,14 +49,14 @@ def test_a_version_that_every_worker_verified_is_taken_over():
 def test_an_engine_that_could_not_take_a_version_over_keeps_its_own():
     subject = engine([{**FINE, "verified_version": 3.0}, {"error": "bucket 7", "fatal": False}])
     with pytest.raises(TransferError, match="worker 1: bucket 7"):
-        subject.receive_weights(3)
+        subject.commit_receive(3, TransferMethod.reshard)
     assert subject.version == 0 and subject._broken is None
 
 
 def test_an_engine_in_which_a_landing_failed_does_not_serve():
     subject = engine([{"error": "no memory", "fatal": True}])
     with pytest.raises(LandingError, match="no memory"):
-        subject.receive_weights(3)
+        subject.commit_receive(3, TransferMethod.reshard)
     with pytest.raises(LandingError, match="no memory"):
         subject.generate([], n=1, temperature=1.0, top_p=1.0, seeds=[])
 
