@@ -92,18 +92,62 @@ def test_online_grpo_with_a_kl_term(tmp_path):
     assert all(row["grpo/kl"] >= 0 for row in steps)
 
 
+def wait_for_first_step(process, folder):
+    """All processes of the run, once it has logged a step."""
+    metrics = folder / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.read_text()):
+        time.sleep(0.5)
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def log_of(process):
+    """The name of the file that the process writes its output to."""
+    try:
+        return Path(f"/proc/{process.pid}/fd/1").resolve().name
+    except OSError:
+        return None
+
+
+def alive(processes):
+    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
 def test_ctrl_c_ends_every_process_and_says_so(tmp_path):
     overrides = ["schedule.num_steps=1000", f"run.dir={tmp_path}", "run.name=test"]
     process = subprocess.Popen(command(*overrides), cwd=tmp_path, start_new_session=True)
-    metrics = tmp_path / "test" / "metrics.jsonl"
     try:
-        while process.poll() is None and not (metrics.exists() and metrics.read_text()):
-            time.sleep(0.5)
-        started = psutil.Process(process.pid).children(recursive=True)
+        started = wait_for_first_step(process, tmp_path / "test")
         assert len(started) > 3
         os.killpg(process.pid, signal.SIGINT)  # what a terminal does
         assert process.wait(timeout=60) == 130
     finally:
         process.kill()
-    assert not [child for child in started if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert not alive(started)
     assert json.loads((tmp_path / "test" / "summary.json").read_text())["status"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("death", "says"), [(signal.SIGKILL, "died"), (signal.SIGSTOP, "within")], ids=["killed", "stalled"]
+)
+def test_a_lost_policy_rank_ends_the_run_with_its_name(tmp_path, death, says):
+    """Whatever the others are doing at that moment: training, or in the middle of a sync."""
+    limits = ["transfer.timeout_s=10", "policy.step_timeout_s=10"]
+    regime = ["schedule.num_steps=1000", "schedule.sync_interval=1", "policy.tensor_parallel=2"]
+    process = subprocess.Popen(
+        command(*regime, *limits, f"run.dir={tmp_path}", "run.name=test"),
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        started = wait_for_first_step(process, tmp_path / "test")
+        (rank,) = [child for child in started if log_of(child) == "policy-1.log"]
+        rank.send_signal(death)
+        _, errors = process.communicate(timeout=90)
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    assert "policy rank" in errors and says in errors
+    assert not alive(started)
+    assert json.loads((tmp_path / "test" / "summary.json").read_text())["status"] == "failed"
