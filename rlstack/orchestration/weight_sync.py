@@ -14,6 +14,8 @@ from rlstack.orchestration.roles import Role, wait_for
 from rlstack.rendezvous import serve_store
 from rlstack.transfer.group import TransferError
 
+PHASES = ("receive_s", "wait_s", "land_s")  # of an engine; the wait is the part of receiving in the commit
+
 # What two engines' arithmetic may differ by on the probe, in nats and on average over its tokens.
 PROBE_LIMIT = {Precision.fp32: 1e-3, Precision.bf16: 0.1}
 
@@ -76,15 +78,18 @@ class WeightSync:
         """Make all engines hold `version`, which was begun; generation stands still meanwhile.
 
         Returns:
-            sync/bytes received by all engine ranks together, sync/pause_s, and sync/verified: all that
-            arrived had the sender's digest. What has not fails the run before anything is loaded.
+            sync/bytes received by all engine ranks together, sync/pause_s, the PHASES of the slowest engine,
+            and sync/verified: all that arrived had the sender's digest. What has not fails the run before
+            anything is loaded.
         """
         started = time.perf_counter()
         calls = {role: role.start("commit_receive", version, self._method) for role in self._engines.roles}
         calls |= self._fences()
         results = self._wait(calls, f"syncing version {version}")
         received = [results[role] for role in self._engines.roles]
+        slowest = {f"sync/{phase}": max(stats[phase] for stats in received) for phase in PHASES}
         return {
+            **slowest,
             "sync/bytes": int(sum(stats["bytes"] for stats in received)),
             "sync/pause_s": time.perf_counter() - started,
             "sync/verified": all(stats["verified"] for stats in received),
