@@ -62,6 +62,7 @@ class _LinearLogprobEntropy(torch.autograd.Function):
         group: dist.ProcessGroup | None,
         chunk_tokens: int,
     ) -> tuple[Tensor, Tensor]:
+        """Statistics of this rank's rows chunk by chunk, then one exchange for all tokens."""
         local = hidden.new_empty(4, hidden.size(0), dtype=torch.float32)
         for start in range(0, hidden.size(0), chunk_tokens):
             rows = slice(start, start + chunk_tokens)
@@ -80,6 +81,7 @@ class _LinearLogprobEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The logits again, chunk by chunk; no exchange."""
         hidden, weight, labels, log_normaliser, mean_logit = ctx.saved_tensors
         grad_logprob, grad_entropy = gradients
         grad_hidden = torch.empty_like(hidden)
