@@ -25,7 +25,6 @@ from report import write
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlstack.config.schema import RunConfig, TransferMethod
-from rlstack.data.packing import pack
 from rlstack.data.records import PreferencePair, Prompt, Rollout
 from rlstack.orchestration.cluster import Cluster
 from rlstack.orchestration.layout_text import EngineLayout, TrainerLayout, parse_engines, parse_trainer
@@ -107,7 +106,7 @@ def measure(layout: str, model: Path, scratch: Path, *, rounds: int) -> list[dic
         for _ in range(rounds):
             for mode, (method, in_two) in MODES.items():
                 version += 1
-                policy.train_step(training_batches(config))
+                policy.train_step([training_pair()], version=0)
                 with PeakMemory(processes) as memory:
                     taken = sync(syncs[method], version, in_two=in_two)
                 samples[mode].append(taken | {"extra_memory_bytes": memory.extra_bytes})
@@ -191,14 +190,13 @@ def run_config(trainer: TrainerLayout, engine: EngineLayout, model: Path) -> Run
     return config
 
 
-def training_batches(config: RunConfig) -> list[list[Any]]:
-    """One pair: enough to change every weight."""
+def training_pair() -> PreferencePair:
+    """Enough to change every weight."""
     chosen, rejected = (
         Rollout(token_ids=tokens, generator_logprobs=(0.0,) * 8, text="", finished=True, version=0)
         for tokens in (tuple(range(30, 38)), tuple(range(40, 48)))
     )
-    pair = PreferencePair(prompt=PROMPT, chosen=chosen, rejected=rejected)
-    return pack([pair], data_parallel=config.policy.data_parallel, micro_batch_tokens=4096, version=0)
+    return PreferencePair(prompt=PROMPT, chosen=chosen, rejected=rejected)
 
 
 if __name__ == "__main__":

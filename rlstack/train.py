@@ -5,7 +5,6 @@ from __future__ import annotations
 from rlstack.config.schema import RunConfig
 from rlstack.credit.assign import assign
 from rlstack.data.load import load_prompts
-from rlstack.data.packing import pack
 from rlstack.data.samples import sample_rows
 from rlstack.evaluation.evaluator import Evaluator
 from rlstack.orchestration.cluster import Cluster
@@ -30,7 +29,7 @@ def train(config: RunConfig) -> None:
     schedule = Schedule.of(config.schedule)
     prompts, held_out = load_prompts(config)
 
-    with Recorder(config) as recorder, Rewards(config) as rewards, Cluster(config, recorder.logs) as cluster:
+    with Recorder(config) as recorder, Cluster(config, recorder.logs) as cluster, Rewards(config) as rewards:
         with recorder.starting("policy and engines"):
             policy, engines = cluster.launch()
             probe = prompts.take(0, 1)[0].token_ids
@@ -50,29 +49,24 @@ def train(config: RunConfig) -> None:
                 credit = assign(scored, config.objective, seed=config.run.seed, step=step)
             metrics = rollout_metrics(groups, step) | rewards.metrics(scored) | credit.metrics()
             with recorder.phase("train"):
-                batches = pack(
-                    credit.examples,
-                    data_parallel=config.policy.data_parallel,
-                    micro_batch_tokens=config.policy.micro_batch_tokens,
-                    version=schedule.version_for(step),
-                )
-                metrics |= policy.train_step(batches)
+                metrics |= policy.train_step(credit.examples, version=schedule.version_for(step))
             version = step + 1
             if schedule.reference_syncs_at(version):
                 policy.sync_reference(version)
             if schedule.syncs_at(version):
+                with recorder.phase("generate_wait"):
+                    rollouts.drain()
                 with recorder.phase("sync"):
                     metrics |= weight_sync.run(version)
-            if schedule.evaluates_at(version):
-                with recorder.phase("evaluate"):
-                    metrics |= evaluator.run()
-            if schedule.syncs_at(version):
+                if schedule.evaluates_at(version):
+                    with recorder.phase("evaluate"):
+                        metrics |= evaluator.run()
                 rollouts.admit(version=version)
             recorder.samples(sample_rows(scored))
             recorder.step(version, metrics)
 
         policy.export(recorder.model)
-        if not schedule.syncs_at(schedule.num_steps):
+        if held_out and not schedule.syncs_at(schedule.num_steps):
             with recorder.phase("sync"):
                 weight_sync.run(schedule.num_steps)  # the final evaluation is of the final weights
         with recorder.phase("evaluate"):

@@ -126,7 +126,7 @@ def _refuse_mistakes(settings: Settings, source: object) -> None:
 def _anchor(settings: Settings, folder: Path) -> None:
     """Make the input paths absolute, in place; those that are already stay as they are."""
     for owner, key in _input_paths(settings):
-        if owner[key] != UNSET:
+        if owner[key] != UNSET and not str(owner[key]).startswith("${"):  # an interpolation, not a path yet
             owner[key] = os.path.abspath(folder / Path(str(owner[key])).expanduser())
 
 

@@ -34,6 +34,8 @@ ONE_OR_MORE = Range(low=1)
 MOMENTUM = Range(low=0, high=1, high_open=True)
 PROBABILITY = Range(low=0, high=1, low_open=True)
 
+COLDEST = 0.01  # vLLM samples no colder, and takes what is close to 0 for greedy
+
 # By path. A setting that is null is not checked: null is accepted wherever the schema lets it through.
 RANGES: dict[str, Range] = {
     "run.seed": NOT_NEGATIVE,
@@ -57,7 +59,7 @@ RANGES: dict[str, Range] = {
     "rollout.engines": ONE_OR_MORE,
     "rollout.tensor_parallel": ONE_OR_MORE,
     "rollout.n": Range(low=2),  # a pair and an advantage both compare rollouts of one prompt
-    "rollout.temperature": POSITIVE,
+    "rollout.temperature": Range(low=COLDEST),
     "rollout.top_p": PROBABILITY,
     "rollout.max_new_tokens": ONE_OR_MORE,
     "rollout.max_num_seqs": ONE_OR_MORE,

@@ -13,7 +13,7 @@ from typing import Protocol
 from omegaconf import OmegaConf
 
 from rlstack.config.machine import Machine
-from rlstack.config.ranges import RANGES, REMEDIES
+from rlstack.config.ranges import COLDEST, RANGES, REMEDIES
 from rlstack.config.schema import ObjectiveName, Precision, RunConfig, Task, TransferChannel, TransferMethod
 from rlstack.errors import ConfigError
 
@@ -62,6 +62,7 @@ def problems(config: RunConfig, *, architecture: ModelShape, machine: Machine) -
         *_run(config),
         *_schedule(config),
         *_objective(config),
+        *_evaluation(config),
         *_transfer(config),
         *_task_problems(config),
     ]
@@ -95,6 +96,21 @@ def _schedule(config: RunConfig) -> Iterator[str]:
             f"schedule.lag = {schedule.lag}: 0 is accepted when schedule.sync_interval is null (offline "
             "never syncs); set one or the other"
         )
+    if schedule.lag > config.rollout.max_steps_ahead:
+        yield (
+            f"schedule.lag = {schedule.lag}: at most rollout.max_steps_ahead = "
+            f"{config.rollout.max_steps_ahead} is accepted; raise that or lower the lag"
+        )
+    if schedule.evaluate_every is not None and schedule.sync_interval is None:
+        yield (
+            f"schedule.evaluate_every = {schedule.evaluate_every}: null is accepted offline, where the "
+            "generator holds version 0 until the end; the first and the last version are evaluated anyway"
+        )
+    elif schedule.evaluate_every is not None and schedule.evaluate_every % (schedule.sync_interval or 1):
+        yield (
+            f"schedule.evaluate_every = {schedule.evaluate_every}: a multiple of schedule.sync_interval = "
+            f"{schedule.sync_interval} is accepted, for in between the generator's version stays the same"
+        )
     every = schedule.reference_sync
     if not (every in REFERENCE_SYNCS if isinstance(every, str) else every >= 1):
         accepted = " | ".join(REFERENCE_SYNCS)
@@ -123,6 +139,15 @@ def _transfer(config: RunConfig) -> Iterator[str]:
         yield (
             f"transfer.channel = ipc: auto | network is accepted with cluster.address = "
             f"{config.cluster.address}, for processes on several nodes share no memory; set it to network"
+        )
+
+
+def _evaluation(config: RunConfig) -> Iterator[str]:
+    evaluation = config.evaluation
+    if evaluation.tasks and evaluation.temperature < COLDEST and evaluation.n > 1:
+        yield (
+            f"evaluation.n = {evaluation.n}: 1 is accepted when evaluation.temperature is 0, for greedy "
+            "answers are all alike; set one or the other"
         )
 
 

@@ -11,7 +11,6 @@ from types import TracebackType
 import psutil
 import ray
 
-from rlstack.config.machine import Machine
 from rlstack.config.schema import RunConfig
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.loopback import LOOPBACK, stay_on_loopback
@@ -27,6 +26,7 @@ class Cluster:
         self._engines: EngineGroup | None = None
 
     def __enter__(self) -> Cluster:
+        self._before = _descendants()
         cluster = self._config.cluster
         # Read by the Ray processes that start now; a cluster that runs already keeps its own settings.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -44,12 +44,12 @@ class Cluster:
 
     def launch(self) -> tuple[PolicyGroup, EngineGroup]:
         """Start all roles, side by side, and wait until they are ready."""
-        config, use_gpus = self._config, Machine.detect().num_gpus > 0
+        config, use_gpus = self._config, ray.cluster_resources().get("GPU", 0) > 0
         num_gpus_per_engine = config.rollout.tensor_parallel if use_gpus else 0
         engines = EngineGroup(config, logs=self._logs, num_gpus_per_engine=num_gpus_per_engine)
         self._engines = engines
         policy = PolicyGroup(config, logs=self._logs, use_gpus=use_gpus)
-        policy.start(self.host)
+        policy.start(LOOPBACK if config.cluster.address is None else None)
         engines.wait_until_ready()
         return policy, engines
 
@@ -64,7 +64,7 @@ class Cluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        started = _descendants()
+        started = [process for process in _descendants() if process not in self._before]
         if self._engines is not None and kind is None:
             self._engines.close(self._config.cluster.shutdown_timeout_s)
         ray.shutdown()

@@ -10,7 +10,8 @@ from typing import Any
 import ray
 
 from rlstack.config.schema import RunConfig
-from rlstack.data.records import MicroBatch
+from rlstack.data.packing import pack
+from rlstack.data.records import Example
 from rlstack.orchestration.roles import Role, wait_for
 
 
@@ -52,14 +53,21 @@ class PolicyGroup:
         address = wait({first: first.start("serve", host)}, doing="starting the policy")[first]
         wait({role: role.start("start", *address) for role in self.roles}, doing="building the policy")
 
-    def train_step(self, batches: Sequence[Sequence[MicroBatch]]) -> dict[str, Any]:
-        """One optimiser step on [data_parallel][m] micro-batches; its metrics.
+    def train_step(self, examples: Sequence[Example], *, version: int) -> dict[str, Any]:
+        """One optimiser step on `examples`, whose rollouts are of `version`; its metrics.
 
-        Without a single example the weights stay as they are and only the version advances.
+        Without a single example the weights stay as they are and only the policy's version advances.
         """
-        if not any(micro_batch.num_examples for share in batches for micro_batch in share):
+        if not examples:
             self._all("skip_step", doing="skipping a step")
             return {}
+        policy = self._config.policy
+        batches = pack(
+            examples,
+            data_parallel=policy.data_parallel,
+            micro_batch_tokens=policy.micro_batch_tokens,
+            version=version,
+        )
         reports = self._all("train_step", ray.put(batches), doing="training")
         return next(report for report in reports if report is not None)
 

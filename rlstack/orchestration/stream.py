@@ -47,6 +47,11 @@ class RolloutStream:
         self._check_version(step, groups)
         return groups
 
+    def drain(self) -> None:
+        """Wait until all that was submitted is sampled: what the engines are asked next starts at once."""
+        for _, pending in self._pending.values():
+            pending.result()
+
     def _submit(self) -> None:
         while self._may_start(step := self._next_step):
             prompts = self._prompts.take(step, self._num_prompts)

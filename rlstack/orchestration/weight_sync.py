@@ -23,7 +23,7 @@ PROBE_LIMIT = {Precision.fp32: 1e-3, Precision.bf16: 0.1}
 class WeightSync:
     """The ranks of both sides meet once, in a store on `host`; then each round moves one version.
 
-    A round is begin() and commit(); generation stands still for the commit only.
+    A round is begin() and commit(); between the two the engines may generate. run() does both at once.
     """
 
     def __init__(

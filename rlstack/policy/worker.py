@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,10 @@ class PolicyWorker:
 
     def serve(self, host: str | None) -> tuple[str, int]:
         """On rank 0: open the rendezvous of the ranks on `host` (None: this node's address) and say where."""
-        host = host or socket.gethostbyname(socket.gethostname())
+        if host is None:
+            import ray
+
+            host = str(ray.util.get_node_ip_address())
         self._store = serve_store(host, timeout_s=self._config.policy.start_timeout_s)
         return host, self._store.port
 

@@ -192,7 +192,9 @@ class Engine:
             workers = self._call("commit_reshard", version)
         else:
             workers = self._call("receive_gather", method.value, version)
-        self._llm.reset_prefix_cache()  # its keys and values are of the old weights
+        if self._llm.reset_prefix_cache() is False:  # its keys and values are of the old weights
+            self._broken = "the prefix cache still holds what the old weights computed"
+            raise LandingError(self._broken)
         self._version = version
         slowest = {key: max(w[key] for w in workers) for key in ("receive_s", "wait_s", "land_s")}
         return {

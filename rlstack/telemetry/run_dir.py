@@ -37,7 +37,7 @@ class RunDirectory:
 
         Raises ConfigError if a run of this name is going on, or if the folder cannot be made.
         """
-        path = Path(config.run.dir).absolute() / config.run.name
+        path = Path(config.run.dir).expanduser().absolute() / config.run.name
         try:
             moved_to = _move_aside(path)
             (path / "logs").mkdir(parents=True)

@@ -40,7 +40,7 @@ def summarise(
         "reward_first20": _mean(rewards[:WINDOW]),
         "reward_last20": _mean(rewards[-WINDOW:]),
         "accuracy_initial": _accuracy(evaluations, 0),
-        "accuracy_final": _accuracy(evaluations, last_version) if steps else None,
+        "accuracy_final": _accuracy(evaluations, last_version) if status == "completed" else None,
         "wall_s": wall_s,
         "time_s": {**phase_s, "other": wall_s - sum(phase_s.values())},
         "tokens": {
