@@ -9,6 +9,8 @@ from rlstack_kernels import triton_blocks
 from rlstack_kernels.statistics import LOWEST, SavedBlock, new_statistics
 from torch import Tensor
 
+from tests.kernels.oracle import entropy_of
+
 FIRST = 1000  # the global id of column 0
 AT_LABEL = 7.0  # any number: the functions only have to put it where it belongs
 
@@ -102,9 +104,7 @@ def gradient(block: Block, coefficients: Tensor, out: Tensor) -> Tensor:
 
 def log_sum_and_entropy(scaled: Tensor) -> tuple[Tensor, Tensor]:
     """[t] each, with autograd; columns of -inf take no part."""
-    logprobs = torch.log_softmax(scaled, -1)
-    entropy = -(logprobs.exp() * logprobs.masked_fill(logprobs == -torch.inf, 0.0)).sum(-1)
-    return scaled.logsumexp(-1), entropy
+    return scaled.logsumexp(-1), entropy_of(torch.log_softmax(scaled, -1))
 
 
 def check_statistics(block: Block, statistics: Tensor, *, tolerance: float = 2e-6) -> None:
@@ -123,9 +123,9 @@ def check_statistics(block: Block, statistics: Tensor, *, tolerance: float = 2e-
         torch.testing.assert_close(found, wanted, atol=tolerance, rtol=0)
 
 
-def make_coefficients(block: Block, slopes: Tensor) -> Tensor:
+def make_coefficients(block: Block) -> Tensor:
     """[5, t] as if the block were the whole vocabulary."""
-    by_logprob, by_entropy = slopes.double()
+    by_logprob, by_entropy = make_slopes(block).double()
     log_sum, entropy = log_sum_and_entropy(block.scaled)
     maximum = block.scaled.amax(-1)
     mean = log_sum - maximum - entropy
@@ -134,14 +134,11 @@ def make_coefficients(block: Block, slopes: Tensor) -> Tensor:
     return torch.cat([torch.stack([maximum, log_sum - maximum]), rows]).float()
 
 
-def expected_gradient(block: Block, slopes: Tensor) -> Tensor:
+def expected_gradient(block: Block) -> Tensor:
     """[t, v] fp64 by autograd: as if no label were in the block, and then the labels' own."""
     logits = block.logits.double().requires_grad_()
     log_sum, entropy = log_sum_and_entropy(Block(logits, block.labels, block.inv_temp).scaled)
-    (found,) = torch.autograd.grad((entropy * slopes[1] - log_sum * slopes[0]).sum(), logits)
+    by_logprob, by_entropy = make_slopes(block)
+    (found,) = torch.autograd.grad((entropy * by_entropy - log_sum * by_logprob).sum(), logits)
     at_label = AT_LABEL if block.inv_temp is None else AT_LABEL * block.inv_temp.double()[:, None]
     return torch.where(block.is_label, at_label, found)
-
-
-def relative_error(found: Tensor, wanted: Tensor) -> float:
-    return ((found.double() - wanted).norm() / wanted.norm().clamp(min=1e-30)).item()

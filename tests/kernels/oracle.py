@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
+from itertools import product
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 from rlstack_kernels import LogprobEntropy, linear_logprob_entropy, logprob_entropy
 from torch import Tensor
@@ -14,6 +16,9 @@ MODES = ["save", "recompute", "eager"]
 CUDA = torch.cuda.is_available()
 BACKENDS = [("torch", "cpu"), ("triton", "cuda" if CUDA else "cpu"), *([("torch", "cuda")] if CUDA else [])]
 IGNORED = -100
+
+backends = pytest.mark.parametrize("backend", BACKENDS, ids="-".join)
+modes = pytest.mark.parametrize("mode", MODES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +79,13 @@ def exact_case(num_tokens: int, hidden_size: int, vocab: int, *, seed: int = 0, 
     return make_case(num_tokens, hidden_size, vocab, seed=seed, **tensors | changes)
 
 
+def shapes_of(backend: tuple[str, str]) -> Iterable[tuple[int, int]]:
+    """T, V on either side of powers of two and of nothing; fewer of them for Triton, which is slow at it."""
+    if backend[0] == "torch":
+        return product([0, 1, 17, 64], [1, 7, 127, 128, 129, 333, 517])
+    return [(0, 7), (1, 1), (1, 333), (17, 127), (17, 128), (64, 129), (17, 517)]
+
+
 def shifted(case: Case, offset: float | Tensor) -> Case:
     """The same softmax, with `offset` (of all logits or [T] of each row's) on every logit."""
     column = torch.full((case.hidden.size(0), 1), 1.0) * torch.as_tensor(offset).reshape(-1, 1)
@@ -87,8 +99,12 @@ def textbook(logits: Tensor, labels: Tensor, *, ignore_index: int = IGNORED) -> 
     logprobs = torch.log_softmax(logits, -1)
     kept = labels != ignore_index
     taken = logprobs.gather(1, torch.where(kept, labels.long(), 0)[:, None])[:, 0]
-    entropy = -(logprobs.exp() * logprobs.masked_fill(logprobs == -torch.inf, 0.0)).sum(-1)
-    return torch.where(kept, taken, 0.0), torch.where(kept, entropy, 0.0)
+    return torch.where(kept, taken, 0.0), torch.where(kept, entropy_of(logprobs), 0.0)
+
+
+def entropy_of(logprobs: Tensor) -> Tensor:
+    """[T] from [T, V], with autograd; columns of -inf take no part."""
+    return -(logprobs.exp() * logprobs.masked_fill(logprobs == -torch.inf, 0.0)).sum(-1)
 
 
 def loss_of(case: Case, logprobs: Tensor, entropy: Tensor | None) -> Tensor:
@@ -103,12 +119,25 @@ def loss_of(case: Case, logprobs: Tensor, entropy: Tensor | None) -> Tensor:
 def expected(case: Case, *, ignore_index: int = IGNORED) -> Outcome:
     """In fp64, by autograd; rows of the weight from `vocab_valid` on take no part."""
     hidden, weight = (t.detach().double().requires_grad_() for t in (case.hidden, case.weight))
-    inv_temp = torch.as_tensor(case.inv_temp, dtype=torch.float64).reshape(-1, 1)
-    scaled = hidden @ weight[: case.vocab_valid].t() * inv_temp
+    scaled = scaled_logits(hidden @ weight.t(), case)
     logprobs, entropy = textbook(scaled, case.labels, ignore_index=ignore_index)
     gradients = torch.autograd.grad(loss_of(case, logprobs, entropy), (hidden, weight))
     logit_max = scaled.abs().max().item() if scaled.numel() else 0.0
     return Outcome(logprobs.detach(), entropy.detach(), *gradients, logit_max)
+
+
+def expected_from_logits(logits: Tensor, case: Case) -> tuple[Tensor, Tensor, Tensor]:
+    """Logprobs, entropies and the logits' gradient, likewise."""
+    logits = logits.detach().double().requires_grad_()
+    logprobs, entropy = textbook(scaled_logits(logits, case), case.labels)
+    (gradient,) = torch.autograd.grad(loss_of(case, logprobs, entropy), logits)
+    return logprobs.detach(), entropy.detach(), gradient
+
+
+def scaled_logits(logits: Tensor, case: Case) -> Tensor:
+    """Times inv_temp, without the padding."""
+    inv_temp = torch.as_tensor(case.inv_temp, dtype=torch.float64).reshape(-1, 1)
+    return logits[:, : case.vocab_valid] * inv_temp
 
 
 def on_device(case: Case, device: str) -> Case:
@@ -184,8 +213,19 @@ def found_from_logits(
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """In the Frobenius norm; 0 for two zeros."""
-    error, size = (found.double() - expected.double()).norm().item(), expected.double().norm().item()
-    return error / size if size else error
+    found, expected = found.double(), expected.double()
+    return ((found - expected).norm() / expected.norm().clamp(min=1e-30)).item()
+
+
+def check_second_backward(loss: Tensor, leaf: Tensor) -> None:
+    """It is right or refused: the first one may have used up what was saved."""
+    (first,) = torch.autograd.grad(loss, leaf, retain_graph=True)
+    first = first.clone()
+    try:
+        (second,) = torch.autograd.grad(loss, leaf)
+    except RuntimeError:
+        return
+    assert torch.equal(first, second)
 
 
 def half_gradient(backend: tuple[str, str]) -> float:

@@ -10,19 +10,16 @@ from rlstack_kernels import blockwise
 from rlstack_kernels.blockwise import Sizes
 
 from tests.kernels.oracle import (
-    BACKENDS,
-    MODES,
+    backends,
     check,
     expected,
     found,
     half_gradient,
     make_case,
+    modes,
     relative_error,
     shifted,
 )
-
-backends = pytest.mark.parametrize("backend", BACKENDS, ids="-".join)
-modes = pytest.mark.parametrize("mode", MODES)
 
 
 @backends

@@ -5,25 +5,23 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kernels.oracle import (
-    BACKENDS,
     MODES,
-    Case,
+    backends,
     check,
     exact_case,
     expected,
     found,
     make_case,
+    modes,
     relative_error,
     shifted,
 )
 
-backends = pytest.mark.parametrize("backend", BACKENDS, ids="-".join)
 SIZES = {"num_tokens": st.integers(1, 9), "hidden_size": st.integers(1, 17), "vocab": st.integers(1, 300)}
 SEED = st.integers(0, 2**31)
 
@@ -35,7 +33,7 @@ def examples(torch_examples: int, backend: tuple[str, str]) -> settings:
 
 
 @backends
-@pytest.mark.parametrize("mode", MODES)
+@modes
 def test_it_is_the_textbooks_softmax(mode: str, backend: tuple[str, str]) -> None:
     @examples(60, backend)
     @given(
@@ -97,7 +95,7 @@ def test_all_modes_agree(backend: tuple[str, str]) -> None:
     @examples(40, backend)
     @given(**SIZES, seed=SEED, scale=st.floats(0.01, 10.0))
     def run(num_tokens, hidden_size, vocab, seed, scale) -> None:
-        case: Case = make_case(num_tokens, hidden_size, vocab, seed=seed, scale=scale)
+        case = make_case(num_tokens, hidden_size, vocab, seed=seed, scale=scale)
         first, *rest = (found(case, mode, backend) for mode in MODES)
         for other in rest:
             assert torch.equal(first.logprobs, other.logprobs)
@@ -109,7 +107,7 @@ def test_all_modes_agree(backend: tuple[str, str]) -> None:
 
 
 @backends
-@pytest.mark.parametrize("mode", MODES)
+@modes
 def test_every_gradient_of_logits_sums_to_zero(mode: str, backend: tuple[str, str]) -> None:
     """With a weight whose columns are all ones, the hidden states' gradient is that sum."""
     case = make_case(17, 21, 333)

@@ -9,25 +9,21 @@ import torch
 from rlstack_kernels import linear_logprob_entropy, logprob_entropy
 
 from tests.kernels.oracle import (
-    BACKENDS,
-    MODES,
+    backends,
     check,
     exact_case,
     expected,
     found,
     make_case,
+    modes,
 )
-
-backends = pytest.mark.parametrize("backend", BACKENDS, ids="-".join)
-modes = pytest.mark.parametrize("mode", MODES)
 
 
 @backends
 @modes
-@pytest.mark.parametrize(
-    "ignore_index", [-100, -1, 7, 131]
-)  # 131 is no column of 129, but may be one of a tile
+@pytest.mark.parametrize("ignore_index", [-100, -1, 7, 131])
 def test_ignored_tokens_are_exact_zeros(ignore_index: int, mode: str, backend: tuple[str, str]) -> None:
+    """131 is no column of 129, but may be one of a tile."""
     case = make_case(17, 21, 129)
     case.labels[case.labels == ignore_index] = 0
     case.labels[::3] = ignore_index
@@ -104,12 +100,12 @@ def test_labels_need_no_vocab_valid_to_be_checked() -> None:
         linear_logprob_entropy(case.hidden, case.weight, case.labels)
 
 
-@pytest.mark.parametrize("name", ["entropy", "mode", "implementation", "hidden_grad"])
-def test_an_unknown_word_is_refused_with_those_that_are_known(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("entropy", "metric"), ("mode", "recompute"), ("implementation", "triton"), ("hidden_grad", "partial")],
+)
+def test_an_unknown_word_is_refused_with_those_that_are_known(name: str, known: str) -> None:
     case = make_case(3, 5, 7)
-    known = {"entropy": "metric", "mode": "recompute", "implementation": "triton", "hidden_grad": "partial"}[
-        name
-    ]
     with pytest.raises(ValueError, match=rf"(?s)(?=.*{name})(?=.*nonsense)(?=.*{known})"):
         linear_logprob_entropy(case.hidden, case.weight, case.labels, **{name: "nonsense"})
 

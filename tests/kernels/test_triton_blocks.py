@@ -17,10 +17,9 @@ from tests.kernels.block_cases import (
     log_sum_and_entropy,
     make_block,
     make_coefficients,
-    make_slopes,
-    relative_error,
     save,
 )
+from tests.kernels.oracle import relative_error
 
 WIDTHS = [1, 7, 127, 129, 333, 4096, 4429]  # the last in two tiles
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -91,12 +90,12 @@ def test_a_block_of_minus_infinity_adds_nothing_to_the_statistics_of_nothing(tri
 
 def test_nan_stays_in_its_row(triton_device: str) -> None:
     block, others = make_block(333, triton_device), [0, 1, 3, 4]
-    clean, coefficients = folded(block, cuts=(100,)), make_coefficients(block, make_slopes(block))
+    clean, coefficients = folded(block, cuts=(100,)), make_coefficients(block)
     block.logits[2, 50] = torch.nan
     statistics = folded(block, cuts=(100,))
     assert statistics[1:3, 2].isnan().all()
     assert torch.equal(statistics[:, others], clean[:, others])
-    for source in (coefficients, make_coefficients(block, make_slopes(block))):
+    for source in (coefficients, make_coefficients(block)):
         found = gradient(block, source, torch.empty_like(block.logits))
         assert found[2, 50].isnan() and not found[others].isnan().any()
     assert found[2][~block.is_label[2]].isnan().all()  # the row's maximum and sum are NaN, too
@@ -107,10 +106,7 @@ def test_nan_stays_in_its_row(triton_device: str) -> None:
 @temperatures
 def test_logits_gradient(width: int, dtype: torch.dtype, tempered: bool, triton_device: str) -> None:
     block = make_block(width, triton_device, tempered=tempered)
-    coefficients, wanted = (
-        make_coefficients(block, make_slopes(block)),
-        expected_gradient(block, make_slopes(block)),
-    )
+    coefficients, wanted = make_coefficients(block), expected_gradient(block)
     memory = torch.full((5, width + 3), torch.nan, dtype=dtype, device=triton_device)
     assert relative_error(gradient(block, coefficients, memory[:, :width]), wanted) <= ROUNDING[dtype]
     assert memory[:, width:].isnan().all()
@@ -121,10 +117,7 @@ def test_logits_gradient(width: int, dtype: torch.dtype, tempered: bool, triton_
 @temperatures
 def test_logits_gradient_in_place(width: int, dtype: torch.dtype, tempered: bool, triton_device: str) -> None:
     block = make_block(width, triton_device, dtype=dtype, tempered=tempered)
-    coefficients, wanted = (
-        make_coefficients(block, make_slopes(block)),
-        expected_gradient(block, make_slopes(block)),
-    )
+    coefficients, wanted = make_coefficients(block), expected_gradient(block)
     assert relative_error(gradient(block, coefficients, block.logits), wanted) <= ROUNDING[dtype]
 
 
@@ -136,10 +129,7 @@ def test_saved_gradient(width: int, dtype: torch.dtype, triton_device: str) -> N
     saved, statistics = save(block, dtype)
     check_statistics(block, statistics)
     assert saved.values.amax() == 1 and not saved.values[:, 1::3].any()
-    coefficients, wanted = (
-        make_coefficients(block, make_slopes(block)),
-        expected_gradient(block, make_slopes(block)),
-    )
+    coefficients, wanted = make_coefficients(block), expected_gradient(block)
     triton_blocks.saved_gradient(saved, block.labels, coefficients, first_column=FIRST)
     assert relative_error(saved.values, wanted) <= ROUNDING[dtype]
     assert not saved.values.masked_fill(block.is_label, 0.0)[:, 1::3].any()
@@ -150,7 +140,7 @@ def test_what_is_saved_may_be_far_below_the_maximum(above: float, triton_device:
     """The maximum is in another block. Whether p is e^-60 or 0 here: both gradients say so."""
     block = make_block(129, triton_device)
     saved, _ = save(block, torch.float32)
-    coefficients = make_coefficients(block, make_slopes(block))
+    coefficients = make_coefficients(block)
     coefficients[0] += above
     wanted = gradient(block, coefficients, torch.empty_like(block.logits))
     triton_blocks.saved_gradient(saved, block.labels, coefficients, first_column=FIRST)
@@ -161,7 +151,7 @@ def test_what_is_saved_may_be_far_below_the_maximum(above: float, triton_device:
 @pytest.mark.parametrize("garbage", [1e4, -1e4, torch.nan, torch.inf])
 def test_ignored_rows_are_exactly_zero_whatever_is_in_them(garbage: float, triton_device: str) -> None:
     block = make_block(333, triton_device, tempered=True)
-    coefficients = make_coefficients(block, make_slopes(block))
+    coefficients = make_coefficients(block)
     coefficients[:, 1:3] = 0.0
     saved, _ = save(block, torch.float32)
     for tensor in (block.logits, *saved):
@@ -173,10 +163,8 @@ def test_ignored_rows_are_exactly_zero_whatever_is_in_them(garbage: float, trito
 
 @pytest.mark.parametrize("shape", [(0, 7), (5, 0), (0, 0)], ids=str)
 def test_empty_blocks(shape: tuple[int, int], triton_device: str) -> None:
-    logits, coefficients = (
-        torch.zeros(shape, device=triton_device),
-        torch.zeros(5, shape[0], device=triton_device),
-    )
+    logits = torch.zeros(shape, device=triton_device)
+    coefficients = torch.zeros(5, shape[0], device=triton_device)
     block = Block(logits, torch.zeros(shape[0], dtype=torch.int64, device=triton_device))
     saved = SavedBlock(torch.zeros_like(logits), coefficients.t())
     assert torch.equal(folded(block, saved=saved), new_statistics(shape[0], logits))
@@ -186,7 +174,7 @@ def test_empty_blocks(shape: tuple[int, int], triton_device: str) -> None:
 
 def test_fp64_is_refused(triton_device: str) -> None:
     block = make_block(7, triton_device, dtype=torch.float64)
-    coefficients = make_coefficients(block, make_slopes(block))
+    coefficients = make_coefficients(block)
     with pytest.raises(TypeError, match=r"float64.*'torch'"):
         folded(block)
     with pytest.raises(TypeError, match=r"float64.*'torch'"):
@@ -201,5 +189,5 @@ def test_rows_may_lie_more_than_2_31_elements_apart() -> None:
     memory = torch.zeros(stride + 333, dtype=torch.bfloat16, device="cuda")
     far = Block(memory.as_strided((2, 333), (stride, 1)).copy_(near.logits), near.labels)
     assert torch.equal(folded(far), folded(near))
-    coefficients = make_coefficients(near, make_slopes(near))
+    coefficients = make_coefficients(near)
     assert torch.equal(gradient(far, coefficients, far.logits), gradient(near, coefficients, near.logits))

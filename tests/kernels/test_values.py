@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
 
 import pytest
 import torch
 from rlstack_kernels import LogprobEntropy
 
 from tests.kernels.oracle import (
-    BACKENDS,
-    MODES,
+    backends,
     check,
     expected,
     found,
     half_gradient,
     make_case,
+    modes,
     outputs_of,
     relative_error,
+    shapes_of,
     textbook,
     trainable,
 )
-
-TOKENS, VOCABS = [0, 1, 17, 64], [1, 7, 127, 128, 129, 333, 517]
-SOME_SHAPES = [(0, 7), (1, 1), (1, 333), (17, 127), (17, 128), (64, 129), (17, 517)]
-backends = pytest.mark.parametrize("backend", BACKENDS, ids="-".join)
-modes = pytest.mark.parametrize("mode", MODES)
 
 
 @backends
 @modes
 def test_shapes(mode: str, backend: tuple[str, str]) -> None:
-    shapes = product(TOKENS, VOCABS) if backend == ("torch", "cpu") else SOME_SHAPES
-    for num_tokens, vocab in shapes:
+    for num_tokens, vocab in shapes_of(backend):
         case = make_case(num_tokens, 21, vocab, scale=1.5, seed=vocab)
         check(found(case, mode, backend), expected(case))
 
@@ -45,7 +39,7 @@ def test_the_reference_is_the_textbook(dtype: torch.dtype) -> None:
     case.labels.clamp_(max=299)[::3] = -100
     outcome, wanted = found(case, "auto", ("reference", "cpu")), expected(case)
     tolerance = {torch.float32: 2e-7, torch.float64: 1e-13}[dtype]
-    for one, other in zip(outcome, wanted[:4], strict=False):
+    for one, other in zip(outcome[:4], wanted[:4], strict=True):
         assert one.dtype == dtype
         assert relative_error(one, other) <= tolerance
 
@@ -59,12 +53,9 @@ def test_half_precision_costs_no_digits_of_the_values(
     case = make_case(17, 33, 333, dtype=dtype)
     outcome = found(case, mode, backend)
     assert outcome.hidden_grad.dtype == outcome.weight_grad.dtype == dtype
-    assert outcome.logprobs.dtype == outcome.entropy.dtype == torch.float32
     wanted = expected(case)
-    for one, other in zip(outcome[:2], wanted[:2], strict=True):
-        torch.testing.assert_close(one.double(), other, atol=2e-6 * max(1, wanted.logit_max / 16), rtol=0)
-    assert relative_error(outcome.hidden_grad, wanted.hidden_grad) <= half_gradient(backend)
-    assert relative_error(outcome.weight_grad, wanted.weight_grad) <= half_gradient(backend)
+    assert wanted.logit_max < 16
+    check(outcome, wanted, gradient=half_gradient(backend))
 
 
 @backends
@@ -98,7 +89,7 @@ def test_a_loss_of_one_output(absent: str, mode: str, backend: tuple[str, str]) 
     check(found(case, mode, backend), expected(case))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@modes
 def test_a_loss_of_neither_has_zero_gradients(mode: str) -> None:
     case = make_case(9, 21, 129, logprob_slopes=None, entropy_slopes=None)
     outcome = found(case, mode)
@@ -144,7 +135,7 @@ def test_gradcheck() -> None:
 def test_fp64_operands_give_fp64_results(mode: str) -> None:
     case = make_case(17, 21, 333, dtype=torch.float64)
     outcome, wanted = found(case, mode), expected(case)
-    for one, other in zip(outcome, wanted[:4], strict=False):
+    for one, other in zip(outcome[:4], wanted[:4], strict=True):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
 
 
