@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from rlstack.errors import ConfigError
@@ -26,23 +27,27 @@ def main() -> int:
     if arguments.window < 1:
         parser.error(f"--window {arguments.window}: 1 or more steps are accepted; 1 draws every step")
     try:
-        from rlstack.telemetry.figures import write_figures
-
+        write = figure_writer()
         curves = make_curves([read_run(folder) for folder in arguments.runs])
-        written = write_figures(curves, arguments.out, window=arguments.window)
-    except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
-            raise
-        return refuse("matplotlib is not installed; install the extra: pip install -e '.[report]'")
+        written = write(curves, arguments.out, window=arguments.window)
     except ConfigError as error:
-        return refuse(str(error))
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     print(*written, sep="\n")
     return 0
 
 
-def refuse(problem: str) -> int:
-    print(f"error: {problem}", file=sys.stderr)
-    return 2
+def figure_writer() -> Callable[..., list[Path]]:
+    """`write_figures`, whose module needs matplotlib; raises ConfigError where that is not installed."""
+    try:
+        from rlstack.telemetry.figures import write_figures
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        raise ConfigError(
+            "matplotlib is not installed; install the extra: pip install -e '.[report]'"
+        ) from None
+    return write_figures
 
 
 if __name__ == "__main__":

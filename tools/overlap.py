@@ -53,6 +53,7 @@ class HeldTexts:
             self._num_ngrams.append(len(grams))
 
     def overlap_with(self, text: str) -> bool:
+        """Whether nothing may be trained on `text`, as the class says."""
         if fingerprint(text) in self._fingerprints:
             return True
         shared = Counter(self._all_holders(ngrams(text)))

@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sweep_report import write_report
-from sweep_table import RunResult, clock
+from sweep_table import RunResult, alarm_names
 
 from rlstack.config.load import load_config
 from rlstack.errors import ConfigError
+from rlstack.telemetry.console import clock
+from rlstack.telemetry.curves import read_summary
 
 RECIPES = Path(__file__).parents[1] / "configs" / "tiny" / "recipes"
 DEFAULT = (
@@ -115,10 +117,12 @@ def train(run: Run, out: Path, overrides: Sequence[str]) -> int:
 
 
 def recipe_file(run: Run) -> Path:
+    """The YAML file of the run's recipe."""
     return RECIPES / f"{run.recipe}.yaml"
 
 
 def settings_of(run: Run, out: Path, overrides: Sequence[str]) -> list[str]:
+    """What the run sets over its recipe, as KEY=VALUE."""
     return [*overrides, f"run.name={run.name}", f"run.dir={json.dumps(str(out))}", f"run.seed={run.seed}"]
 
 
@@ -126,8 +130,8 @@ def is_finished(run: Run, out: Path, overrides: Sequence[str]) -> bool:
     """Whether the run's folder holds a finished run of these very settings."""
     wanted = load_config(recipe_file(run), settings_of(run, out, overrides))
     try:
-        summary = json.loads((out / run.name / "summary.json").read_text(encoding="utf-8"))
-        return summary["status"] in FINISHED and load_config(out / run.name / "config.yaml") == wanted
+        status = read_summary(out / run.name)["status"]
+        return status in FINISHED and load_config(out / run.name / "config.yaml") == wanted
     except (OSError, ConfigError):
         return False
 
@@ -142,9 +146,9 @@ def remaining_s(todo: Sequence[Run], wall_s: Mapping[str, Sequence[float]]) -> f
 
 def in_short(folder: Path) -> str:
     """One line of what came of a run."""
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    summary = read_summary(folder)
     accuracy = "-" if summary["accuracy_final"] is None else f"{summary['accuracy_final']:.3f}"
-    alarms = ", ".join(sorted({each["alarm"] for each in summary["alarms"]}))
+    alarms = ", ".join(alarm_names(summary))
     return (
         f"{summary['status']} in {clock(summary['wall_s'])}: reward {summary['reward_first20']:.2f} -> "
         f"{summary['reward_last20']:.2f}, accuracy {accuracy}" + (f", alarms: {alarms}" if alarms else "")
@@ -154,7 +158,7 @@ def in_short(folder: Path) -> str:
 def report(runs: Sequence[Run], out: Path) -> None:
     """Write and name what the finished `runs` come to."""
     results = [RunResult.read(out / run.name, recipe=run.recipe, seed=run.seed) for run in runs]
-    for path in write_report(results, [out / run.name for run in runs], out):
+    for path in write_report(results, out):
         print(path)
 
 

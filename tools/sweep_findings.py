@@ -25,7 +25,6 @@ class Verdict(StrEnum):
 
 class Expected(Enum):
     lower = "lower"
-    higher = "higher"
     same = "same"  # no difference beyond noise
     not_higher = "not higher"
 
@@ -47,6 +46,7 @@ class Comparison:
     expected: Expected
 
     def judge(self, results: Results) -> Finding:
+        """The verdict on the runs of `results`, by recipe."""
         ours, theirs = (values_of(results.get(name, ()), self.measure) for name in (self.recipe, self.than))
         if not ours or not theirs:
             return Finding(self.claim, Verdict.not_measured, f"needs {self.recipe} and {self.than}")
@@ -68,7 +68,7 @@ def compare(difference: float, noise: float, expected: Expected) -> Verdict:
         return Verdict.found if difference <= noise else Verdict.not_found
     if abs(difference) <= noise:
         return Verdict.noise
-    return Verdict.found if (difference > 0) == (expected is Expected.higher) else Verdict.not_found
+    return Verdict.found if difference < 0 else Verdict.not_found
 
 
 def pooled_deviation(results: Results, measure: str) -> float | None:
@@ -100,6 +100,7 @@ class Change:
     alarm: str | None = None  # that must be raised too
 
     def judge(self, results: Results) -> Finding:
+        """The verdict on the runs of `results`, by recipe."""
         first, last = self.series
         runs = [run for run in results.get(self.recipe, ()) if {first, last} <= run.values.keys()]
         if not runs:

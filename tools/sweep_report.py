@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from figures import figure_writer
 from sweep_claims import markdown_findings
 from sweep_table import RunResult, markdown_table, write_csv
 
-from rlstack.telemetry.curves import make_curves, read_run
+from rlstack.errors import ConfigError
+from rlstack.telemetry.curves import make_curves
 
 FIGURES = {
     "regimes": ("offline", "s50", "s10", "s5", "online"),
@@ -20,29 +22,25 @@ FIGURES = {
 WINDOW = 10  # steps that the figures' lines are means over
 
 
-def write_report(results: Sequence[RunResult], folders: Sequence[Path], out: Path) -> list[Path]:
-    """Write the report of finished runs, each with its folder; the files and folders written."""
+def write_report(results: Sequence[RunResult], out: Path) -> list[Path]:
+    """Write the report of finished runs; the files and folders written."""
     table, runs, findings = out / "table.md", out / "runs.csv", out / "findings.md"
     table.write_text(markdown_table(results), encoding="utf-8")
     write_csv(results, runs)
     findings.write_text(markdown_findings(results), encoding="utf-8")
-    return [table, runs, findings, *_figures(results, folders, out / "figures")]
+    return [table, runs, findings, *_figures(results, out / "figures")]
 
 
-def _figures(results: Sequence[RunResult], folders: Sequence[Path], out: Path) -> list[Path]:
+def _figures(results: Sequence[RunResult], out: Path) -> list[Path]:
     """A folder of figures for each comparison of which there are runs; none without matplotlib."""
     try:
-        from rlstack.telemetry.figures import write_figures
-    except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
-            raise
-        print("no figures: matplotlib is not installed; install the extra: pip install -e '.[report]'")
+        write_figures = figure_writer()
+    except ConfigError as error:
+        print(f"no figures: {error}")
         return []
-    folder_of = dict(zip([(result.recipe, result.seed) for result in results], folders, strict=True))
     written = []
     for name, recipes in FIGURES.items():
-        shown = [path for (recipe, _), path in folder_of.items() if recipe in recipes]
-        if shown:
-            write_figures(make_curves([read_run(path) for path in shown]), out / name, window=WINDOW)
+        if shown := [result.log for result in results if result.recipe in recipes]:
+            write_figures(make_curves(shown), out / name, window=WINDOW)
             written.append(out / name)
     return written

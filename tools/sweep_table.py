@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from typing import Any
 
 from sweep_notes import UTILITY, utility_rows
 
-from rlstack.telemetry.curves import read_run, trailing_mean
+from rlstack.telemetry.console import clock
+from rlstack.telemetry.curves import RunLog, read_run, read_summary, trailing_mean
 from rlstack.telemetry.summary import WINDOW
 
 DYNAMICS = ("policy/entropy", "rollout/entropy_estimate", "rollout/length_mean", UTILITY)
@@ -28,19 +28,25 @@ class RunResult:
     status: str  # completed | stopped
     alarms: tuple[str, ...]  # names of those raised, each once
     values: Mapping[str, float]  # by measure
+    log: RunLog
 
     @classmethod
     def read(cls, folder: Path, *, recipe: str, seed: int) -> RunResult:
         """The result of a run that has left its summary in `folder`."""
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        steps = [*read_run(folder).steps, *utility_rows(folder / "rollouts.jsonl")]
+        summary, log = read_summary(folder), read_run(folder)
         return cls(
             recipe=recipe,
             seed=seed,
             status=summary["status"],
-            alarms=tuple(sorted({each["alarm"] for each in summary["alarms"]})),
-            values=measures(summary, steps),
+            alarms=alarm_names(summary),
+            values=measures(summary, [*log.steps, *utility_rows(folder / "rollouts.jsonl")]),
+            log=log,
         )
+
+
+def alarm_names(summary: Row) -> tuple[str, ...]:
+    """The alarms that a run raised, each once."""
+    return tuple(sorted({each["alarm"] for each in summary["alarms"]}))
 
 
 def measures(summary: Row, steps: Sequence[Row]) -> dict[str, float]:
@@ -128,12 +134,6 @@ def _mean(values: Sequence[float], digits: int, *, error: bool = False) -> str:
     if error and len(values) > 1:
         text += f" ± {statistics.stdev(values) / len(values) ** 0.5:.{digits}f}"
     return text
-
-
-def clock(seconds: float) -> str:
-    """Minutes and seconds, such as 1:05."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
 
 
 def write_csv(results: Sequence[RunResult], path: Path) -> None:
