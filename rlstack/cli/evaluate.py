@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from rlstack.cli.exit_status import exit_status
-from rlstack.errors import ConfigError
 
 EPILOG = """Examples:\n
   rlstack evaluate runs/quickstart\n
@@ -64,38 +63,25 @@ def evaluate(
     Writes evaluation.json and answers.jsonl, and what AlpacaEval and Arena-Hard read.
     """
     with exit_status():
-        from rlstack.config.machine import Machine
-        from rlstack.config.validate import validate_evaluation
-        from rlstack.evaluation.benchmarks import Benchmark, BenchmarkName
-        from rlstack.evaluation.settings import evaluation_config, find_target
-        from rlstack.policy.architecture import Architecture
+        from rlstack.evaluation.benchmarks import BenchmarkName
+        from rlstack.evaluation.request import make_request
 
-        found = find_target(target)
-        ours = {
-            "evaluation.n": n,
-            "evaluation.temperature": temperature,
-            "evaluation.top_p": top_p,
-            "evaluation.num_prompts": num_prompts,
-            "rollout.max_new_tokens": max_new_tokens,
-        }
-        settings = evaluation_config(found, tasks=task or (), settings=ours, overrides=overrides or ())
-        files = {BenchmarkName.alpaca_eval: alpaca_eval, BenchmarkName.arena_hard: arena_hard}
-        benchmarks = [Benchmark.read(which, path) for which, path in files.items() if path is not None]
-        if not settings.evaluation.tasks and not benchmarks:
-            raise ConfigError(f"{target}: has no evaluation.tasks; give --task NAME=PATH")
-        if name is not None and Path(name).name != name:
-            raise ConfigError(f"--name {name}: a name without a slash is accepted, for a file is named by it")
-        architecture = Architecture.from_folder(Path(settings.policy.model))
-        validate_evaluation(settings, architecture=architecture, machine=Machine.detect())
-
-        from rlstack.evaluation.evaluate import Request  # imports torch and Ray
-        from rlstack.evaluation.evaluate import evaluate as run
-
-        request = Request(
-            config=settings,
-            out=out or found.out,
-            name=name or found.name,
-            version=found.version,
-            benchmarks=benchmarks,
+        request = make_request(
+            target,
+            tasks=task or (),
+            settings={
+                "evaluation.n": n,
+                "evaluation.temperature": temperature,
+                "evaluation.top_p": top_p,
+                "evaluation.num_prompts": num_prompts,
+                "rollout.max_new_tokens": max_new_tokens,
+            },
+            overrides=overrides or (),
+            benchmarks={BenchmarkName.alpaca_eval: alpaca_eval, BenchmarkName.arena_hard: arena_hard},
+            name=name,
+            out=out,
         )
+
+        from rlstack.evaluation.evaluate import evaluate as run  # imports torch and Ray
+
         run(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -55,25 +56,27 @@ def judge(
     Every pair is judged in both orders. Writes win_rate.json and judgments.jsonl.
     """
     with exit_status():
-        import os
-
         from rlstack.evaluation.endpoint import Endpoint
         from rlstack.evaluation.judge import judge as run
         from rlstack.evaluation.judge import show
 
-        api_key = os.environ.get(api_key_env, "") if api_key_env else None
-        if api_key == "":
-            raise ConfigError(f"--api-key-env {api_key_env}: the variable is not set; export it")
         client = Endpoint(
             endpoint,
             model,
-            api_key=api_key,
+            api_key=_api_key(api_key_env),
             temperature=temperature,
             max_tokens=max_tokens,
             timeout_s=timeout_s,
             max_attempts=max_attempts,
         )
         folder = out or outputs.with_name(f"{outputs.stem}-against-{baseline.stem}")
-        show(
-            run(outputs, baseline, endpoint=client, model=model, concurrency=concurrency, out=folder), folder
-        )
+        result = run(outputs, baseline, endpoint=client, model=model, concurrency=concurrency, out=folder)
+        show(result, folder)
+
+
+def _api_key(variable: str | None) -> str | None:
+    if not variable:
+        return None
+    if key := os.environ.get(variable):
+        return key
+    raise ConfigError(f"--api-key-env {variable}: the variable is not set; export it")

@@ -67,7 +67,7 @@ RANGES: dict[str, Range] = {
     "rollout.max_num_seqs": ONE_OR_MORE,
     "rollout.max_steps_ahead": ONE_OR_MORE,
     "rollout.kv_cache_gib": POSITIVE,
-    "rollout.gpu_memory_fraction": Range(low=0, high=1, low_open=True, high_open=True),
+    "rollout.gpu_memory_fraction": FRACTION,
     "rollout.start_timeout_s": POSITIVE,
     "rollout.generate_timeout_s": POSITIVE,
     "objective.beta": POSITIVE,

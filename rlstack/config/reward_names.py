@@ -6,6 +6,7 @@ import re
 from enum import StrEnum
 
 from rlstack.config.schema import RewardModel, RunConfig
+from rlstack.config.tasks import tasks_by_setting
 
 MATH = "math"
 PLUGIN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")  # package.module:attribute
@@ -32,5 +33,5 @@ def needs_answer(reward: str) -> bool:
 
 def used_models(config: RunConfig) -> list[RewardModel]:
     """Those of reward.models that a task names, in the order in which they are given."""
-    named = {task.reward for task in (*config.data.tasks, *config.evaluation.tasks)}
+    named = {task.reward for task in tasks_by_setting(config).values()}
     return [model for model in config.reward.models if model.name in named]

@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 from rlstack.config.machine import Machine
 from rlstack.config.objective import objective_problems
 from rlstack.config.ranges import COLDEST, RANGES, REMEDIES
-from rlstack.config.schema import Precision, RunConfig, Task, TransferChannel, TransferMethod
+from rlstack.config.schema import Precision, RunConfig, TransferChannel, TransferMethod
+from rlstack.config.tasks import task_sections, tasks_by_setting
 from rlstack.config.validate_rewards import missing_models, num_reward_ranks, reward_problems
 from rlstack.errors import ConfigError
 
@@ -48,7 +49,7 @@ def missing_inputs(config: RunConfig) -> list[str]:
     tasks = [
         f"{key}.path = {task.path}: there is no such file; give the path of a JSONL or Parquet file, or the "
         "folder of a dataset"
-        for key, task in _tasks(config)
+        for key, task in tasks_by_setting(config).items()
         if not Path(task.path).exists()
     ]
     return [*tasks, *missing_models(config)]
@@ -164,23 +165,17 @@ def _evaluation(config: RunConfig) -> Iterator[str]:
         )
 
 
-def _tasks(config: RunConfig) -> Iterator[tuple[str, Task]]:
-    for section, tasks in (("data", config.data.tasks), ("evaluation", config.evaluation.tasks)):
-        for i, task in enumerate(tasks):
-            yield f"{section}.tasks[{i}]", task
-
-
 def _training_tasks(config: RunConfig) -> Iterator[str]:
     if not config.data.tasks:
         yield "data.tasks is empty: at least one task is needed; add one with a name and a path"
 
 
 def _task_problems(config: RunConfig) -> Iterator[str]:
-    for section, tasks in (("data", config.data.tasks), ("evaluation", config.evaluation.tasks)):
+    for section, tasks in task_sections(config).items():
         for name, count in Counter(task.name for task in tasks).items():
             if count > 1:
                 yield f"{section}.tasks: {count} tasks are called {name!r}; give each a name of its own"
-    for key, task in _tasks(config):
+    for key, task in tasks_by_setting(config).items():
         if not task.name:
             yield f"{key}.name is empty; give the task a name, which its samples carry"
         if not 0 < task.weight < float("inf"):

@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlstack.config.ranges import ONE_OR_MORE, POSITIVE
+from rlstack.config.ranges import FRACTION, ONE_OR_MORE, POSITIVE
 from rlstack.config.reward_names import ACCEPTED, MATH, PLUGIN, RewardKind, kind_of, used_models
 from rlstack.config.schema import RewardEngine, RewardModel, RunConfig, Task
+from rlstack.config.tasks import tasks_by_setting
 
 NAME = re.compile(r"[\w.-]+")
 MODEL_RANGES = {
@@ -18,6 +19,7 @@ MODEL_RANGES = {
     "num_actors": ONE_OR_MORE,
     "max_tokens": ONE_OR_MORE,
     "batch_tokens": ONE_OR_MORE,
+    "gpu_memory_fraction": FRACTION,
     "start_timeout_s": POSITIVE,
     "timeout_s": POSITIVE,
 }
@@ -35,9 +37,8 @@ def _definitions(config: RunConfig) -> Iterator[str]:
             yield f"reward.models: {count} models are called {name!r}; give each a name of its own"
     for i, model in enumerate(config.reward.models):
         yield from _model_problems(f"reward.models[{i}]", model)
-    for section, tasks in (("data", config.data.tasks), ("evaluation", config.evaluation.tasks)):
-        for i, task in enumerate(tasks):
-            yield from _task_problems(f"{section}.tasks[{i}].reward", task, names)
+    for key, task in tasks_by_setting(config).items():
+        yield from _task_problems(f"{key}.reward", task, names)
 
 
 def missing_models(config: RunConfig) -> Iterator[str]:

@@ -58,11 +58,16 @@ def chunk_size(settings: Rollout, *, n: int) -> int:
     return math.ceil(WAVES * settings.max_num_seqs * settings.engines / n)
 
 
-def _finish(work: Work, pending: Pending, rewards: Rewards) -> list[AnsweredPrompt]:
-    groups = [
+def sampled_groups(prompts: Sequence[Prompt], pending: Pending) -> list[RolloutGroup]:
+    """Each prompt with its answers, once they are there; for a step they have the version that gave them."""
+    return [
         RolloutGroup(step=rollouts[0].version, prompt=prompt, rollouts=rollouts)
-        for prompt, rollouts in zip(work.prompts, pending.result(), strict=True)
+        for prompt, rollouts in zip(prompts, pending.result(), strict=True)
     ]
+
+
+def _finish(work: Work, pending: Pending, rewards: Rewards) -> list[AnsweredPrompt]:
+    groups = sampled_groups(work.prompts, pending)
     if not work.is_scored:
         return [AnsweredPrompt.of(group, ()) for group in groups]
     return [AnsweredPrompt.of(scored.group, scored.scores) for scored in rewards.score(groups)]

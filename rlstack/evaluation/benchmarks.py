@@ -26,6 +26,8 @@ class BenchmarkName(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
+    """The questions of one of the two tools."""
+
     name: BenchmarkName
     rows: tuple[dict[str, Any], ...]  # as the file has them
 

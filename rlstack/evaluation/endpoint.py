@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx
+
 from rlstack.errors import ConfigError
 
 PASSING = (408, 409, 425, 429)  # and 5xx: worth another attempt
@@ -23,15 +25,13 @@ class Endpoint:
         url: str,
         model: str,
         *,
-        api_key: str | None = None,
-        temperature: float = 0.0,
-        max_tokens: int = 2048,
-        timeout_s: float = 120.0,
-        max_attempts: int = 5,
+        api_key: str | None,
+        temperature: float,
+        max_tokens: int,
+        timeout_s: float,
+        max_attempts: int,
     ) -> None:
         """`url` is the endpoint's base, like http://localhost:8000/v1."""
-        import httpx
-
         try:
             parsed = httpx.URL(url)
         except httpx.InvalidURL:
@@ -41,6 +41,7 @@ class Endpoint:
         self._url = url.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
         self._settings = {"model": model, "temperature": temperature, "max_tokens": max_tokens}
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        # No limit to the connections: the caller sets how many questions are asked at the same time.
         self._client = httpx.AsyncClient(headers=headers, timeout=timeout_s, limits=httpx.Limits())
         self._max_attempts = max_attempts
 
@@ -51,8 +52,6 @@ class Endpoint:
             ConfigError: the endpoint refuses such requests.
             EndpointError: no answer after the last attempt.
         """
-        import httpx
-
         body = {**self._settings, "messages": [{"role": "user", "content": question}]}
         for attempt in range(1, self._max_attempts + 1):
             after = None
@@ -64,9 +63,9 @@ class Endpoint:
                 if response.status_code not in PASSING and response.status_code < 500:
                     raise ConfigError(f"--endpoint: {self._url} answered with {trouble}; correct the request")
                 after = response.headers.get("Retry-After")
+            except ConfigError:
+                raise
             except (httpx.TransportError, ValueError) as error:
-                if isinstance(error, ConfigError):
-                    raise
                 trouble = f"{type(error).__name__}: {error}"
             if attempt < self._max_attempts:
                 await asyncio.sleep(wait_s(attempt, after))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console as RichConsole
+from transformers import PreTrainedTokenizerBase
 
 from rlstack.config.schema import RunConfig
 from rlstack.data.datasets import tokenise
@@ -23,24 +22,15 @@ from rlstack.evaluation.benchmarks import Benchmark
 from rlstack.evaluation.identity import hold_to, identity
 from rlstack.evaluation.kept import KeptAnswers
 from rlstack.evaluation.report import evaluation_report, report_table
+from rlstack.evaluation.request import Request
 from rlstack.orchestration.cluster import Cluster
 from rlstack.orchestration.engine_group import Sampling
 from rlstack.rewards.router import Rewards
 from rlstack.telemetry.console import Console
 from rlstack.telemetry.environment import hardware, package_versions
+from rlstack.telemetry.logs import write_traceback
 from rlstack.telemetry.progress import Progress
-from rlstack.telemetry.run_dir import to_json
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """An evaluation: validated settings, and what is not among the settings."""
-
-    config: RunConfig
-    out: Path
-    name: str  # of the model, in what is written for other tools
-    version: int | None  # optimiser steps of a run's model
-    benchmarks: Sequence[Benchmark] = ()
+from rlstack.telemetry.run_dir import write_json
 
 
 def evaluate(request: Request) -> None:
@@ -52,14 +42,15 @@ def evaluate(request: Request) -> None:
     """
     started = time.perf_counter()
     prompts = load_held_out(request.config) if request.config.evaluation.tasks else []
-    questions = [_questions(benchmark, request.config) for benchmark in request.benchmarks]
+    questions = _questions(request.benchmarks, request.config) if request.benchmarks else []
     with closing(KeptAnswers(request.out)) as kept:
         hold_to(request.out / "settings.json", identity(request.config))
+        logs = request.out / "logs"
+        logs.mkdir(exist_ok=True)
         try:
-            _answer_missing(request, _works(request.config, prompts, questions, kept), kept)
+            _answer_missing(request, _works(request.config, prompts, questions, kept), kept, logs)
         except Exception as error:
-            log = request.out / "logs" / "error.log"
-            log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+            log = write_traceback(error, logs)
             error.add_note(f"the traceback is in {log}; the answers so far are kept")
             raise
         answered, to_judge = kept.of(prompts), [kept.of(of_benchmark) for of_benchmark in questions]
@@ -71,9 +62,13 @@ def evaluate(request: Request) -> None:
         print(f"{benchmark.name}: {path}")
 
 
-def _questions(benchmark: Benchmark, config: RunConfig) -> list[Prompt]:
-    """The benchmark's questions as prompts, without a template of ours around them."""
+def _questions(benchmarks: Sequence[Benchmark], config: RunConfig) -> list[list[Prompt]]:
+    """Each benchmark's questions as prompts, without a template of ours around them."""
     tokenizer, room = tokenizer_and_room(config)
+    return [_prompts_of(benchmark, tokenizer, room) for benchmark in benchmarks]
+
+
+def _prompts_of(benchmark: Benchmark, tokenizer: PreTrainedTokenizerBase, room: int) -> list[Prompt]:
     texts = benchmark.texts()
     prompts = [
         Prompt(task=benchmark.name.value, row=row, problem=text, token_ids=token_ids)
@@ -102,12 +97,10 @@ def _works(
     return works
 
 
-def _answer_missing(request: Request, works: Sequence[Work], kept: KeptAnswers) -> None:
+def _answer_missing(request: Request, works: Sequence[Work], kept: KeptAnswers, logs: Path) -> None:
     config, console = request.config, Console(num_steps=0)
     num_missing = sum(len(work.prompts) * work.sampling.n for work in works)
     num_kept = sum(work.num_kept * work.sampling.n for work in works)
-    logs = request.out / "logs"
-    logs.mkdir(exist_ok=True)
     if num_kept:
         console.note(f"{num_kept} of {num_kept + num_missing} answers are in {request.out} already")
     if not num_missing:
@@ -127,7 +120,6 @@ def _answer_missing(request: Request, works: Sequence[Work], kept: KeptAnswers) 
 def _write_report(request: Request, answered: Sequence[AnsweredPrompt], *, wall_s: float) -> None:
     report: dict[str, Any] = evaluation_report(answered, request.config, version=request.version)
     report |= {"wall_s": wall_s, "versions": package_versions(), "hardware": hardware()}
-    path = request.out / "evaluation.json"
-    path.write_text(to_json(report, indent=2) + "\n", encoding="utf-8")
+    write_json(request.out / "evaluation.json", report)
     RichConsole(highlight=False).print(report_table(report))
     print(f"files: {request.out}")

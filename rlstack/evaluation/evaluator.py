@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlstack.config.schema import RunConfig, Selection
-from rlstack.data.records import Prompt, RolloutGroup
+from rlstack.data.records import Prompt
+from rlstack.evaluation.answering import sampled_groups
 from rlstack.evaluation.answers import AnsweredPrompt
 from rlstack.evaluation.task_measures import by_task, overall_accuracy, selection_value, task_measures
 from rlstack.orchestration.engine_group import EngineGroup, Sampling
@@ -30,11 +31,8 @@ class Evaluator:
         """The metrics eval/*, with the eval/version that they are of; {} without prompts."""
         if not self._prompts:
             return {}
-        answers = self._engines.submit(self._prompts, self._sampling, stream="evaluate", step=0).result()
-        groups = [
-            RolloutGroup(step=rollouts[0].version, prompt=prompt, rollouts=rollouts)
-            for prompt, rollouts in zip(self._prompts, answers, strict=True)
-        ]
+        pending = self._engines.submit(self._prompts, self._sampling, stream="evaluate", step=0)
+        groups = sampled_groups(self._prompts, pending)
         answered = [AnsweredPrompt.of(s.group, s.scores) for s in self._rewards.score(groups)]
         return evaluation_metrics(answered, version=groups[0].step, selection=self._selection)
 

@@ -9,24 +9,33 @@ from typing import Any
 
 from rlstack.config.schema import RunConfig
 from rlstack.errors import ConfigError
+from rlstack.telemetry.run_dir import write_json
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
     """What the answers depend on, but for the prompts, which each line of answers.jsonl has itself."""
-    evaluation, folder = config.evaluation, Path(config.policy.model)
+    folder = Path(config.policy.model)
     stats = {path.name: path.stat() for path in sorted(folder.glob("*.safetensors"))}
     return {
         "model": config.policy.model,
         "weights": {name: f"{stat.st_size} bytes of {stat.st_mtime_ns}" for name, stat in stats.items()},
         "precision": config.policy.precision.value,
-        "n": evaluation.n,
-        "temperature": evaluation.temperature,
-        "top_p": evaluation.top_p,
+        **sampling_settings(config),
+        "tasks": {
+            task.name: {"template": task.template.value, "reward": task.reward}
+            for task in config.evaluation.tasks
+        },
+    }
+
+
+def sampling_settings(config: RunConfig) -> dict[str, Any]:
+    """How answers are sampled, by the names that evaluation.json and settings.json have for it."""
+    return {
+        "n": config.evaluation.n,
+        "temperature": config.evaluation.temperature,
+        "top_p": config.evaluation.top_p,
         "max_new_tokens": config.rollout.max_new_tokens,
         "seed": config.run.seed,
-        "tasks": {
-            task.name: {"template": task.template.value, "reward": task.reward} for task in evaluation.tasks
-        },
     }
 
 
@@ -42,7 +51,7 @@ def hold_to(path: Path, ours: Mapping[str, Any]) -> None:
                 "\n".join(f"{path.parent} holds answers with {what}; give another --out" for what in found)
             )
         ours = {**ours, "tasks": there["tasks"] | ours["tasks"]}
-    path.write_text(json.dumps(ours, indent=2) + "\n", encoding="utf-8")
+    write_json(path, ours)
 
 
 def differences(there: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[str]:

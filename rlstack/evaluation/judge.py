@@ -21,7 +21,7 @@ from rlstack.evaluation.games import Game, pair_up, read_answers
 from rlstack.evaluation.journal import Journal
 from rlstack.evaluation.verdicts import WinRate, score_of, verdict_of, win_rate
 from rlstack.telemetry.progress import Progress
-from rlstack.telemetry.run_dir import to_json
+from rlstack.telemetry.run_dir import write_json
 
 ATTEMPTS = 2  # at a verdict, where the judge's answer has none
 
@@ -57,7 +57,7 @@ def judge(
     scores = {key: _score(known[key], game) for key, game in games.items()}
     result = win_rate([(scores[as_a.key(model)], scores[as_b.key(model)]) for as_a, as_b in pairs])
     report = {"answers": str(answers), "baseline": str(baseline), "judge": model, **asdict(result)}
-    (out / "win_rate.json").write_text(to_json(report, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "win_rate.json", report)
     return result
 
 

@@ -21,8 +21,12 @@ def over_seeds(values: Sequence[Sequence[float]]) -> tuple[float, float | None]:
         values: [P][n].
     """
     per_seed = [statistics.fmean(seed) for seed in zip(*values, strict=True)]
-    stderr = statistics.stdev(per_seed) / math.sqrt(len(per_seed)) if len(per_seed) > 1 else None
-    return statistics.fmean(per_seed), stderr
+    return statistics.fmean(per_seed), standard_error(per_seed)
+
+
+def standard_error(values: Sequence[float]) -> float | None:
+    """Of the mean of `values`: their sample standard deviation over the root of n; None below two values."""
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def pass_at_k(num_answers: int, num_correct: int, k: int) -> float:
@@ -54,13 +58,3 @@ def majority_vote(votes: Sequence[Hashable | None], rewards: Sequence[float]) ->
     most = max(map(len, rewards_by_vote.values()), default=0)
     leading = [statistics.fmean(of_vote) for of_vote in rewards_by_vote.values() if len(of_vote) == most]
     return statistics.fmean(leading) if leading else 0.0
-
-
-def length_normalised(rewards: Sequence[float], lengths_tokens: Sequence[int]) -> tuple[float, float]:
-    """The mean of reward / length, and mean reward / mean length; per token.
-
-    They differ where long answers get other rewards than short ones, in sign too if rewards have both signs.
-    """
-    per_example = [reward / length for reward, length in zip(rewards, lengths_tokens, strict=True)]
-    ratio = statistics.fmean(rewards) / statistics.fmean(lengths_tokens)
-    return statistics.fmean(per_example), ratio

@@ -1,4 +1,4 @@
-"""What an evaluation comes to: evaluation.json and the table on the terminal. Pure but for printing."""
+"""What an evaluation comes to: evaluation.json and the table on the terminal. Pure."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.table import Table
 from rlstack.config.schema import RunConfig
 from rlstack.data.records import Outcome
 from rlstack.evaluation.answers import AnsweredPrompt
+from rlstack.evaluation.identity import sampling_settings
 from rlstack.evaluation.task_measures import by_task, overall_accuracy, task_measures
 
 
@@ -24,17 +25,10 @@ def evaluation_report(
         version: optimiser steps of the model, None if it is not of a run.
     """
     accuracy = overall_accuracy(answered)
-    evaluation = config.evaluation
     return {
         "model": config.policy.model,
         "version": version,
-        "settings": {
-            "n": evaluation.n,
-            "temperature": evaluation.temperature,
-            "top_p": evaluation.top_p,
-            "max_new_tokens": config.rollout.max_new_tokens,
-            "seed": config.run.seed,
-        },
+        "settings": sampling_settings(config),
         "accuracy": accuracy[0] if accuracy else None,
         "accuracy_stderr": accuracy[1] if accuracy else None,
         "tasks": {task: _task(of_task) for task, of_task in by_task(answered).items()},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def _out(name: str) -> Path:
 
 
 def evaluation_config(
-    target: Target, *, tasks: Sequence[str], settings: dict[str, Any], overrides: Sequence[str]
+    target: Target, *, tasks: Sequence[str], settings: Mapping[str, Any], overrides: Sequence[str]
 ) -> RunConfig:
     """The settings of the evaluation: those of the target, with the command's own over them.
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from rlstack.config.schema import Selection
 from rlstack.evaluation.answers import AnsweredPrompt
-from rlstack.evaluation.measures import ks_for, length_normalised, majority_vote, over_seeds, pass_at_k
+from rlstack.evaluation.measures import ks_for, majority_vote, over_seeds, pass_at_k
 from rlstack.evaluation.votes import vote_of
+from rlstack.rewards.metrics import length_normalised
 
 Measures = dict[str, float | None]
 

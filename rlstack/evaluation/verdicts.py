@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from rlstack.evaluation.measures import standard_error
 
 QUESTION = """\
 Two assistants, A and B, have answered the same user. Decide whose answer serves the user better. Look at
@@ -77,7 +78,7 @@ def win_rate(pairs: Sequence[tuple[float | None, float | None]]) -> WinRate:
     return WinRate(
         num_pairs=len(judged),
         win_rate=statistics.fmean(scores) if scores else None,
-        stderr=statistics.stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else None,
+        stderr=standard_error(scores),
         wins=sum(score > 0.5 for score in scores),
         ties=sum(score == 0.5 for score in scores),
         losses=sum(score < 0.5 for score in scores),

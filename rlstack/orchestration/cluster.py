@@ -65,13 +65,14 @@ class Cluster:
 
     def start_reward_models(self) -> dict[str, RewardModelGroup]:
         """Let the reward models that a task names load, and return at once; by name."""
+        used, has_gpus = used_models(self._config), _has_gpus()
         for i, model in enumerate(self._config.reward.models):
-            if model in used_models(self._config):
+            if model in used:
                 self._reward_models[model.name] = RewardModelGroup(
                     model,
                     key=f"reward.models[{i}]",
                     logs=self._logs,
-                    num_gpus_per_actor=model.tensor_parallel if _has_gpus() else 0,
+                    num_gpus_per_actor=model.tensor_parallel if has_gpus else 0,
                 )
         return self._reward_models
 

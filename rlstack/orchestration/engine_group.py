@@ -11,6 +11,7 @@ import ray
 
 from rlstack.config.schema import RunConfig
 from rlstack.data.records import Prompt, Rollout
+from rlstack.orchestration.dealing import deal, put_together
 from rlstack.orchestration.roles import Role, wait_for
 from rlstack.rollout.sampling import prompt_seed
 
@@ -46,10 +47,7 @@ class Pending:
             doing="sampling rollouts",
             setting="rollout.generate_timeout_s",
         )
-        answers: list[tuple[Rollout, ...]] = [()] * self.num_prompts
-        for first, share in enumerate(shares.values()):
-            answers[first :: len(shares)] = share
-        return answers
+        return put_together(shares.values(), self.num_prompts)
 
 
 class EngineGroup:
@@ -95,16 +93,17 @@ class EngineGroup:
         seeds = [prompt_seed(seed, stream=stream, step=step, position=i) for i in places]
         assert len(seeds) == len(prompts)
         count = len(self.roles)
+        dealt = zip(self.roles, deal(prompts, count), deal(seeds, count), strict=True)
         calls = {
             role: role.start(
                 "generate",
-                list(prompts[first::count]),
+                of_role,
                 n=sampling.n,
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
-                seeds=seeds[first::count],
+                seeds=seeds_of_role,
             )
-            for first, role in enumerate(self.roles)
+            for role, of_role, seeds_of_role in dealt
         }
         return Pending(calls, len(prompts), self._config.rollout.generate_timeout_s)
 

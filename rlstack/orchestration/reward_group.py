@@ -8,6 +8,7 @@ from typing import Any
 
 from rlstack.config.schema import RewardModel
 from rlstack.data.records import Score
+from rlstack.orchestration.dealing import deal, put_together
 from rlstack.orchestration.roles import Role, wait_for
 from rlstack.rewards.scorer import Question
 
@@ -50,18 +51,15 @@ class RewardModelGroup:
         Raises:
             RoleError: a copy failed, died or did not answer within the limit.
         """
-        count = len(self._roles)
-        calls = {role: role.start("score", questions[i::count]) for i, role in enumerate(self._roles)}
+        dealt = zip(self._roles, deal(questions, len(self._roles)), strict=True)
+        calls = {role: role.start("score", of_role) for role, of_role in dealt}
         shares = wait_for(
             calls,
             timeout_s=self._settings.timeout_s,
             doing="scoring rollouts",
             setting=f"{self._key}.timeout_s",
         )
-        scores: list[tuple[Score, ...]] = [()] * len(questions)
-        for first, share in enumerate(shares.values()):
-            scores[first::count] = share
-        return scores
+        return put_together(shares.values(), len(questions))
 
     def close(self) -> None:
         """Nothing: the processes end with the cluster."""

@@ -28,7 +28,7 @@ from rlstack.rewards.agreement import (
     labelled_answers,
     ordered_share,
 )
-from rlstack.rewards.answer_file import answered_rows, to_line, with_rewards, written_at_once
+from rlstack.rewards.answer_file import answered_rows, rewarded_file, to_line, with_rewards
 from rlstack.rewards.router import start_scorer
 from rlstack.rewards.scorer import Question, Scorer
 from rlstack.telemetry.progress import Progress
@@ -55,7 +55,7 @@ def score_file(path: Path, out: Path, *, reward: str, config: RunConfig) -> bool
     num_responses = sum(len(question.responses) for _, question in answered_rows(path, reward=reward))
     scores: list[Score] = []
     labelled: list[Labelled] = []
-    with written_at_once(out) as file, _running(reward, config) as scorer:
+    with rewarded_file(out) as file, _running(reward, config) as scorer:
         started = time.perf_counter()
         with Progress("responses", total=num_responses) as progress:
             for chunk in _chunks(answered_rows(path, reward=reward)):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,6 +12,7 @@ from rlstack.config.reward_names import needs_answer
 from rlstack.data.records import Score
 from rlstack.data.rows import Row, read_rows
 from rlstack.errors import ConfigError
+from rlstack.files import written_at_once
 from rlstack.rewards.scorer import Question
 
 
@@ -23,10 +23,10 @@ def answered_rows(path: Path, *, reward: str) -> Iterator[tuple[Row, Question]]:
         ConfigError: the file cannot be read, or a row lacks what is needed; the message names the row.
     """
     for row in read_rows(path, where="FILE"):
-        yield row, question_of(row.record, reward=reward, at=row.at)
+        yield row, _question(row.record, reward=reward, at=row.at)
 
 
-def question_of(record: Mapping[str, Any], *, reward: str, at: str) -> Question:
+def _question(record: Mapping[str, Any], *, reward: str, at: str) -> Question:
     """The row's texts; an answer may be written as a number.
 
     Raises:
@@ -64,23 +64,17 @@ def to_line(record: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def written_at_once(path: Path) -> Iterator[TextIO]:
-    """A file that is there, whole, once the context ends well, and that leaves nothing behind otherwise.
+def rewarded_file(path: Path) -> Iterator[TextIO]:
+    """The file to write such lines to; see files.written_at_once.
 
     Raises:
         ConfigError: it cannot be written there.
     """
-    draft = path.with_name(f".{path.name}.part")
-    try:
-        # What UTF-8 has no form for, half of a surrogate pair, is written as the escape that JSON has for it.
-        file = draft.open("w", encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise ConfigError(f"--out = {path}: {error.strerror}; give a file in a folder to write to") from None
-    try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(written_at_once(path))
+        except OSError as error:
+            raise ConfigError(
+                f"--out = {path}: {error.strerror}; give a file in a folder to write to"
+            ) from None
+        yield file

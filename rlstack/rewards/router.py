@@ -10,6 +10,7 @@ from types import TracebackType
 from rlstack.config.reward_names import RewardKind, kind_of
 from rlstack.config.schema import Reward as RewardSettings
 from rlstack.config.schema import RunConfig
+from rlstack.config.tasks import tasks_by_setting
 from rlstack.data.records import RolloutGroup, ScoredGroup
 from rlstack.rewards.math import MathScorer
 from rlstack.rewards.metrics import reward_metrics
@@ -30,17 +31,13 @@ class Rewards:
         Raises:
             ConfigError: a plug-in cannot be imported.
         """
-        settings = {
-            f"{section}.tasks[{i}].reward": task
-            for section, tasks in (("data", config.data.tasks), ("evaluation", config.evaluation.tasks))
-            for i, task in enumerate(tasks)
-        }
-        self._reward_of = {task.name: task.reward for task in settings.values()}
+        tasks = tasks_by_setting(config)
+        self._reward_of = {task.name: task.reward for task in tasks.values()}
         self._scorers: dict[str, Scorer] = dict(models or {})
         with ExitStack() as started:
-            for setting, task in settings.items():
+            for key, task in tasks.items():
                 if task.reward not in self._scorers:
-                    scorer = start_scorer(task.reward, config.reward, setting=setting)
+                    scorer = start_scorer(task.reward, config.reward, setting=f"{key}.reward")
                     self._scorers[task.reward] = started.enter_context(closing(scorer))
             # One thread for each reward: one may wait for Ray while another waits for processes.
             self._threads = ThreadPoolExecutor(len(self._scorers) or 1, thread_name_prefix="router")

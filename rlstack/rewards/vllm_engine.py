@@ -55,6 +55,8 @@ class VllmEngine:
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[float]:
         """One score per sequence, in their order."""
+        if not sequences:  # which vLLM refuses
+            return []
         prompts = [{"prompt_token_ids": list(sequence)} for sequence in sequences]
         outputs = self._llm.encode(prompts, self._parameters, pooling_task="classify", use_tqdm=False)
         return [float(output.outputs.data.item()) for output in outputs]

@@ -41,6 +41,7 @@ class Verdict:
 
     @classmethod
     def of(cls, raised: Sequence[Raised]) -> Verdict:
+        """All of `raised` together: the factors' product, and the reasons of those whose action is stop."""
         stops = [f"{each.alarm}: {each.reason}" for each in raised if each.action is AlarmAction.stop]
         return cls(lr_factor=math.prod(each.lr_factor for each in raised), stop="; ".join(stops) or None)
 

@@ -26,6 +26,8 @@ class RunLog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
+    """Runs that are drawn as one line."""
+
     label: str
     runs: tuple[RunLog, ...]  # one per seed
 
@@ -59,9 +61,15 @@ def read_run(folder: Path) -> RunLog:
 
 def _evaluations(folder: Path) -> Iterator[dict[str, Any]]:
     """Those outside the steps are in summary.json only, which a run that is going on has not got."""
-    if (path := folder / "summary.json").exists():
-        for metrics in json.loads(path.read_text(encoding="utf-8"))["evaluations"]:
+    if (folder / "summary.json").exists():
+        for metrics in read_summary(folder)["evaluations"]:
             yield {"step": metrics["eval/version"], **metrics}
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """What the run in `folder` left as summary.json; raises OSError while it is going on."""
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return summary
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

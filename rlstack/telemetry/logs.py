@@ -1,10 +1,18 @@
-"""Third-party output goes to a file, not to the terminal."""
+"""What goes to a file, not to the terminal: third-party output and tracebacks."""
 
 from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
+
+
+def write_traceback(error: BaseException, folder: Path) -> Path:
+    """Write the error's traceback to error.log in `folder`; the file that was written."""
+    path = folder / "error.log"
+    path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return path
 
 
 def capture_output(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from rlstack.config.schema import RunConfig
 from rlstack.telemetry.alarms import Alarms, StoppedByAlarm, Verdict
 from rlstack.telemetry.console import Console
 from rlstack.telemetry.environment import hardware, package_versions
+from rlstack.telemetry.logs import write_traceback
 from rlstack.telemetry.run_dir import RunDirectory
 from rlstack.telemetry.summary import summarise
 from rlstack.telemetry.timing import Stopwatch
@@ -79,8 +79,9 @@ class Recorder:
         self._run.log_step(row)
         self._console.step(row)
         raised = self.alarms.update(version, row)
-        self._raised += [asdict(each) for each in raised]
-        self._run.log_alarms(asdict(each) for each in raised)
+        rows = [asdict(each) for each in raised]
+        self._raised += rows
+        self._run.log_alarms(rows)
         for each in raised:
             self._console.alarm(each)
         return Verdict.of(raised)
@@ -102,9 +103,7 @@ class Recorder:
         self._run.write_summary(summary)
         self._console.summary(summary, self._run.path)
         if error is not None and summary["status"] == "failed":
-            log = self._run.logs / "error.log"
-            log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-            error.add_note(f"the traceback is in {log}")
+            error.add_note(f"the traceback is in {write_traceback(error, self._run.logs)}")
         if isinstance(error, StoppedByAlarm):
             error.add_note(f"the model as it was then is in {self._run.model}")
         self._run.close()

@@ -15,6 +15,7 @@ from typing import Any
 from rlstack.config.load import dump_config
 from rlstack.config.schema import RunConfig
 from rlstack.errors import ConfigError
+from rlstack.files import written_at_once
 from rlstack.telemetry.metrics import check_declared
 
 
@@ -69,19 +70,20 @@ class RunDirectory:
                 file.writelines(lines)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write summary.json; a reader sees the whole of it or none."""
-        draft = self.path / ".summary.json"
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(to_json(summary, indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, self.path / "summary.json")
+        """Write summary.json."""
+        write_json(self.path / "summary.json", summary)
 
     def close(self) -> None:
         """Close the files and let another run of this name begin."""
         self._metrics.close()
         self._rollouts.close()
         os.close(self._lock)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write `value` to the file at `path`; a reader sees the whole of it, or what was there before."""
+    with written_at_once(path) as file:
+        file.write(to_json(value, indent=2) + "\n")
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:

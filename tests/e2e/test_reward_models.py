@@ -28,7 +28,9 @@ def scores_of(engine, max_tokens):
     from rlstack.rewards.reward_model import RewardModel
 
     settings = Settings(name="judge", path=str(JUDGE), engine=engine, max_tokens=max_tokens)
-    return RewardModel(settings).score(QUESTIONS)
+    model = RewardModel(settings)
+    assert model.score([]) == []  # what is left for an actor when there are more of them than questions
+    return model.score(QUESTIONS)
 
 
 @pytest.mark.parametrize("max_tokens", [None, 40])

@@ -17,10 +17,11 @@ def test_help_imports_nothing_heavy() -> None:
     code = f"""
 import sys
 from rlstack.cli import app
-try:
-    app(["train", "--help"])
-except SystemExit as end:
-    assert end.code == 0
+for command in ("train", "evaluate", "score", "judge", "plan-transfer"):
+    try:
+        app([command, "--help"])
+    except SystemExit as end:
+        assert end.code == 0
 found = [name for name in {HEAVY!r} if name in sys.modules]
 sys.exit(f"imported {{found}}" if found else 0)
 """
@@ -29,12 +30,21 @@ sys.exit(f"imported {{found}}" if found else 0)
     assert "rlstack train configs/quickstart.yaml" in done.stdout
 
 
-def test_settings_are_refused_before_anything_heavy_is_imported(quickstart: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "setting", "shown"),
+    [
+        ("train", "policy.pipeline_parallel=3", "does not divide the model's 4 layers"),
+        ("evaluate", "evaluation.n=0", "at least 1"),
+    ],
+)
+def test_settings_are_refused_before_anything_heavy_is_imported(
+    command: str, setting: str, shown: str, quickstart: Path
+) -> None:
     code = f"""
 import sys
 from rlstack.cli import app
 try:
-    app(["train", {str(quickstart)!r}, "policy.pipeline_parallel=3"])
+    app([{command!r}, {str(quickstart)!r}, {setting!r}])
 except SystemExit as end:
     assert end.code == 2
 found = [name for name in ("torch", "ray", "vllm", "transformers") if name in sys.modules]
@@ -42,7 +52,7 @@ sys.exit(f"imported {{found}}" if found else 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "policy.pipeline_parallel = 3: does not divide the model's 4 layers" in done.stderr
+    assert f"{setting.replace('=', ' = ')}: {shown}" in done.stderr
 
 
 @pytest.fixture
@@ -60,7 +70,7 @@ def quickstart(tmp_path: Path) -> Path:
         f"base: {ROOT / 'configs' / 'quickstart.yaml'}\n"
         "policy: {model: model}\n"
         "data: {tasks: [{name: a, path: train.jsonl}]}\n"
-        "evaluation: {tasks: []}\n"
+        "evaluation: {tasks: [{name: b, path: train.jsonl}]}\n"
     )
     return path
 

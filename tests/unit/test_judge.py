@@ -151,7 +151,6 @@ def test_what_passes_by_itself_is_tried_again(files: tuple[Path, Path]) -> None:
 def test_attempts_have_an_end_and_verdicts_are_kept(files: tuple[Path, Path]) -> None:
     judge = Judge(prefers(otherwise="[[C]]"))
     with serving(judge):
-        judge.before = []
         original = judge.reply
         failing: Reply = (503, {"Retry-After": "0"}, "down")
         judge.reply = lambda *request: original(*request) if len(judge.requests) < 2 else failing  # type: ignore[method-assign]

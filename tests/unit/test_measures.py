@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlstack.evaluation.measures import ks_for, length_normalised, majority_vote, over_seeds, pass_at_k
+from rlstack.evaluation.measures import ks_for, majority_vote, over_seeds, pass_at_k
 
 
 def test_mean_and_standard_error_over_seeds() -> None:
@@ -71,10 +71,3 @@ def test_the_order_of_the_answers_does_not_count(answers: list[tuple[str | None,
         for order in permutations(answers)
     }
     assert len(results) == 1
-
-
-def test_a_length_normalised_reward_per_example_and_as_a_ratio_of_means() -> None:
-    per_example, ratio = length_normalised([1.0, -3.0], [10, 100])
-    assert per_example == pytest.approx((1 / 10 - 3 / 100) / 2)
-    assert ratio == pytest.approx(-1 / 55)  # of the other sign: the long answer weighs more
-    assert length_normalised([2.0, 4.0], [5, 5]) == pytest.approx((0.6, 0.6))

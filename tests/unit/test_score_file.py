@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from rlstack.cli import app
 from rlstack.data.records import Score
+from rlstack.files import written_at_once
 from rlstack.rewards.agreement import (
     Labelled,
     are_verdicts,
@@ -22,7 +23,7 @@ from rlstack.rewards.agreement import (
     labelled_answers,
     ordered_share,
 )
-from rlstack.rewards.answer_file import to_line, written_at_once
+from rlstack.rewards.answer_file import to_line
 
 Run = Callable[..., Result]
 BOX = "The final answer is $\\boxed{{{}}}$. I hope it is correct."
@@ -106,6 +107,12 @@ def test_what_cannot_be_scored_is_one_error_and_no_file(
     assert done.exit_code == 2, done.output
     assert message in done.output
     assert [path.name for path in Path().iterdir()] == ["answers.jsonl"]
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(run: Run) -> None:
+    done = run(ROWS[:1], "--reward", "math", "--out", "nowhere/out.jsonl")
+    assert done.exit_code == 2
+    assert "--out = nowhere/out.jsonl: No such file or directory; give a file in a folder" in done.output
 
 
 def test_an_interrupted_file_leaves_the_earlier_one(tmp_path: Path) -> None:

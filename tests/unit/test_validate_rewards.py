@@ -39,6 +39,10 @@ def test_rewards_that_are_defined_are_accepted(reward: str) -> None:
         (config_with("math", judge(name="a:b")), "reward.models[0].name = 'a:b': letters, digits"),
         (config_with("math", judge(), judge()), "reward.models: 2 models are called 'judge'"),
         (config_with("math", judge(num_actors=0)), "reward.models[0].num_actors = 0: at least 1 is accepted"),
+        (
+            config_with("math", judge(gpu_memory_fraction=1.5)),
+            "gpu_memory_fraction = 1.5: more than 0 and less",
+        ),
         (config_with("math", judge(timeout_s=0.0)), "reward.models[0].timeout_s = 0.0: more than 0"),
         (
             config_with("math", judge(engine=RewardEngine.transformers, tensor_parallel=2)),

@@ -1,0 +1,65 @@
+"""What `rlstack evaluate` is asked for, checked before anything heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlstack.config.machine import Machine
+from rlstack.config.schema import RunConfig
+from rlstack.config.validate import validate_evaluation
+from rlstack.errors import ConfigError
+from rlstack.evaluation.benchmarks import Benchmark, BenchmarkName
+from rlstack.evaluation.settings import evaluation_config, find_target
+from rlstack.policy.architecture import Architecture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """An evaluation: validated settings, and what is not among the settings."""
+
+    config: RunConfig
+    out: Path
+    name: str  # of the model, in what is written for other tools
+    version: int | None  # optimiser steps of a run's model
+    benchmarks: Sequence[Benchmark]
+
+
+def make_request(
+    target: Path,
+    *,
+    tasks: Sequence[str],
+    settings: Mapping[str, Any],
+    overrides: Sequence[str],
+    benchmarks: Mapping[BenchmarkName, Path | None],
+    name: str | None,
+    out: Path | None,
+) -> Request:
+    """The evaluation that the command's arguments stand for.
+
+    Args:
+        target: as `find_target` takes it; it has the name and the folder where none is given.
+        tasks, settings, overrides: as `evaluation_config` takes them.
+        benchmarks: the file of each benchmark's questions, None for one that is left out.
+
+    Raises:
+        ConfigError: there is nothing to answer, or an argument or a setting cannot be used.
+    """
+    found = find_target(target)
+    config = evaluation_config(found, tasks=tasks, settings=settings, overrides=overrides)
+    asked = [Benchmark.read(which, path) for which, path in benchmarks.items() if path is not None]
+    if not config.evaluation.tasks and not asked:
+        raise ConfigError(f"{target}: has no evaluation.tasks; give --task NAME=PATH")
+    if name is not None and Path(name).name != name:
+        raise ConfigError(f"--name {name}: a name without a slash is accepted, for a file is named by it")
+    architecture = Architecture.from_folder(Path(config.policy.model))
+    validate_evaluation(config, architecture=architecture, machine=Machine.detect())
+    return Request(
+        config=config,
+        out=out or found.out,
+        name=name or found.name,
+        version=found.version,
+        benchmarks=asked,
+    )

@@ -1,0 +1,28 @@
+"""Files that a reader sees whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+
+@contextmanager
+def written_at_once(path: Path) -> Iterator[TextIO]:
+    """A file that is there, whole, once the context ends well, and that leaves nothing behind otherwise.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        # What UTF-8 has no form for, half of a surrogate pair, is written as the escape that JSON has for it.
+        with draft.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
