@@ -23,6 +23,7 @@ ROOMS = (
     "rollout",
     "orchestration",
     "evaluation",
+    "tuning",
     "train",
     "cli",
 )

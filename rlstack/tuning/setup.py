@@ -1,0 +1,70 @@
+"""What the tuner and the planner may choose: the regime, the batch, the layouts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlstack.config.schema import ObjectiveName, RunConfig
+from rlstack.orchestration.schedule import Schedule
+from rlstack.tuning.parts import Layout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """One choice. The defaults are those of the settings of the same names."""
+
+    sync_interval: int | None  # s; None: offline
+    lag: int = 0
+    prompts_per_step: int = 16
+    n: int = 8
+    engines: int = 1
+    layout: Layout = Layout()
+    max_num_seqs: int = 256
+    max_steps_ahead: int = 16
+    overlap: bool = True  # False: generating, scoring and training take turns
+    num_steps: int = 100
+    evaluate_every: int | None = None
+    reference_interval: int | None = None  # None: the reference stays at version 0
+    needs_reference: bool = True  # the loss compares with a reference
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Setup:
+        """The choice that validated settings are; `schedule.sync_interval` is not auto."""
+        schedule, policy, objective = Schedule.of(config.schedule), config.policy, config.objective
+        return cls(
+            sync_interval=schedule.sync_interval,
+            lag=schedule.lag,
+            prompts_per_step=config.batch.prompts_per_step,
+            n=config.rollout.n,
+            engines=config.rollout.engines,
+            layout=Layout(
+                tensor_parallel=policy.tensor_parallel,
+                pipeline_parallel=policy.pipeline_parallel,
+                data_parallel=policy.data_parallel,
+                micro_batch_tokens=policy.micro_batch_tokens,
+            ),
+            max_num_seqs=config.rollout.max_num_seqs,
+            max_steps_ahead=config.rollout.max_steps_ahead,
+            num_steps=schedule.num_steps,
+            evaluate_every=schedule.evaluate_every,
+            reference_interval=schedule.reference_interval,
+            needs_reference=objective.name is not ObjectiveName.grpo or objective.kl_scale > 0,
+        )
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(
+            num_steps=self.num_steps,
+            sync_interval=self.sync_interval,
+            lag=self.lag,
+            reference_interval=self.reference_interval,
+            evaluate_every=self.evaluate_every,
+        )
+
+    @property
+    def rollouts_per_step(self) -> int:
+        return self.prompts_per_step * self.n
+
+    def needs_reference_pass(self, step: int) -> bool:
+        """Whether training on `step` takes a pass of the reference: it is not the policy itself."""
+        return self.needs_reference and self.schedule.reference_version_at(step) != step
