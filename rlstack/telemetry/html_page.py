@@ -1,0 +1,150 @@
+"""HTML pages that are one file and open without a network: sections of text, tables and Plotly figures.
+
+    write_page(path, title="quickstart", subtitle="completed", sections=[
+        Section("Reward", [text("Mean reward of each step."), figure({"data": [...], "layout": {...}})]),
+    ])
+
+Figures are drawn by the browser, so they can be zoomed. Plotly's script is in the page once, compressed
+(2 MB), and only if there is a figure. What is given as text is shown as it is, markup included.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rlstack.files import written_at_once
+from rlstack.telemetry.run_dir import to_json
+
+Figure = Mapping[str, Any]  # Plotly's "data" and "layout"; a plotly Figure has to_dict()
+
+_ASSETS = Path(__file__).with_name("page")
+
+
+class Block(NamedTuple):
+    """A piece of a section, ready for the page; the functions below make them."""
+
+    markup: str
+    num_figures: int = 0
+
+
+class Section(NamedTuple):
+    title: str
+    blocks: Sequence[Block]
+
+
+def text(paragraph: str) -> Block:
+    return Block(f"<p>{html.escape(paragraph)}</p>")
+
+
+def code(lines: str) -> Block:
+    """Something to copy: settings, a command."""
+    return Block(f"<pre>{html.escape(lines)}</pre>")
+
+
+def facts(values: Mapping[str, str]) -> Block:
+    """Key figures side by side, each below its label."""
+    rows = (f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>" for k, v in values.items())
+    return Block(f'<dl class="facts">{"".join(rows)}</dl>')
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, words: Iterable[int] = ()) -> Block:
+    """The first column and those in `words` (from 0) are texts, to the left; the others are numbers."""
+    textual = set(words)
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    body = "".join(
+        f"<tr>{''.join(_cell(i, cell, textual) for i, cell in enumerate(row))}</tr>" for row in rows
+    )
+    return Block(
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def figure(plot: Figure, *, caption: str = "", height_px: int = 340) -> Block:
+    """A Plotly figure; colours of background, text and grid are the page's, light or dark."""
+    # "<" only ever stands inside a string of the JSON, where this escape means the same.
+    data = to_json({"data": plot["data"], "layout": plot["layout"]}).replace("<", "\\u003c")
+    below = f'<figcaption class="caption">{html.escape(caption)}</figcaption>' if caption else ""
+    return Block(
+        f'<figure><div class="plot" style="height: {height_px}px"><script type="application/json">{data}'
+        f"</script></div>{below}</figure>",
+        num_figures=1,
+    )
+
+
+def side_by_side(blocks: Iterable[Block]) -> Block:
+    """Figures in as many columns as the window has room for."""
+    return _around('<div class="figures">', blocks, "</div>")
+
+
+def folded(summary: str, blocks: Iterable[Block]) -> Block:
+    """Shown only once `summary` is clicked. Not for figures, which need their size to be drawn."""
+    return _around(f"<details><summary>{html.escape(summary)}</summary>", blocks, "</details>")
+
+
+def write_page(path: Path, *, title: str, subtitle: str, sections: Sequence[Section]) -> None:
+    """Write the page to `path`; replaces it.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    with written_at_once(path) as file:
+        file.write(render_page(title=title, subtitle=subtitle, sections=sections))
+
+
+def render_page(*, title: str, subtitle: str, sections: Sequence[Section]) -> str:
+    """The page as text."""
+    has_figures = any(block.num_figures for section in sections for block in section.blocks)
+    body = "\n".join(
+        f"<section>\n<h2>{html.escape(section.title)}</h2>\n"
+        + "\n".join(block.markup for block in section.blocks)
+        + "\n</section>"
+        for section in sections
+    )
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(title)}</title>
+<style>
+{_asset("style.css")}</style>
+</head>
+<body>
+<h1>{html.escape(title)}</h1>
+<p class="subtitle">{html.escape(subtitle)}</p>
+{body}
+{_scripts() if has_figures else ""}</body>
+</html>
+"""
+
+
+def _cell(column: int, cell: str, textual: set[int]) -> str:
+    mark = ' class="text"' if column in textual else ""
+    return f"<td{mark}>{html.escape(cell)}</td>"
+
+
+def _around(before: str, blocks: Iterable[Block], after: str) -> Block:
+    inside = list(blocks)
+    markup = "".join(block.markup for block in inside)
+    return Block(f"{before}{markup}{after}", num_figures=sum(block.num_figures for block in inside))
+
+
+def _asset(name: str) -> str:
+    return (_ASSETS / name).read_text(encoding="utf-8")
+
+
+@cache
+def _scripts() -> str:
+    from plotly.offline import get_plotlyjs
+
+    packed = base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
+    return (
+        f'<script type="application/octet-stream" id="plotly">{packed}</script>\n'
+        f"<script>\n{_asset('page.js')}</script>\n"
+    )
