@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from rlstack.telemetry.logs import capture_output
 
 Builder = Callable[..., Any]
+
+BESIDE = "beside"  # Ray's concurrency group of the calls that do not wait for those under way
+POLL_S = 0.2  # how soon one who waits for a stream sees that nobody needs it any more
 
 
 class RoleError(RuntimeError):
@@ -37,19 +40,45 @@ class _Host:
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
         return getattr(self._target, method)(*args, **kwargs)
 
+    def stream(self, method: str, /, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        yield from getattr(self._target, method)(*args, **kwargs)
+
 
 class Role:
-    """The driver's handle. `role.start("method", ...)` returns an object reference at once."""
+    """The driver's handle. `role.start("method", ...)` returns an object reference at once.
 
-    def __init__(self, name: str, *, log: Path, build: Builder, num_gpus: int = 0, **kwargs: Any) -> None:
+    Calls are carried out one after the other, in the order in which they were made; with `beside` the role
+    also takes calls that do not wait for their turn.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        log: Path,
+        build: Builder,
+        num_gpus: int = 0,
+        beside: bool = False,
+        **kwargs: Any,
+    ) -> None:
         self.name = name
         self.log = log
-        host: Any = ray.remote(_Host)  # Ray's own types do not know an actor's methods
-        options = host.options(num_cpus=0, num_gpus=num_gpus, max_concurrency=1)
-        self._actor = options.remote(log, build, kwargs)
+        # The group of its own is not for every role: in a process that has one, Ray makes no call from the
+        # main thread.
+        groups = {"concurrency_groups": {BESIDE: 1}} if beside else {}
+        host: Any = ray.remote(num_cpus=0, num_gpus=num_gpus, max_concurrency=1, **groups)(_Host)
+        self._actor = host.remote(log, build, kwargs)
 
     def start(self, method: str, /, *args: Any, **kwargs: Any) -> ray.ObjectRef:
         return self._actor.call.remote(method, *args, **kwargs)
+
+    def start_beside(self, method: str, /, *args: Any, **kwargs: Any) -> ray.ObjectRef:
+        """As `start`, at once and from another thread, whatever else the role is doing (`beside` roles)."""
+        return self._actor.call.options(concurrency_group=BESIDE).remote(method, *args, **kwargs)
+
+    def stream(self, method: str, /, *args: Any, **kwargs: Any) -> ray.ObjectRefGenerator:
+        """As `start`, of a method that is a generator; see `yielded`."""
+        return self._actor.stream.options(num_returns="streaming").remote(method, *args, **kwargs)
 
     def pid(self) -> int:
         """Of the role's process, on whichever node it is."""
@@ -75,6 +104,35 @@ def wait_for(
             raise RoleError(f"{doing}: no answer from {late} within {timeout_s:g} s ({setting})")
         _raise_failure(roles[done[0]], done[0], doing)
     return {role: ray.get(ref) for role, ref in calls.items()}
+
+
+def yielded(
+    role: Role,
+    items: ray.ObjectRefGenerator,
+    *,
+    is_needed: Callable[[], bool],
+    timeout_s: float,
+    doing: str,
+    setting: str,
+) -> Iterator[Any]:
+    """What `role` yields in a call of `Role.stream`, as it comes; ends early once it `is_needed` no more.
+
+    Raises RoleError as `wait_for`; `timeout_s` is for each item.
+    """
+    deadline = time.monotonic() + timeout_s
+    while is_needed():
+        ready, _ = ray.wait([items], timeout=POLL_S)
+        if not ready:
+            if time.monotonic() > deadline:
+                raise RoleError(f"{doing}: no answer from {role.name} within {timeout_s:g} s ({setting})")
+            continue
+        try:
+            ref = next(items)
+        except StopIteration:
+            return
+        _raise_failure(role, ref, doing)
+        yield ray.get(ref)
+        deadline = time.monotonic() + timeout_s
 
 
 def _raise_failure(role: Role, ref: ray.ObjectRef, doing: str) -> None:
