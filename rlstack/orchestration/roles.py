@@ -66,7 +66,8 @@ class Role:
         # The group of its own is not for every role: in a process that has one, Ray makes no call from the
         # main thread.
         groups = {"concurrency_groups": {BESIDE: 1}} if beside else {}
-        host: Any = ray.remote(num_cpus=0, num_gpus=num_gpus, max_concurrency=1, **groups)(_Host)
+        remote: Any = ray.remote  # Ray's own types do not know an actor's methods
+        host = remote(num_cpus=0, num_gpus=num_gpus, max_concurrency=1, **groups)(_Host)
         self._actor = host.remote(log, build, kwargs)
 
     def start(self, method: str, /, *args: Any, **kwargs: Any) -> ray.ObjectRef:
