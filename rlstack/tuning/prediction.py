@@ -73,3 +73,8 @@ class Prediction:
         """Mean over the engines, waiting included."""
         engines = [time for name, time in self.roles.items() if name.startswith("engine ")]
         return sum(time.idle_share for time in engines) / len(engines)
+
+
+def engine_name(index: int) -> str:
+    """The role of the engine with this index."""
+    return f"engine {index}"

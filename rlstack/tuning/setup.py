@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rlstack.config.schema import ObjectiveName, RunConfig
 from rlstack.orchestration.schedule import Schedule
@@ -18,7 +18,7 @@ class Setup:
     prompts_per_step: int = 16
     n: int = 8
     engines: int = 1
-    layout: Layout = Layout()
+    layout: Layout = field(default_factory=Layout)
     max_num_seqs: int = 256
     max_steps_ahead: int = 16
     overlap: bool = True  # False: generating, scoring and training take turns
