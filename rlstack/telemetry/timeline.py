@@ -1,0 +1,110 @@
+"""What the processes of a run do, as spans on one clock.
+
+Any code of any process notes what it does with `with span("forward"):`. The driver of a run is the
+controller; any other process has been told which role it is, and its spans travel to the driver with the
+results of what it was asked for. There everything comes together.
+
+The clock is UNIX time in seconds. A process reads it once and counts on from there with its monotonic clock,
+so that a span never ends before it began; processes of several nodes agree as well as their clocks are set.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from itertools import count
+from types import TracebackType
+from typing import NamedTuple
+
+CONTROLLER = "controller"
+MAX_SPANS = 200_000  # that wait to be taken in a process; the oldest are lost beyond it
+
+_EPOCH_S = time.time() - time.perf_counter()
+
+
+class Span(NamedTuple):
+    """Something that a role did, or waited for, from `start_s` to `end_s` on the run's clock."""
+
+    role: str
+    phase: str
+    start_s: float
+    end_s: float
+    reason: str | None = None  # what was waited for; None: busy
+    step: int | None = None  # of the controller when it began; None outside the steps, or not known yet
+
+
+class _Process:
+    """What this process keeps; it is not carried into those that it starts."""
+
+    def __init__(self) -> None:
+        self.role = CONTROLLER
+        self.done: deque[Span] = deque(maxlen=MAX_SPANS)
+        self.open: dict[int, Span] = {}  # what goes on; its end is its start
+        self.numbers = count()
+
+
+_process = _Process()
+
+
+def now_s() -> float:
+    """Seconds since 1970; never goes back within a process."""
+    return _EPOCH_S + time.perf_counter()
+
+
+def act_as(role: str) -> None:
+    """Say what role this process has, before its first span."""
+    _process.role = role
+
+
+class span:
+    """A context whose duration becomes a Span of this process, also where it is left by an exception.
+
+    Args:
+        phase: what is done.
+        reason: what is waited for, if this is a wait.
+        role: another than this process's, whose work is measured here.
+    """
+
+    __slots__ = ("_key", "_phase", "_reason", "_role")
+
+    def __init__(self, phase: str, *, reason: str | None = None, role: str | None = None) -> None:
+        self._phase, self._reason, self._role = phase, reason, role
+
+    def __enter__(self) -> None:
+        self._key = asked(self._role or _process.role, self._phase, self._reason)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _process.done.append(_process.open.pop(self._key)._replace(end_s=now_s()))
+
+
+def asked(role: str, phase: str, reason: str | None = None) -> int:
+    """Note that `role` has something to do from now on; the number that answered() takes."""
+    key, start_s = next(_process.numbers), now_s()
+    _process.open[key] = Span(role, phase, start_s, start_s, reason)
+    return key
+
+
+def answered(key: int, spans: Iterable[Span]) -> None:
+    """What asked() noted is over; `spans` is what its role has measured, and what counts."""
+    _process.open.pop(key, None)
+    add(spans)
+
+
+def add(spans: Iterable[Span]) -> None:
+    """Keep spans that were measured elsewhere."""
+    _process.done.extend(spans)
+
+
+def take() -> list[Span]:
+    """What has ended since the last call, in the order in which it ended; each span is taken once."""
+    done = _process.done
+    return [done.popleft() for _ in range(len(done))]
+
+
+def going_on() -> list[Span]:
+    """What has begun and not ended, as if it ended now."""
+    end_s = now_s()
+    return [begun._replace(end_s=end_s) for begun in list(_process.open.values())]
