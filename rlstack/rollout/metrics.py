@@ -22,6 +22,7 @@ def rollout_metrics(groups: Sequence[RolloutGroup], step: int) -> dict[str, floa
         "version_age": step - rollouts[0].version,
         "rollout/length_mean": statistics.fmean(lengths),
         "rollout/length_max": max(lengths),
+        "rollout/prompt_length_mean": statistics.fmean(len(group.prompt.token_ids) for group in groups),
         "rollout/cut_off": statistics.fmean(not rollout.finished for rollout in rollouts),
         "rollout/entropy_estimate": -statistics.fmean(logprobs),
         "tokens/generated": sum(lengths),

@@ -58,6 +58,7 @@ METRICS: dict[str, Metric] = {
     "rollout/length_incorrect_mean": Metric("tokens", statistics.fmean, "length of those of reward 0"),
     "rollout/length_chosen_mean": Metric("tokens", statistics.fmean, "length of the pairs' better rollout"),
     "rollout/length_rejected_mean": Metric("tokens", statistics.fmean, "length of the pairs' worse rollout"),
+    "rollout/prompt_length_mean": Metric("tokens", statistics.fmean, "length of the prompts"),
     "rollout/entropy_estimate": Metric("nats", statistics.fmean, "minus the generator's mean logprob"),
     "rollout/cut_off": Metric("", statistics.fmean, "share ended by rollout.max_new_tokens"),
     "grad_norm": Metric("", statistics.fmean, "global norm of the gradient before clipping"),
