@@ -10,38 +10,78 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
+from rlstack.telemetry import timeline
 from rlstack.telemetry.logs import capture_output
+from rlstack.telemetry.timeline import Span
 
 Builder = Callable[..., Any]
 
+# What a role is doing, on the timeline, in the calls that are not called so themselves.
+PHASES = {
+    "generate_stream": "generate",
+    "train_step": "train",
+    "skip_step": "train",
+    "scale_lr": "train",
+    "sync_reference": "sync",
+    "open_transfer": "sync",
+    "begin_send": "sync",
+    "begin_receive": "sync",
+    "commit_receive": "sync",
+    "fence": "sync",
+    "probe": "sync",
+    "serve": "start_up",
+    "start": "start_up",
+    "warm_up": "start_up",
+}
+
 BESIDE = "beside"  # Ray's concurrency group of the calls that do not wait for those under way
 POLL_S = 0.2  # how soon one who waits for a stream sees that nobody needs it any more
+
+
+_END = object()
 
 
 class RoleError(RuntimeError):
     """A role failed, died or did not answer in time; the message names it and its log."""
 
 
+class Answer(NamedTuple):
+    """What travels back from a role: a result, and what the role has done since its last answer."""
+
+    result: Any
+    spans: list[Span]
+
+
 class _Host:
     """Runs in the role's process."""
 
-    def __init__(self, log: Path, build: Builder, kwargs: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, log: Path, build: Builder, kwargs: Mapping[str, Any]) -> None:
         capture_output(log)
-        self._target = build(**kwargs)
+        timeline.act_as(name)
+        with timeline.span("start_up"):
+            self._target = build(**kwargs)
 
     def pid(self) -> int:
         return os.getpid()
 
-    def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self._target, method)(*args, **kwargs)
+    def call(self, method: str, /, *args: Any, **kwargs: Any) -> Answer:
+        with timeline.span(phase_of(method)):
+            result = getattr(self._target, method)(*args, **kwargs)
+        return Answer(result, timeline.take())
 
-    def stream(self, method: str, /, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        yield from getattr(self._target, method)(*args, **kwargs)
+    def stream(self, method: str, /, *args: Any, **kwargs: Any) -> Iterator[Answer]:
+        items = getattr(self._target, method)(*args, **kwargs)
+        while True:
+            with timeline.span(phase_of(method)):
+                item = next(items, _END)
+            if item is _END:
+                return
+            yield Answer(item, timeline.take())
 
 
 class Role:
@@ -68,7 +108,7 @@ class Role:
         groups = {"concurrency_groups": {BESIDE: 1}} if beside else {}
         remote: Any = ray.remote  # Ray's own types do not know an actor's methods
         host = remote(num_cpus=0, num_gpus=num_gpus, max_concurrency=1, **groups)(_Host)
-        self._actor = host.remote(log, build, kwargs)
+        self._actor = host.remote(name, log, build, kwargs)
 
     def start(self, method: str, /, *args: Any, **kwargs: Any) -> ray.ObjectRef:
         return self._actor.call.remote(method, *args, **kwargs)
@@ -104,7 +144,7 @@ def wait_for(
             late = ", ".join(roles[ref].name for ref in pending)
             raise RoleError(f"{doing}: no answer from {late} within {timeout_s:g} s ({setting})")
         _raise_failure(roles[done[0]], done[0], doing)
-    return {role: ray.get(ref) for role, ref in calls.items()}
+    return {role: received(ref) for role, ref in calls.items()}
 
 
 def yielded(
@@ -121,19 +161,32 @@ def yielded(
     Raises RoleError as `wait_for`; `timeout_s` is for each item.
     """
     deadline = time.monotonic() + timeout_s
-    while is_needed():
-        ready, _ = ray.wait([items], timeout=POLL_S)
-        if not ready:
-            if time.monotonic() > deadline:
-                raise RoleError(f"{doing}: no answer from {role.name} within {timeout_s:g} s ({setting})")
-            continue
-        try:
-            ref = next(items)
-        except StopIteration:
-            return
-        _raise_failure(role, ref, doing)
-        yield ray.get(ref)
-        deadline = time.monotonic() + timeout_s
+    with timeline.asked(role.name, doing):
+        while is_needed():
+            ready, _ = ray.wait([items], timeout=POLL_S)
+            if not ready:
+                if time.monotonic() > deadline:
+                    raise RoleError(f"{doing}: no answer from {role.name} within {timeout_s:g} s ({setting})")
+                continue
+            try:
+                ref = next(items)
+            except StopIteration:
+                return
+            _raise_failure(role, ref, doing)
+            yield received(ref)
+            deadline = time.monotonic() + timeout_s
+
+
+def received(ref: ray.ObjectRef) -> Any:
+    """The result of a role's call, which is there; what the role has done goes to the timeline."""
+    result, spans = ray.get(ref)
+    timeline.add(spans)
+    return result
+
+
+def phase_of(method: str) -> str:
+    """What the timeline calls the time in a role's `method`."""
+    return PHASES.get(method, method)
 
 
 def _raise_failure(role: Role, ref: ray.ObjectRef, doing: str) -> None:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from types import TracebackType
 from typing import NamedTuple
@@ -72,7 +73,7 @@ class span:
         self._phase, self._reason, self._role = phase, reason, role
 
     def __enter__(self) -> None:
-        self._key = asked(self._role or _process.role, self._phase, self._reason)
+        self._key = _begin(self._role or _process.role, self._phase, self._reason)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -80,17 +81,14 @@ class span:
         _process.done.append(_process.open.pop(self._key)._replace(end_s=now_s()))
 
 
-def asked(role: str, phase: str, reason: str | None = None) -> int:
-    """Note that `role` has something to do from now on; the number that answered() takes."""
-    key, start_s = next(_process.numbers), now_s()
-    _process.open[key] = Span(role, phase, start_s, start_s, reason)
-    return key
-
-
-def answered(key: int, spans: Iterable[Span]) -> None:
-    """What asked() noted is over; `spans` is what its role has measured, and what counts."""
-    _process.open.pop(key, None)
-    add(spans)
+@contextmanager
+def asked(role: str, phase: str) -> Iterator[None]:
+    """Let going_on() know of what `role` has been asked for and will report itself."""
+    key = _begin(role, phase, None)
+    try:
+        yield
+    finally:
+        del _process.open[key]
 
 
 def add(spans: Iterable[Span]) -> None:
@@ -108,3 +106,9 @@ def going_on() -> list[Span]:
     """What has begun and not ended, as if it ended now."""
     end_s = now_s()
     return [begun._replace(end_s=end_s) for begun in list(_process.open.values())]
+
+
+def _begin(role: str, phase: str, reason: str | None) -> int:
+    key, start_s = next(_process.numbers), now_s()
+    _process.open[key] = Span(role, phase, start_s, start_s, reason)
+    return key

@@ -57,14 +57,12 @@ def test_what_goes_on_is_seen_as_if_it_ended_now():
     ]
 
 
-def test_a_call_of_another_role_goes_on_until_it_is_answered():
-    first, second = (timeline.asked("engine 0", "generate") for _ in range(2))
-    assert [(s.role, s.phase) for s in timeline.going_on()] == [("engine 0", "generate")] * 2
-    timeline.answered(first, [Span("engine 0", "generate", 1.0, 2.0)])
-    assert len(timeline.going_on()) == 1
-    timeline.answered(second, [])
+def test_what_another_role_was_asked_for_goes_on_until_it_is_answered():
+    with timeline.asked("engine 0", "generate"):
+        assert [(s.role, s.phase) for s in timeline.going_on()] == [("engine 0", "generate")]
+        timeline.add([Span("engine 0", "generate", 1.0, 2.0)])
     assert timeline.going_on() == []
-    assert timeline.take() == [Span("engine 0", "generate", 1.0, 2.0)]
+    assert timeline.take() == [Span("engine 0", "generate", 1.0, 2.0)]  # what it measured itself, and no more
 
 
 def test_threads_keep_their_own_spans_apart():
