@@ -135,6 +135,8 @@ def _anchor(settings: Settings, folder: Path) -> None:
 def _input_paths(settings: Settings) -> Iterator[tuple[Settings, str]]:
     if "model" in settings.get("policy", {}):
         yield settings["policy"], "model"
+    if settings.get("schedule", {}).get("adaptive", {}).get("replay") is not None:
+        yield settings["schedule"]["adaptive"], "replay"
     for model in settings.get("reward", {}).get("models", []):
         if "path" in model:
             yield model, "path"

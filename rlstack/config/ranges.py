@@ -37,11 +37,17 @@ FRACTION = Range(low=0, high=1, low_open=True, high_open=True)
 
 COLDEST = 0.01  # vLLM samples no colder, and takes what is close to 0 for greedy
 
-# By path. A setting that is null is not checked: null is accepted wherever the schema lets it through.
+# By path. A setting that is null is not checked: null is accepted wherever the schema lets it through. Nor is
+# a word in place of a number, which is for validate.py.
 RANGES: dict[str, Range] = {
     "run.seed": NOT_NEGATIVE,
     "schedule.num_steps": ONE_OR_MORE,
     "schedule.sync_interval": ONE_OR_MORE,
+    "schedule.adaptive.start": ONE_OR_MORE,
+    "schedule.adaptive.min": ONE_OR_MORE,
+    "schedule.adaptive.max": ONE_OR_MORE,
+    "schedule.adaptive.max_drift": POSITIVE,
+    "schedule.adaptive.max_sync_share": FRACTION,
     "schedule.lag": NOT_NEGATIVE,
     "schedule.evaluate_every": ONE_OR_MORE,
     "policy.tensor_parallel": ONE_OR_MORE,
@@ -108,7 +114,7 @@ RANGES: dict[str, Range] = {
 
 # What to write instead, where the range alone does not say it.
 REMEDIES = {
-    "schedule.sync_interval": "1 is online, null is offline",
+    "schedule.sync_interval": "1 is online, null is offline, auto adapts",
     "schedule.num_steps": "give the number of optimiser steps",
     "rollout.n": "a pair needs two rollouts of a prompt",
 }

@@ -86,9 +86,22 @@ class Run:
 
 
 @dataclass
+class Adaptive:
+    """How `schedule.sync_interval=auto` chooses s; rlstack/orchestration/adaptive.py says by which rule."""
+
+    start: int = 10  # s until the first sync
+    min: int = 1
+    max: int = 100
+    max_drift: float = 0.02  # nats per token: generator against policy, at an interval's end
+    max_sync_share: float | None = None  # syncs' share of the time to settle for; makes s depend on timing
+    replay: str | None = None  # intervals.jsonl of a run whose choices of s are taken once more
+
+
+@dataclass
 class Schedule:
     num_steps: int = 100  # optimiser steps
-    sync_interval: int | None = 1  # s: steps between syncs; null = offline
+    sync_interval: int | str | None = 1  # s: steps between syncs; null = offline; auto
+    adaptive: Adaptive = field(default_factory=Adaptive)
     lag: int = 0  # steps by which the generator's version may trail at a sync
     reference_sync: str | int = "with_generator"  # never | with_generator | every this many steps
     evaluate_every: int | None = None  # steps; the first and the last version are always evaluated
@@ -130,11 +143,12 @@ class Rollout:
     top_p: float = 1.0
     max_new_tokens: int = 1024
     max_num_seqs: int = 256  # sequences decoded together by one engine
-    max_steps_ahead: int = 16  # training steps whose rollouts may wait to be trained on
+    overlap: bool = True  # sample, score and train side by side; false: in turns, with the same results
+    max_steps_ahead: int = 16  # training steps whose rollouts may wait to be trained on, in memory
     kv_cache_gib: float = 1.0  # per engine rank, on CPU
     gpu_memory_fraction: float = 0.85
     start_timeout_s: float = 600.0
-    generate_timeout_s: float = 1800.0  # for one step's rollouts
+    generate_timeout_s: float = 1800.0  # until an engine has finished the rollouts of another prompt
 
 
 @dataclass

@@ -18,9 +18,8 @@ from rlstack.config.ranges import COLDEST, RANGES, REMEDIES
 from rlstack.config.schema import Precision, RunConfig, TransferChannel, TransferMethod
 from rlstack.config.tasks import task_sections, tasks_by_setting
 from rlstack.config.validate_rewards import missing_models, num_reward_ranks, reward_problems
+from rlstack.config.validate_schedule import schedule_problems
 from rlstack.errors import ConfigError
-
-REFERENCE_SYNCS = ("never", "with_generator")
 
 
 class ModelShape(Protocol):
@@ -45,13 +44,18 @@ def validate(config: RunConfig, *, architecture: ModelShape, machine: Machine) -
 
 
 def missing_inputs(config: RunConfig) -> list[str]:
-    """The tasks' files and folders, and the reward models, that are not there."""
+    """The files and folders that settings name, and the reward models, that are not there."""
     tasks = [
         f"{key}.path = {task.path}: there is no such file; give the path of a JSONL or Parquet file, or the "
         "folder of a dataset"
         for key, task in tasks_by_setting(config).items()
         if not Path(task.path).exists()
     ]
+    replay = config.schedule.adaptive.replay
+    if replay is not None and not Path(replay).is_file():
+        tasks.append(
+            f"schedule.adaptive.replay = {replay}: there is no such file; give the intervals.jsonl of a run"
+        )
     return [*tasks, *missing_models(config)]
 
 
@@ -80,7 +84,7 @@ def problems(config: RunConfig, *, architecture: ModelShape, machine: Machine) -
     found = [
         *_out_of_range(config),
         *_run(config),
-        *_schedule(config),
+        *schedule_problems(config),
         *objective_problems(config.objective),
         *_evaluation(config),
         *_transfer(config),
@@ -101,7 +105,7 @@ def _out_of_range(config: RunConfig) -> Iterator[str]:
     settings = OmegaConf.structured(config)
     for key, accepted in RANGES.items():
         value = OmegaConf.select(settings, key)
-        if value is not None and value not in accepted:
+        if value is not None and not isinstance(value, str) and value not in accepted:
             remedy = f"; {REMEDIES[key]}" if key in REMEDIES else ""
             yield f"{key} = {value}: {accepted} is accepted{remedy}"
 
@@ -110,34 +114,6 @@ def _run(config: RunConfig) -> Iterator[str]:
     name = config.run.name
     if name in ("", ".", "..") or "/" in name or "\0" in name:
         yield f"run.name = {name!r}: the name of one folder is accepted; put the folders above it in run.dir"
-
-
-def _schedule(config: RunConfig) -> Iterator[str]:
-    schedule = config.schedule
-    if schedule.lag > 0 and schedule.sync_interval is None:
-        yield (
-            f"schedule.lag = {schedule.lag}: 0 is accepted when schedule.sync_interval is null (offline "
-            "never syncs); set one or the other"
-        )
-    if schedule.lag > config.rollout.max_steps_ahead:
-        yield (
-            f"schedule.lag = {schedule.lag}: at most rollout.max_steps_ahead = "
-            f"{config.rollout.max_steps_ahead} is accepted; raise that or lower the lag"
-        )
-    if schedule.evaluate_every is not None and schedule.sync_interval is None:
-        yield (
-            f"schedule.evaluate_every = {schedule.evaluate_every}: null is accepted offline, where the "
-            "generator holds version 0 until the end; the first and the last version are evaluated anyway"
-        )
-    elif schedule.evaluate_every is not None and schedule.evaluate_every % (schedule.sync_interval or 1):
-        yield (
-            f"schedule.evaluate_every = {schedule.evaluate_every}: a multiple of schedule.sync_interval = "
-            f"{schedule.sync_interval} is accepted, for in between the generator's version stays the same"
-        )
-    every = schedule.reference_sync
-    if not (every in REFERENCE_SYNCS if isinstance(every, str) else every >= 1):
-        accepted = " | ".join(REFERENCE_SYNCS)
-        yield f"schedule.reference_sync = {every}: {accepted} | a number of steps from 1 is accepted"
 
 
 def _transfer(config: RunConfig) -> Iterator[str]:

@@ -13,15 +13,19 @@ A version is the number of optimiser steps that the weights have taken; step t t
 
 The rollouts of a step may start as soon as the generator holds `version_for(step)`. The sync at version v
 always precedes the first step that needs v, so waiting for it cannot deadlock.
+
+adaptive_schedule.py has the schedule whose s is chosen as the run goes (sync_interval = auto).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from rlstack.config.schedule_words import WITH_GENERATOR
 from rlstack.config.schema import Schedule as ScheduleConfig
-
-WITH_GENERATOR = "with_generator"
+from rlstack.orchestration.sync_cost import Row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +40,13 @@ class Schedule:
 
     @classmethod
     def of(cls, config: ScheduleConfig) -> Schedule:
-        """The schedule that the settings describe; they have been validated."""
-        reference: int | str | None = config.reference_sync
-        if reference == WITH_GENERATOR:
-            reference = config.sync_interval
+        """The schedule that the settings describe; they have been validated, and s is not auto."""
+        interval = config.sync_interval
+        assert not isinstance(interval, str), "build_schedule makes the schedule for auto"
+        reference = interval if config.reference_sync == WITH_GENERATOR else config.reference_sync
         return cls(
             num_steps=config.num_steps,
-            sync_interval=config.sync_interval,
+            sync_interval=interval,
             lag=config.lag,
             reference_interval=reference if isinstance(reference, int) else None,
             evaluate_every=config.evaluate_every,
@@ -50,9 +54,7 @@ class Schedule:
 
     def version_for(self, step: int) -> int:
         """The version that writes the rollouts of `step`."""
-        if self.sync_interval is None:
-            return 0
-        return max(0, step - self.lag) // self.sync_interval * self.sync_interval
+        return self.generator_version_at(max(0, step - self.lag))
 
     def generator_version_at(self, step: int) -> int:
         """The version that the generator holds when the policy has taken `step` steps.
@@ -65,6 +67,10 @@ class Schedule:
     def reference_version_at(self, step: int) -> int:
         """As `generator_version_at`, of the reference."""
         return _last_before(step, self.reference_interval)
+
+    def decide(self, version: int, rows: Sequence[Row]) -> dict[str, Any] | None:
+        """What is decided about the interval that begins at `version`: a sync's, or 0. Here nothing is."""
+        return None
 
     def syncs_at(self, version: int) -> bool:
         """Whether the generator receives `version`."""

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 
 import torch
 
+from rlstack.config.schedule_words import WITH_GENERATOR
 from rlstack.config.schema import Schedule
 from rlstack.policy.model import PolicyModel
 
 
 def follows_policy(schedule: Schedule) -> bool:
     """Whether the reference takes over the policy after every step; it needs no weights of its own then."""
-    every = schedule.sync_interval if schedule.reference_sync == "with_generator" else schedule.reference_sync
+    every = schedule.sync_interval if schedule.reference_sync == WITH_GENERATOR else schedule.reference_sync
     return every == 1
 
 

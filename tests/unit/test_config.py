@@ -104,7 +104,15 @@ def test_a_dumped_configuration_loads_as_the_same(path: Path) -> None:
         ("rollout.n=1.5", "rollout.n = 1.5: an integer is accepted (default: 8)"),
         ("rollout.n=null", "rollout.n = None: an integer is accepted (default: 8)"),
         ("optimizer.lr=true", "optimizer.lr = True: a number is accepted (default: 1e-06)"),
-        ("schedule.sync_interval=x", "schedule.sync_interval = 'x': an integer or null is accepted"),
+        ("schedule.lag=x", "schedule.lag = 'x': an integer is accepted (default: 0)"),
+        (
+            "schedule.sync_interval=1.5",
+            "schedule.sync_interval = 1.5: an integer or text or null is accepted",
+        ),
+        (
+            "schedule.adaptive.stat=1",
+            "schedule.adaptive.stat: there is no such setting; did you mean schedule.",
+        ),
         ("policy.sequence_parallel=2.5", "policy.sequence_parallel = 2.5: true or false is accepted"),
         ("objective.name=ppo", "objective.name = 'ppo': dpo | group_dpo | grpo | group_dpo_grpo is"),
         ("rollout=3", "rollout = 3: a section is accepted, with some of the keys engines,"),

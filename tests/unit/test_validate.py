@@ -45,6 +45,7 @@ def test_every_published_configuration_fits_two_cores(path: Path) -> None:
         ["schedule.sync_interval=1"],
         ["schedule.sync_interval=null"],
         ["schedule.sync_interval=1", "schedule.lag=1"],
+        ["schedule.sync_interval=auto", "schedule.lag=1", "schedule.evaluate_every=7"],
         ["schedule.reference_sync=never"],
         ["schedule.evaluate_every=20"],
         ["evaluation.n=1", "evaluation.temperature=0"],
@@ -62,6 +63,15 @@ def test_what_can_work_is_accepted(overrides: list[str]) -> None:
     ("override", "message"),
     [
         ("schedule.sync_interval=0", "schedule.sync_interval = 0: at least 1 is accepted; 1 is online"),
+        ("schedule.sync_interval=x", "schedule.sync_interval = x: auto | a number of steps from 1 | null is"),
+        ("schedule.adaptive.start=101", "schedule.adaptive.start = 101: from schedule.adaptive.min = 1 to"),
+        ("schedule.adaptive.min=11", "schedule.adaptive.start = 10: from schedule.adaptive.min = 11 to"),
+        ("schedule.adaptive.max_drift=0", "schedule.adaptive.max_drift = 0.0: more than 0 is accepted"),
+        (
+            "schedule.adaptive.max_sync_share=1",
+            "schedule.adaptive.max_sync_share = 1.0: more than 0 and less",
+        ),
+        ("schedule.adaptive.replay=x", "null is accepted with schedule.sync_interval = 10; set that to auto"),
         ("schedule.num_steps=0", "schedule.num_steps = 0: at least 1 is accepted"),
         ("schedule.lag=-1", "schedule.lag = -1: at least 0 is accepted"),
         ("schedule.reference_sync=0", "schedule.reference_sync = 0: never | with_generator | a number of"),
