@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,13 +79,16 @@ class Job:
                 np.savez(folder / f"batches-{rank}-{index}.npz", **asdict(batch))
 
 
-def run_jobs(folder: Path, jobs: Mapping[str, Job]) -> None:
-    """Run jobs of one world size, one after the other; the results of each lie in the folder of its name."""
+def run_jobs(folder: Path, jobs: Mapping[str, Job], *, program: Sequence[object] = (PROGRAM,)) -> None:
+    """Run jobs of one world size, one after the other; the results of each lie in the folder of its name.
+
+    program: what a rank's Python is to run, with FOLDER and RANK after it.
+    """
     (world_size,) = {job.world_size for job in jobs.values()}
     stores = [serve_store("127.0.0.1", timeout_s=60.0) for _ in jobs]
     for (name, job), store in zip(jobs.items(), stores, strict=True):
         job.write(folder / name, store.port)
-    run_ranks([[PROGRAM, folder, rank] for rank in range(world_size)], timeout_s=240)
+    run_ranks([[*program, folder, rank] for rank in range(world_size)], timeout_s=240)
 
 
 def stages(folder: Path, name: str) -> dict[str, torch.Tensor]:

@@ -1,0 +1,93 @@
+"""What the forward pass of one packed micro-batch keeps for the backward pass, tensor by tensor.
+
+Nothing is recomputed but the logits: `policy/layers.py` asks for no recomputation. The count is that of
+Korthikanti et al. 2022 (arXiv 2205.05198, section 4) for SwiGLU, grouped queries, rotary embeddings and an
+attention that keeps no scores. Transformer Engine's layers are counted from its source (layernorm_linear.py,
+linear.py); megatron-core's local ones, which the CPU has, keep a little more, and tests measure it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from rlstack.policy.architecture import Architecture
+from rlstack.tuning.planning.derivation import Figure, derive, total
+
+
+class Layers(Enum):
+    """What the policy's layers are built of."""
+
+    transformer_engine = "on a GPU"
+    local = "on the CPU"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatchShape:
+    """Of what one rank works on."""
+
+    num_tokens: int
+    itemsize: int  # bytes of an activation; statistics have 4
+    tensor_parallel: int
+    sequence_parallel: bool
+
+    def inputs(self, architecture: Architecture) -> Mapping[str, float]:
+        """What the formulas of this file are about; sp: ranks that share the hidden states."""
+        return {
+            "itemsize": self.itemsize,
+            "hidden": architecture.hidden_size,
+            "heads": architecture.num_heads,
+            "kv_heads": architecture.num_kv_heads,
+            "head_dim": architecture.head_dim,
+            "ffn": architecture.ffn_size,
+            "tp": self.tensor_parallel,
+            "sp": self.tensor_parallel if self.sequence_parallel else 1,
+        }
+
+
+def layer_activations(architecture: Architecture, shape: MicroBatchShape, layers: Layers) -> list[Figure]:
+    """Bytes per token that one transformer layer keeps, by tensor; the last figure is their sum."""
+    on_cpu = layers is Layers.local
+    formulas = {
+        # Each norm's input and output; torch's RMSNorm keeps the input normalised too.
+        "norms": f"{6 if on_cpu else 4}*itemsize*hidden/sp",
+        "statistics of norms": "2*4/sp",
+        "query key value": "itemsize*(heads + 2*kv_heads)*head_dim/tp",
+        "rotated query and key": "itemsize*(heads + kv_heads)*head_dim/tp",
+        "cosines and sines": "4*itemsize*head_dim",
+        # On the CPU the sequences' outputs are put together by a copy.
+        "attention": f"{2 if on_cpu else 1}*itemsize*heads*head_dim/tp",
+        "statistics of attention": "4*heads/tp",
+        # Gate above up, silu of the gate, up plus an offset of 0, their product.
+        "feed-forward": "5*itemsize*ffn/tp",
+    }
+    if architecture.qk_norm:
+        formulas["query and key norms"] = _query_key_norms(architecture, shape, on_cpu=on_cpu)
+    return _with_total("kept by a layer", formulas, shape.inputs(architecture))
+
+
+def head_activations(architecture: Architecture, shape: MicroBatchShape, layers: Layers) -> list[Figure]:
+    """As `layer_activations`, of the final norm and the output layer, logits apart: see workspace.py."""
+    formulas = {
+        "final norm": f"{3 if layers is Layers.local else 2}*itemsize*hidden/sp + 4/sp",
+        "labels and statistics of logprobs": "8 + 4*4",
+    }
+    return _with_total("kept by the head", formulas, shape.inputs(architecture))
+
+
+def _query_key_norms(architecture: Architecture, shape: MicroBatchShape, *, on_cpu: bool) -> str:
+    """The inputs in one piece.
+
+    torch's RMSNorm keeps them normalised; and as they were only if they had to be copied, which the key never
+    has, and the query not where the rank has a single key-value head.
+    """
+    copies = "heads + kv_heads"
+    if on_cpu and architecture.num_kv_heads > shape.tensor_parallel:
+        copies = "2*heads + kv_heads"
+    return f"(itemsize*head_dim*({copies}) + 4*(heads + kv_heads))/tp"
+
+
+def _with_total(name: str, formulas: Mapping[str, str], inputs: Mapping[str, float]) -> list[Figure]:
+    parts = [derive(part, "B/token", formula, **inputs) for part, formula in formulas.items()]
+    return [*parts, total(name, parts)]

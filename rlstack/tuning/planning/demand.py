@@ -1,0 +1,134 @@
+"""What a run asks of any layout: the model, the settings, and how many tokens a step has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+from rlstack.config.schedule_words import AUTO
+from rlstack.config.schema import ObjectiveName, Precision, RunConfig
+from rlstack.orchestration.schedule import WITH_GENERATOR
+from rlstack.policy.architecture import Architecture
+from rlstack.tuning.parts import Layout, Workload
+from rlstack.tuning.planning.assumptions import Assumptions
+from rlstack.tuning.planning.hardware import Gpu
+from rlstack.tuning.setup import Setup
+
+_NUM_LENGTHS = 64  # quantiles that stand for the distribution of answers
+_SHORTEST_RUN = 48  # steps that are simulated at least, and intervals
+_NUM_INTERVALS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """Of the run that is planned, on GPUs of one kind."""
+
+    config: RunConfig
+    architecture: Architecture
+    gpu: Gpu
+    assumptions: Assumptions
+    intervals: tuple[int | None, ...]  # that the plan compares; memory must do for each
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a weight, and of an activation."""
+        return 2 if self.config.policy.precision is Precision.bf16 else 4
+
+    @property
+    def peak_flops(self) -> float:
+        return self.gpu.tflops(self.config.policy.precision) * 1e12
+
+    @property
+    def memory_bytes(self) -> float:
+        return self.gpu.memory_gb * 1e9
+
+    @property
+    def keeps_reference(self) -> bool:
+        """Whether the ranks hold a copy of the weights for it: see policy/reference.py."""
+        needs = self.setup(self.own_interval).needs_reference
+        return needs and any(
+            self.setup(s).reference_interval != 1 for s in (*self.intervals, self.own_interval)
+        )
+
+    @property
+    def own_interval(self) -> int | None:
+        """The config's s; what auto starts from."""
+        interval = self.config.schedule.sync_interval
+        return self.config.schedule.adaptive.start if interval == AUTO else interval  # type: ignore[return-value]
+
+    @property
+    def rollouts_per_example(self) -> int:
+        """Rollouts that have to share a micro-batch."""
+        match self.config.objective.name:
+            case ObjectiveName.dpo:
+                return 2
+            case ObjectiveName.grpo:
+                return 1
+            case _:
+                return self.config.rollout.n
+
+    @property
+    def examples_per_step(self) -> float:
+        """A mean: prompts whose rollouts tie give no pair."""
+        prompts = self.config.batch.prompts_per_step
+        if self.config.objective.name is ObjectiveName.grpo:
+            return prompts * self.config.rollout.n
+        return prompts * self.assumptions.pair_yield
+
+    @property
+    def longest_sequence(self) -> int:
+        """Tokens of the longest prompt with the longest answer."""
+        return math.ceil(self.assumptions.prompt_tokens_max) + self.config.rollout.max_new_tokens
+
+    @property
+    def largest_micro_batch(self) -> int:
+        """Tokens: an example is never split."""
+        longest = self.rollouts_per_example * self.longest_sequence
+        return max(self.config.policy.micro_batch_tokens, longest)
+
+    def most_micro_batches(self, layout: Layout) -> int:
+        """Of a data-parallel rank, where all prompts give examples of the greatest length."""
+        per_prompt = self.config.rollout.n if self.rollouts_per_example == 1 else self.rollouts_per_example
+        return layout.num_micro_batches(
+            self.config.batch.prompts_per_step * per_prompt * self.longest_sequence
+        )
+
+    @property
+    def workload(self) -> Workload:
+        """Answers are log-normal, cut at rollout.max_new_tokens."""
+        prompt, answers = self.assumptions.prompt_tokens, self._answer_tokens()
+        mean = sum(answers) / len(answers)
+        per_prompt = self.examples_per_step * self.rollouts_per_example / self.config.batch.prompts_per_step
+        return Workload(
+            prompt_tokens=prompt,
+            answer_tokens=answers,
+            trained_tokens_per_prompt=per_prompt * (prompt + mean),
+        )
+
+    @property
+    def trained_tokens_per_step(self) -> float:
+        return self.config.batch.prompts_per_step * self.workload.trained_tokens_per_prompt
+
+    def setup(self, interval: int | None) -> Setup:
+        """The run at sync interval `interval`, long enough for a steady state, with no evaluation."""
+        schedule = self.config.schedule
+        reference = schedule.reference_sync
+        every = interval if reference == WITH_GENERATOR else reference if isinstance(reference, int) else None
+        known = replace(self.config, schedule=replace(schedule, sync_interval=interval))
+        return replace(
+            Setup.of(known),
+            num_steps=max(_SHORTEST_RUN, _NUM_INTERVALS * (interval or 1)),
+            evaluate_every=None,
+            reference_interval=every,
+        )
+
+    def _answer_tokens(self) -> tuple[float, ...]:
+        limit, spread = self.config.rollout.max_new_tokens, self.assumptions.answer_spread
+        variance = math.log(1 + spread**2)
+        normal = NormalDist(
+            math.log(limit * self.assumptions.answer_share) - variance / 2, math.sqrt(variance) or 1e-9
+        )
+        quantiles: Sequence[float] = [(i + 0.5) / _NUM_LENGTHS for i in range(_NUM_LENGTHS)]
+        return tuple(min(limit, max(1.0, math.exp(normal.inv_cdf(q)))) for q in quantiles)

@@ -1,0 +1,106 @@
+"""What a worker of a vLLM engine has on its GPU: weights, room for the next ones, the rest for its cache."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rlstack.tuning.planning.demand import Demand
+from rlstack.tuning.planning.derivation import Figure, derive
+from rlstack.tuning.planning.shards import engine_parameters
+
+_FRACTION_STEP = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineMemory:
+    """`parts` are bytes that fill the GPU; `kv_cache` is what vLLM's own others leave it."""
+
+    gpu_memory_fraction: float  # the config's, or less where the weights to come need the room
+    parts: list[Figure]
+    details: list[Figure]
+    weights: Figure
+    kv_bytes_per_token: Figure
+    kv_cache: Figure
+    context_length: int  # tokens; vLLM starts only if one request of this length fits
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens that the cache holds."""
+        return math.floor(self.kv_cache.value / self.kv_bytes_per_token.value)
+
+    @property
+    def fits(self) -> bool:
+        return self.gpu_memory_fraction > 0 and self.kv_tokens >= self.context_length
+
+
+def engine_worker_memory(demand: Demand, *, tensor_parallel: int) -> EngineMemory:
+    """Of one of `tensor_parallel` workers."""
+    architecture, assumed = demand.architecture, demand.assumptions
+    counts = engine_parameters(architecture, tensor_parallel=tensor_parallel)
+    weights = derive("weights", "B", "itemsize*worker", itemsize=demand.itemsize, worker=counts[-1].value)
+    # transfer/inbox.py keeps a buffer for all of the worker's share.
+    shadow = derive("weights to come", "B", "weights", weights=weights.value)
+    nccl = derive("NCCL of the transfer", "B", "nccl_gb*gb", nccl_gb=assumed.nccl_gb, gb=10**9)
+    fraction = _fraction(demand, outside=shadow.value + nccl.value)
+    profile = _profile(demand, tensor_parallel)
+    graphs = derive(
+        "CUDA and its graphs",
+        "B",
+        "(context_gb + engine_graphs_gb)*gb",
+        context_gb=assumed.context_gb,
+        engine_graphs_gb=assumed.engine_graphs_gb,
+        gb=10**9,
+    )
+    kv_cache = derive(
+        "keys and values",
+        "B",
+        "max(0, fraction*memory - weights - profile - graphs)",
+        fraction=fraction,
+        memory=demand.memory_bytes,
+        weights=weights.value,
+        profile=profile.value,
+        graphs=graphs.value,
+    )
+    per_token = derive(
+        "keys and values per token",
+        "B/token",
+        "2*layers*kv_heads*head_dim*itemsize",
+        layers=architecture.num_layers,
+        kv_heads=max(1, architecture.num_kv_heads // tensor_parallel),
+        head_dim=architecture.head_dim,
+        itemsize=demand.itemsize,
+    )
+    return EngineMemory(
+        gpu_memory_fraction=fraction,
+        parts=[weights, profile, graphs, kv_cache, shadow, nccl],
+        details=[*counts, per_token],
+        weights=weights,
+        kv_bytes_per_token=per_token,
+        kv_cache=kv_cache,
+        context_length=architecture.context_length,
+    )
+
+
+def _fraction(demand: Demand, *, outside: float) -> float:
+    """rollout.gpu_memory_fraction if it leaves `outside` bytes free, otherwise a round number that does."""
+    configured, most = demand.config.rollout.gpu_memory_fraction, 1 - outside / demand.memory_bytes
+    if configured <= most:
+        return configured
+    return max(0.0, round(math.floor(most / _FRACTION_STEP) * _FRACTION_STEP, 2))
+
+
+def _profile(demand: Demand, tensor_parallel: int) -> Figure:
+    """The largest batch that vLLM tries when it starts: a layer's activations, and the sampler's logits."""
+    return derive(
+        "largest batch",
+        "B",
+        "itemsize*tokens*(3*ffn/tp + 4*hidden) + 8*max_num_seqs*vocab",
+        itemsize=demand.itemsize,
+        tokens=demand.assumptions.engine_batched_tokens,
+        ffn=demand.architecture.ffn_size,
+        hidden=demand.architecture.hidden_size,
+        tp=tensor_parallel,
+        max_num_seqs=demand.config.rollout.max_num_seqs,
+        vocab=demand.architecture.vocab_size,
+    )

@@ -1,0 +1,109 @@
+"""Elements of a rank's weights from the model's shape alone; tests hold them against what ranks hold."""
+
+from __future__ import annotations
+
+import math
+
+from rlstack.orchestration.layout_text import vllm_vocab_size
+from rlstack.policy.architecture import Architecture
+from rlstack.policy.hf_map import VOCAB_MULTIPLE
+from rlstack.tuning.parts import Layout
+from rlstack.tuning.planning.derivation import Figure, derive
+
+# Elements to which the distributed optimiser's buffer is padded, with the data-parallel size:
+# megatron/core/distributed/param_and_grad_buffer.py, _pad_end_of_bucket_if_needed.
+_BUFFER_MULTIPLE = 128
+
+
+def layer_parameters(architecture: Architecture, *, tensor_parallel: int, kv_heads: int) -> Figure:
+    """Elements of one layer on one of `tensor_parallel` ranks; kv_heads: of the rank."""
+    a = architecture
+    norms = "2*hidden" + (" + 2*head_dim" if a.qk_norm else "")
+    bias = " + (heads/tp + 2*kv_heads)*head_dim" if a.qkv_bias else ""
+    return derive(
+        "layer parameters",
+        "elements",
+        f"(2*heads/tp + 2*kv_heads)*head_dim*hidden + 3*ffn/tp*hidden + {norms}{bias}",
+        heads=a.num_heads,
+        kv_heads=kv_heads,
+        head_dim=a.head_dim,
+        hidden=a.hidden_size,
+        ffn=a.ffn_size,
+        tp=tensor_parallel,
+    )
+
+
+def matrix_parameters(architecture: Architecture) -> Figure:
+    """Elements of all matrices that a token is multiplied with: the output layer, not the embedding."""
+    layer = layer_parameters(architecture, tensor_parallel=1, kv_heads=architecture.num_kv_heads)
+    return derive(
+        "matrices",
+        "elements",
+        "layers*layer + vocab*hidden",
+        layers=architecture.num_layers,
+        layer=layer.value,
+        vocab=architecture.vocab_size,
+        hidden=architecture.hidden_size,
+    )
+
+
+def policy_parameters(architecture: Architecture, layout: Layout, *, stage: int) -> list[Figure]:
+    """Elements that a rank of pipeline stage `stage` holds: of a layer, of a vocabulary, of the rank."""
+    a, tp, pp = architecture, layout.tensor_parallel, layout.pipeline_parallel
+    layer = layer_parameters(a, tensor_parallel=tp, kv_heads=a.num_kv_heads // tp)
+    vocabulary = derive(
+        "vocabulary parameters",
+        "elements",
+        f"ceil(vocab/({VOCAB_MULTIPLE}*tp))*{VOCAB_MULTIPLE}*hidden",
+        vocab=a.vocab_size,
+        tp=tp,
+        hidden=a.hidden_size,
+    )
+    is_first, is_last = stage == 0, stage == pp - 1
+    # A tied output layer is the embedding itself where both are on one stage.
+    num_vocabularies = is_first + (is_last and not (a.tied and is_first))
+    rank = derive(
+        "rank parameters",
+        "elements",
+        "layers/pp*layer + vocabularies*vocabulary" + (" + hidden" if is_last else ""),
+        layers=a.num_layers,
+        pp=pp,
+        layer=layer.value,
+        vocabularies=num_vocabularies,
+        vocabulary=vocabulary.value,
+        **({"hidden": a.hidden_size} if is_last else {}),
+    )
+    return [layer, vocabulary, rank]
+
+
+def buffer_elements(num_parameters: float, layout: Layout) -> Figure:
+    """Of megatron's contiguous buffer, whose end is padded so that data-parallel ranks get equal shares.
+
+    Upstream also aligns each parameter to 64 elements, which the sizes of published models are multiples of.
+    """
+    return derive(
+        "buffer elements",
+        "elements",
+        "ceil(parameters/multiple)*multiple",
+        parameters=num_parameters,
+        multiple=math.lcm(_BUFFER_MULTIPLE, layout.data_parallel),
+    )
+
+
+def engine_parameters(architecture: Architecture, *, tensor_parallel: int) -> list[Figure]:
+    """Elements that a worker of a vLLM engine holds; key-value heads are repeated if there are too few."""
+    a = architecture
+    kv_heads = max(1, a.num_kv_heads // tensor_parallel)
+    layer = layer_parameters(a, tensor_parallel=tensor_parallel, kv_heads=kv_heads)
+    rank = derive(
+        "worker parameters",
+        "elements",
+        "layers*layer + vocabularies*vocab/tp*hidden + hidden",
+        layers=a.num_layers,
+        layer=layer.value,
+        vocabularies=1 if a.tied else 2,
+        vocab=vllm_vocab_size(a),
+        tp=tensor_parallel,
+        hidden=a.hidden_size,
+    )
+    return [layer, rank]
