@@ -52,9 +52,12 @@ class AdaptiveSchedule(Schedule):
     def generator_version_at(self, step: int) -> int:
         if not self.decisions:
             return 0
-        if step >= (until := self.decisions[-1].until):
-            return until
-        return self.decisions[bisect_right(self.decisions, step, key=_version) - 1].version
+        last = self.decisions[-1]
+        return last.until if step >= last.until else self._decision_at(step).version
+
+    def interval_at(self, step: int) -> int:
+        decision = self._decision_at(step)
+        return decision.until - decision.version
 
     def syncs_at(self, version: int) -> bool:
         return version > 0 and version == self.generator_version_at(version)
@@ -83,6 +86,10 @@ class AdaptiveSchedule(Schedule):
             decision = replace(decision, until=past.until, interval=past.interval, reason="replayed")
         self.decisions.append(decision)
         return asdict(decision)
+
+    def _decision_at(self, step: int) -> Decision:
+        """The last one of a version up to `step`."""
+        return self.decisions[bisect_right(self.decisions, step, key=_version) - 1]
 
     def _decided(self, version: int, rows: Sequence[Row]) -> Decision:
         if not self.decisions:

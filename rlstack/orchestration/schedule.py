@@ -72,6 +72,10 @@ class Schedule:
         """What is decided about the interval that begins at `version`: a sync's, or 0. Here nothing is."""
         return None
 
+    def interval_at(self, step: int) -> int | None:
+        """How many steps are taken from the sync before `step` to the next one; None: there is no other."""
+        return self.sync_interval
+
     def syncs_at(self, version: int) -> bool:
         """Whether the generator receives `version`."""
         return _falls_on(version, self.sync_interval)

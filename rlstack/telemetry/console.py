@@ -64,6 +64,12 @@ class Console:
         factor = f" x {raised.lr_factor:g}" if raised.action is AlarmAction.lower_lr else ""
         self.note(f"ALARM {raised.alarm} ({raised.action.value}{factor}): {raised.reason}")
 
+    def interval(self, decision: Mapping[str, Any]) -> None:
+        """One line for a sync interval that has changed: a row of intervals.jsonl."""
+        if decision["before"] not in (None, decision["interval"]):
+            change = f"{decision['before']} -> {decision['interval']}"
+            self.note(f"s {change} from version {decision['version']} on: {decision['reason']}")
+
     def _columns(self, metrics: Mapping[str, Any]) -> Iterator[str]:
         if "reward/mean" in metrics:
             yield f"reward {metrics['reward/mean']:.3f} ({statistics.fmean(self._rewards):.3f})"

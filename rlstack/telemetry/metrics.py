@@ -28,6 +28,7 @@ class Metric(NamedTuple):
 METRICS: dict[str, Metric] = {
     "step": Metric("", max, "optimiser steps taken, this one included: the version that it made"),
     "version_age": Metric("steps", statistics.fmean, "how far the rollouts' version trails the policy's"),
+    "schedule/sync_interval": Metric("steps", _last, "s: from the sync before the step to the next one"),
     "reward/mean": Metric("", statistics.fmean, "mean reward of the step's scored rollouts"),
     "reward/mean/{task}": Metric("", statistics.fmean, "the same, of the task's rollouts"),
     "reward/length_normalised_mean": Metric("1/token", statistics.fmean, "mean of reward / length"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +33,7 @@ class Recorder:
         self._evaluations: dict[int, Mapping[str, Any]] = {}
         self.alarms = Alarms(config.alarms)
         self._raised: list[dict[str, Any]] = []
+        self._intervals: list[Mapping[str, Any]] = []
 
     @property
     def logs(self) -> Path:
@@ -69,6 +70,18 @@ class Recorder:
         """Append rows to rollouts.jsonl."""
         self._run.log_rollouts(rows)
 
+    def interval(self, decision: Mapping[str, Any] | None) -> None:
+        """Log what the schedule has decided about the interval to come; None if it decides nothing."""
+        if decision is not None:
+            self._intervals.append(decision)
+            self._run.log_interval(decision)
+            self._console.interval(decision)
+
+    @property
+    def steps(self) -> Sequence[Mapping[str, Any]]:
+        """The rows of metrics.jsonl so far."""
+        return self._steps
+
     def step(self, version: int, metrics: Mapping[str, Any]) -> Verdict:
         """Log the step that made `version`, with the time since the last one; what its alarms ask for."""
         row = {"step": version, **metrics, **self._stopwatch.lap()}
@@ -99,7 +112,12 @@ class Recorder:
             wall_s=self._stopwatch.elapsed_s,
             phase_s=self._stopwatch.total_s,
         )
-        summary |= {"alarms": self._raised, "versions": package_versions(), "hardware": hardware()}
+        summary |= {
+            "alarms": self._raised,
+            "intervals": self._intervals,
+            "versions": package_versions(),
+            "hardware": hardware(),
+        }
         self._run.write_summary(summary)
         self._console.summary(summary, self._run.path)
         if error is not None and summary["status"] == "failed":

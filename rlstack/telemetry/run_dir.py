@@ -20,7 +20,7 @@ from rlstack.telemetry.metrics import check_declared
 
 
 class RunDirectory:
-    """config.yaml, {metrics,rollouts,alarms}.jsonl, summary.json, model/ and logs/ below `path`."""
+    """config.yaml, {metrics,rollouts,alarms,intervals}.jsonl, summary.json, model/ and logs/ below `path`."""
 
     def __init__(self, path: Path, *, moved_to: Path | None, lock: int) -> None:
         self.path = path
@@ -65,8 +65,15 @@ class RunDirectory:
 
     def log_alarms(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append the rows to alarms.jsonl, which is there from the first alarm on."""
+        self._append("alarms.jsonl", rows)
+
+    def log_interval(self, row: Mapping[str, Any]) -> None:
+        """Append a decision about the sync interval to intervals.jsonl, which is there if any is made."""
+        self._append("intervals.jsonl", [row])
+
+    def _append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         if lines := [to_json(row) + "\n" for row in rows]:
-            with (self.path / "alarms.jsonl").open("a", encoding="utf-8") as file:
+            with (self.path / name).open("a", encoding="utf-8") as file:
                 file.writelines(lines)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ def summarise(
     wall_s: float,
     phase_s: Mapping[str, float],
 ) -> dict[str, Any]:
-    """What became of a run; `alarms`, `versions` and `hardware` are for the caller to add.
+    """What became of a run; `alarms`, `intervals`, `versions` and `hardware` are for the caller to add.
 
     Args:
         steps: rows of metrics.jsonl, in order.

@@ -52,6 +52,7 @@ def test_every_step_has_a_version_that_was_synced_before_it(rates: list[float], 
     for step, rate in enumerate(rates):
         assert schedule.generator_version_at(step) == generator
         assert schedule.reference_version_at(step) == reference
+        assert schedule.interval_at(step) == schedule.decisions[-1].until - generator
         used.append(schedule.version_for(step))
         assert used[-1] <= generator
         assert step - used[-1] < 12 + lag

@@ -336,3 +336,23 @@ def test_what_an_alarm_says_is_on_the_terminal_in_its_own_file_and_in_the_summar
     assert f"ALARM length_collapse (lower_lr x 0.5): {reason}\n" in printed
     assert "ALARM divergence (stop): grad_norm is 7.5, above 5\n" in printed
     assert "stopped after 2 steps" in printed
+
+
+def test_a_choice_of_the_interval_is_in_its_own_file_and_in_the_summary_and_a_change_on_the_terminal(
+    config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = {"version": 0, "until": 10, "before": None, "interval": 10, "reason": "start"}
+    kept = {"version": 10, "until": 20, "before": 10, "interval": 10, "reason": "drift"}
+    changed = {"version": 20, "until": 26, "before": 10, "interval": 6, "reason": "too much drift"}
+    path = Path(config.run.dir) / "a"
+    with Recorder(config) as recorder:
+        recorder.interval(None)  # what a schedule says that decides nothing
+        assert not (path / "intervals.jsonl").exists()
+        for decision in (start, kept, changed):
+            recorder.interval(decision)
+        recorder.step(1, {"reward/mean": 0.25})
+        assert [row["reward/mean"] for row in recorder.steps] == [0.25]
+    assert rows(path / "intervals.jsonl") == [start, kept, changed]
+    assert json.loads((path / "summary.json").read_text())["intervals"] == [start, kept, changed]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("s ")]
+    assert lines == ["s 10 -> 6 from version 20 on: too much drift"]
