@@ -100,7 +100,7 @@ class Adaptive:
 @dataclass
 class Schedule:
     num_steps: int = 100  # optimiser steps
-    sync_interval: int | str | None = 1  # s: steps between syncs; null = offline; auto
+    sync_interval: int | str | None = 1  # s: steps between syncs; null = offline; auto = adapts to the drift
     adaptive: Adaptive = field(default_factory=Adaptive)
     lag: int = 0  # steps by which the generator's version may trail at a sync
     reference_sync: str | int = "with_generator"  # never | with_generator | every this many steps
