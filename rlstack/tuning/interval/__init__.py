@@ -1,0 +1,1 @@
+"""Choosing the sync interval s from short trial runs: `rlstack tune`."""
