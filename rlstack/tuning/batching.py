@@ -34,7 +34,7 @@ def finish_times(
 
     At most `max_num_seqs` rollouts run together; a place that is free goes to the next in order.
     """
-    starts, ends = _decoding_steps(lengths, max_num_seqs)
+    starts, ends = decoding_steps(lengths, max_num_seqs)
     num_starting = np.bincount(starts, minlength=max(ends, default=0) + 1)
     num_running = np.cumsum(num_starting - np.bincount(ends, minlength=len(num_starting)))[:-1]
     step_s = generation.decode_s + num_running * generation.decode_s_per_sequence
@@ -43,8 +43,8 @@ def finish_times(
     return tuple(float(passed_s[end]) for end in ends)
 
 
-def _decoding_steps(lengths: Sequence[int], max_num_seqs: int) -> tuple[list[int], list[int]]:
-    """The decoding step that each rollout starts with, and the one that it no longer takes part in."""
+def decoding_steps(lengths: Sequence[int], max_num_seqs: int) -> tuple[list[int], list[int]]:
+    """The decoding step that each rollout starts with, and the first that it no longer takes part in."""
     starts, ends = [], []
     places = [0] * min(max_num_seqs, len(lengths))  # when each becomes free
     for length in lengths:

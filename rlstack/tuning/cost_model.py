@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rlstack.tuning.loop_jobs import LoopJobs
 from rlstack.tuning.parts import Parts
 from rlstack.tuning.prediction import BUBBLE, POLICY, SYNC, Prediction, RoleTime
-from rlstack.tuning.setup import Setup
+from rlstack.tuning.setup import Setup, steady_steps
 from rlstack.tuning.simulate import Job, Span, role_times, simulate
 
 
@@ -35,17 +35,6 @@ def predict(parts: Parts, setup: Setup) -> Prediction:
         tokens_generated=prompts * setup.n * parts.workload.mean_answer_tokens,
         tokens_trained=prompts * parts.workload.trained_tokens_per_prompt,
     )
-
-
-def steady_steps(setup: Setup) -> range:
-    """The steps that a step's time is a mean over: whole intervals without the first one.
-
-    Where there are no two intervals, all but the first quarter of the steps.
-    """
-    interval, num_steps = setup.sync_interval, setup.num_steps
-    if interval is None or num_steps < 2 * interval:
-        return range(num_steps // 4, num_steps)
-    return range(interval, num_steps // interval * interval)
 
 
 def _with_bubble(time: RoleTime, share: float) -> RoleTime:

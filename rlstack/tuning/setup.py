@@ -45,6 +45,7 @@ class Setup:
             ),
             max_num_seqs=config.rollout.max_num_seqs,
             max_steps_ahead=config.rollout.max_steps_ahead,
+            overlap=config.rollout.overlap,
             num_steps=schedule.num_steps,
             evaluate_every=schedule.evaluate_every,
             reference_interval=schedule.reference_interval,
@@ -68,3 +69,14 @@ class Setup:
     def needs_reference_pass(self, step: int) -> bool:
         """Whether training on `step` takes a pass of the reference: it is not the policy itself."""
         return self.needs_reference and self.schedule.reference_version_at(step) != step
+
+
+def steady_steps(setup: Setup) -> range:
+    """The steps that a step's time is a mean over: whole intervals without the first one.
+
+    Where there are no two intervals, all but the first quarter of the steps.
+    """
+    interval, num_steps = setup.sync_interval, setup.num_steps
+    if interval is None or num_steps < 2 * interval:
+        return range(num_steps // 4, num_steps)
+    return range(interval, num_steps // interval * interval)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlstack.orchestration.schedule import Schedule
-from rlstack.tuning.cost_model import predict, steady_steps
+from rlstack.tuning.cost_model import predict
 from rlstack.tuning.loop_jobs import calls
 from rlstack.tuning.parts import (
     Controller,
@@ -21,7 +21,7 @@ from rlstack.tuning.parts import (
     Workload,
 )
 from rlstack.tuning.prediction import BUBBLE, POLICY, REWARDS, ROLLOUTS
-from rlstack.tuning.setup import Setup
+from rlstack.tuning.setup import Setup, steady_steps
 
 # Four prompts of two rollouts, each of ten tokens: 8 sequences for 10 decoding steps of 0.1 + 8 * 0.05 s.
 PARTS = Parts(
