@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from rlstack_kernels import LogprobEntropy
 from torch import Tensor
 
@@ -22,6 +23,8 @@ from rlstack.policy.packed import PackedBatch
 from rlstack.policy.parallel import is_leader
 from rlstack.policy.reference import Reference
 from rlstack.policy.step_metrics import MicroBatchMetrics, reduce_metrics
+from rlstack.policy.timers import PIPELINE_BUBBLE, StepTimers
+from rlstack.telemetry.timeline import span
 
 # What a schedule takes from the loss function: loss, its part of the divisor, the metrics.
 LossTerms = tuple[Tensor, Tensor, MicroBatchMetrics]
@@ -41,6 +44,7 @@ class Trainer:
         self.model = model
         self.version = 0
         self._loss = loss
+        self._timers = model.config.timers = StepTimers()
         self._data_parallel = wrap_data_parallel(model)
         self._optimizer, self._schedule = build_optimizer(self._data_parallel, settings)
         # After the wrapping, which moves the weights into a buffer.
@@ -66,9 +70,11 @@ class Trainer:
             lambda batch, output: self._loss_terms(batch, output, next(references, None)),
             forward_only=False,
         )
+        self._wait_for_other_stages()
         before_update()
-        self._schedule.step(1)
-        _, grad_norm, _ = self._optimizer.step()
+        with span("optimizer"):
+            self._schedule.step(1)
+            _, grad_norm, _ = self._optimizer.step()
         metrics = self._metrics(reports, grad_norm=float(grad_norm))
         self.version += 1
         return metrics
@@ -96,7 +102,7 @@ class Trainer:
         """As `forward_logprobs`, of the reference; None where they are the policy's own or not needed."""
         if self.reference is None or self.reference.version == self.version:
             return None
-        with self.reference.in_place():
+        with span("reference"), self.reference.in_place():
             return self.forward_logprobs(micro_batches)
 
     def _pack(self, micro_batches: Sequence[MicroBatch]) -> list[PackedBatch]:
@@ -122,6 +128,7 @@ class Trainer:
             )
             return output, partial(after, batch)
 
+        self._timers.times_compute = not forward_only
         return get_forward_backward_func()(
             forward_step_func=forward,
             data_iterator=iter(batches),
@@ -132,6 +139,12 @@ class Trainer:
             forward_only=forward_only,
             collect_non_loss_data=forward_only,
         )
+
+    def _wait_for_other_stages(self) -> None:
+        """Let the timeline tell this wait from the optimiser's step, which would begin with it."""
+        if parallel_state.get_pipeline_model_parallel_world_size() > 1:
+            with span("exchange", reason=PIPELINE_BUBBLE):
+                dist.barrier(parallel_state.get_pipeline_model_parallel_group())
 
     def _loss_terms(
         self, batch: PackedBatch, output: LogprobEntropy, reference_logprobs: Tensor | None

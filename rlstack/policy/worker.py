@@ -21,6 +21,7 @@ from rlstack.policy.parallel import close_parallel, data_rank, init_parallel, is
 from rlstack.policy.reference import follows_policy
 from rlstack.policy.trainer import Trainer
 from rlstack.rendezvous import connect_store, serve_store
+from rlstack.telemetry.timeline import span
 
 _BYTES_PER_MIB = 1024**2
 
@@ -152,7 +153,8 @@ class PolicyWorker:
     def _finish_sending(self) -> None:
         """The shards of a reshard are sent from where they are, which the optimiser writes to."""
         if TransferMethod.reshard in self._sources:
-            self._sources[TransferMethod.reshard].fence()
+            with span("fence", reason="sync"):
+                self._sources[TransferMethod.reshard].fence()
 
     def stop(self) -> None:
         """Leave the process groups."""

@@ -24,6 +24,7 @@ from rlstack.policy.hf_io import stage_tensors
 from rlstack.policy.parallel import data_rank, is_leader, num_stages, stage
 from rlstack.policy.trainer import Trainer
 from rlstack.policy.worker import PolicyWorker
+from rlstack.telemetry import timeline
 
 
 def read_batches(folder: Path, num_ranks: int) -> list[list[MicroBatch]]:
@@ -74,7 +75,9 @@ def run(folder: Path, job: dict[str, Any], rank: int) -> None:
     if last:
         save_file({str(i): tensor for i, tensor in enumerate(logprobs)}, folder / "logprobs.safetensors")
     for step in range(job["num_steps"]):
+        timeline.take()
         metrics = worker.train_step(batches)
+        (folder / f"spans-{step}-{rank}.json").write_text(json.dumps(timeline.take()))
         assert (metrics is not None) == last
         if last:
             (folder / f"metrics-{step}.json").write_text(json.dumps(metrics))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from rlstack.data.records import MicroBatch
+from rlstack.telemetry.timeline import Span
 from tests.distributed.policy_ranks import (
     FAMILIES,
     LAYOUTS,
@@ -180,7 +182,24 @@ def test_loss_gradient_and_step_are_those_of_transformers(layout, sequences, tmp
         weights = dict(exported.named_parameters())
         torch.testing.assert_close(weights, steps[-1]["weights"], atol=2e-5, rtol=1e-4)
         check_mismatch(folder, model, sequences)
+        check_timeline(folder, num_stages=policy.get("pipeline_parallel", 1))
     assert read_metrics(tmp_path / "dpo", 0)["loss/total"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+def check_timeline(folder: Path, *, num_stages: int) -> None:
+    """Every rank notes what a step is made of, and what of it was waiting for another pipeline stage."""
+    files = list(folder.glob("spans-*.json"))
+    assert files
+    for file in files:
+        spans = [Span(*fields) for fields in json.loads(file.read_text())]
+        phases = [span.phase for span in spans if span.reason is None]
+        assert phases.count("forward") == phases.count("backward") == 2  # micro-batches
+        assert phases.count("optimizer") == 1
+        assert phases.count("reference") == (file.name.startswith("spans-1"))
+        waits = [span for span in spans if span.reason == "pipeline_bubble"]
+        assert bool(waits) == (num_stages > 1)
+        computing = [span for span in spans if span.phase in ("forward", "backward", "optimizer")]
+        assert all(wait.end_s <= s.start_s or wait.start_s >= s.end_s for wait in waits for s in computing)
 
 
 def check_mismatch(folder: Path, model: Path, sequences: Sequence[Sample]) -> None:
