@@ -42,7 +42,7 @@ def train(config: RunConfig) -> None:
             policy, engines = cluster.launch()
             probe = prompts.take(0, 1)[0].token_ids
             weight_sync = WeightSync(policy, engines, config, host=cluster.host, probe=probe)
-        rollouts = RolloutStream(prompts, engines, schedule, config)
+        rollouts = RolloutStream(prompts, engines, rewards, schedule, config)
         evaluator = Evaluator(held_out, engines, rewards, config)
 
         with recorder.phase("evaluate"):
@@ -53,7 +53,7 @@ def train(config: RunConfig) -> None:
             with recorder.phase("generate_wait"):
                 groups = rollouts.take(step)
             with recorder.phase("reward"):
-                scored = rewards.score(groups)
+                scored = rollouts.scores()
                 credit = assign(scored, config.objective, seed=config.run.seed, step=step)
             metrics = rollout_metrics(groups, step) | rewards.metrics(scored) | credit.metrics()
             metrics |= pair_yield(scored) | dynamics(scored, credit.examples)
@@ -64,7 +64,7 @@ def train(config: RunConfig) -> None:
                 policy.sync_reference(version)
             if schedule.syncs_at(version):
                 with recorder.phase("generate_wait"):
-                    rollouts.drain()
+                    rollouts.complete(before=version)
                 with recorder.phase("sync"):
                     metrics |= weight_sync.run(version)
                 if schedule.evaluates_at(version):

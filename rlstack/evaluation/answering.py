@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rlstack.config.schema import Rollout
-from rlstack.data.records import Prompt, RolloutGroup
+from rlstack.data.records import Prompt
 from rlstack.evaluation.answers import AnsweredPrompt
-from rlstack.orchestration.engine_group import EngineGroup, Pending, Sampling
+from rlstack.orchestration.engine_group import EngineGroup, Sampling
+from rlstack.orchestration.pending import PendingGroups, PendingScores
 from rlstack.rewards.router import Rewards
+
+Chunk = PendingGroups | PendingScores
 
 WAVES = 4  # of full batches to a chunk: the engines idle only while the last answers of a chunk end
 
@@ -40,17 +43,21 @@ def answer(
     keep: Callable[[list[AnsweredPrompt]], None],
 ) -> None:
     """Answer and score all prompts of `works`; `keep` gets each chunk as soon as it is done."""
-    waiting: tuple[Work, Pending] | None = None
+    waiting: Chunk | None = None
     for work in works:
         for chunk in work.chunks(chunk_size(settings, n=work.sampling.n)):
-            pending = engines.submit(
-                chunk.prompts, chunk.sampling, stream="evaluate", step=0, positions=chunk.positions
+            places = [(0, position) for position in chunk.positions]
+            answers = engines.submit(chunk.prompts, chunk.sampling, stream="evaluate", places=places)
+            asked: Chunk = (
+                PendingScores(chunk.prompts, answers, rewards)
+                if work.is_scored
+                else PendingGroups(chunk.prompts, answers)
             )
             if waiting is not None:
-                keep(_finish(*waiting, rewards))
-            waiting = chunk, pending
+                keep(_finish(waiting))
+            waiting = asked
     if waiting is not None:
-        keep(_finish(*waiting, rewards))
+        keep(_finish(waiting))
 
 
 def chunk_size(settings: Rollout, *, n: int) -> int:
@@ -58,16 +65,7 @@ def chunk_size(settings: Rollout, *, n: int) -> int:
     return math.ceil(WAVES * settings.max_num_seqs * settings.engines / n)
 
 
-def sampled_groups(prompts: Sequence[Prompt], pending: Pending) -> list[RolloutGroup]:
-    """Each prompt with its answers, once they are there; for a step they have the version that gave them."""
-    return [
-        RolloutGroup(step=rollouts[0].version, prompt=prompt, rollouts=rollouts)
-        for prompt, rollouts in zip(prompts, pending.result(), strict=True)
-    ]
-
-
-def _finish(work: Work, pending: Pending, rewards: Rewards) -> list[AnsweredPrompt]:
-    groups = sampled_groups(work.prompts, pending)
-    if not work.is_scored:
-        return [AnsweredPrompt.of(group, ()) for group in groups]
-    return [AnsweredPrompt.of(scored.group, scored.scores) for scored in rewards.score(groups)]
+def _finish(chunk: Chunk) -> list[AnsweredPrompt]:
+    if isinstance(chunk, PendingGroups):
+        return [AnsweredPrompt.of(group, ()) for group in chunk.result()]
+    return [AnsweredPrompt.of(scored.group, scored.scores) for scored in chunk.scored()]

@@ -7,10 +7,10 @@ from typing import Any
 
 from rlstack.config.schema import RunConfig, Selection
 from rlstack.data.records import Prompt
-from rlstack.evaluation.answering import sampled_groups
 from rlstack.evaluation.answers import AnsweredPrompt
 from rlstack.evaluation.task_measures import by_task, overall_accuracy, selection_value, task_measures
 from rlstack.orchestration.engine_group import EngineGroup, Sampling
+from rlstack.orchestration.pending import PendingScores
 from rlstack.rewards.router import Rewards
 
 
@@ -31,10 +31,11 @@ class Evaluator:
         """The metrics eval/*, with the eval/version that they are of; {} without prompts."""
         if not self._prompts:
             return {}
-        pending = self._engines.submit(self._prompts, self._sampling, stream="evaluate", step=0)
-        groups = sampled_groups(self._prompts, pending)
-        answered = [AnsweredPrompt.of(s.group, s.scores) for s in self._rewards.score(groups)]
-        return evaluation_metrics(answered, version=groups[0].step, selection=self._selection)
+        places = [(0, position) for position in range(len(self._prompts))]
+        answers = self._engines.submit(self._prompts, self._sampling, stream="evaluate", places=places)
+        scored = PendingScores(self._prompts, answers, self._rewards).scored()
+        answered = [AnsweredPrompt.of(s.group, s.scores) for s in scored]
+        return evaluation_metrics(answered, version=scored[0].group.step, selection=self._selection)
 
 
 def evaluation_metrics(

@@ -98,6 +98,8 @@ class Cluster:
         trace: TracebackType | None,
     ) -> None:
         started = [process for root in self._ray for process in _with_descendants(root)]
+        if self._engines is not None:
+            self._engines.stop_reading()
         if self._engines is not None and kind is None:
             self._engines.close(self._config.cluster.shutdown_timeout_s)
         ray.shutdown()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import ray
 from rlstack.config.schema import RunConfig
 from rlstack.data.records import Prompt, Rollout
 from rlstack.orchestration.dealing import deal, put_together
-from rlstack.orchestration.roles import Role, wait_for
+from rlstack.orchestration.reader import Reader
+from rlstack.orchestration.roles import Role, wait_for, yielded
 from rlstack.rollout.sampling import prompt_seed
 
 
@@ -31,25 +34,6 @@ def build_engine(**kwargs: Any) -> Any:
     return Engine(**kwargs)
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """Answers that are being sampled: result() waits for them."""
-
-    calls: dict[Role, ray.ObjectRef]
-    num_prompts: int
-    timeout_s: float
-
-    def result(self) -> list[tuple[Rollout, ...]]:
-        """One tuple of n rollouts per prompt, in the order of the prompts."""
-        shares = wait_for(
-            self.calls,
-            timeout_s=self.timeout_s,
-            doing="sampling rollouts",
-            setting="rollout.generate_timeout_s",
-        )
-        return put_together(shares.values(), self.num_prompts)
-
-
 class EngineGroup:
     """The engines of a run. Each works through its calls in the order in which they were made."""
 
@@ -61,11 +45,13 @@ class EngineGroup:
                 log=logs / f"engine-{index}.log",
                 build=build_engine,
                 num_gpus=num_gpus_per_engine,
+                beside=True,
                 config=config,
                 index=index,
             )
             for index in range(config.rollout.engines)
         ]
+        self._readers = [Reader(role.name) for role in self.roles]
 
     def wait_until_ready(self) -> None:
         wait_for(
@@ -81,31 +67,39 @@ class EngineGroup:
         sampling: Sampling,
         *,
         stream: str,
-        step: int,
-        positions: Sequence[int] | None = None,
-    ) -> Pending:
-        """Start sampling. The same (run.seed, `stream`, `step`, prompts, version) gives the same answers.
+        places: Sequence[tuple[int, int]],
+    ) -> list[Future[tuple[Rollout, ...]]]:
+        """Start sampling; one future of n rollouts for each prompt, which the engines begin in their order.
 
-        `positions` are the prompts' places within the step, where they are a part of its prompts only.
+        `places` are the prompts' steps and their positions within them. The same (run.seed, `stream`,
+        place, prompt, version) gives the same rollouts, on an engine whose arithmetic does not depend on what
+        is decoded together; on others it takes the same prompts too.
+
+        A future fails with RoleError if its engine fails, dies, or finishes no prompt within
+        rollout.generate_timeout_s.
         """
         seed = self._config.run.seed
-        places = range(len(prompts)) if positions is None else positions
-        seeds = [prompt_seed(seed, stream=stream, step=step, position=i) for i in places]
-        assert len(seeds) == len(prompts)
+        seeds = [prompt_seed(seed, stream=stream, step=step, position=i) for step, i in places]
         count = len(self.roles)
-        dealt = zip(self.roles, deal(prompts, count), deal(seeds, count), strict=True)
-        calls = {
-            role: role.start(
-                "generate",
-                of_role,
-                n=sampling.n,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                seeds=seeds_of_role,
+        dealt = zip(self.roles, self._readers, deal(prompts, count), deal(seeds, count), strict=True)
+        shares = [
+            reader.read(
+                self._results(role, reader, of_role, seeds=seeds_of_role, **asdict(sampling)), len(of_role)
             )
-            for role, of_role, seeds_of_role in dealt
-        }
-        return Pending(calls, len(prompts), self._config.rollout.generate_timeout_s)
+            for role, reader, of_role, seeds_of_role in dealt
+        ]
+        return put_together(shares, len(prompts))
+
+    def _results(self, role: Role, reader: Reader, prompts: Sequence[Prompt], **sampling: Any) -> Any:
+        return partial(
+            yielded,
+            role,
+            role.stream("generate_stream", prompts, **sampling),
+            is_needed=reader.is_open,
+            timeout_s=self._config.rollout.generate_timeout_s,
+            doing="sampling rollouts",
+            setting="rollout.generate_timeout_s",
+        )
 
     def probe(self, token_ids: Sequence[int]) -> list[tuple[float, ...]]:
         """Of each engine the logprobs of token_ids[1:], each given those before it."""
@@ -116,6 +110,11 @@ class EngineGroup:
             setting="rollout.generate_timeout_s",
         )
         return list(probes.values())
+
+    def stop_reading(self) -> None:
+        """Take no more results, so that nothing asks Ray when it is gone."""
+        for reader in self._readers:
+            reader.close()
 
     def close(self, timeout_s: float) -> None:
         """Let the engines end the processes that they started."""

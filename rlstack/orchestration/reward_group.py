@@ -22,6 +22,8 @@ def build_reward_model(**kwargs: Any) -> Any:
 class RewardModelGroup:
     """A rewards.scorer.Scorer. Starts loading when it is made."""
 
+    depends_on_batch = True  # the order of the additions in a matrix product changes with its shape
+
     def __init__(self, settings: RewardModel, *, key: str, logs: Path, num_gpus_per_actor: int) -> None:
         """`key` is the model's place in the settings, for messages: reward.models[0]."""
         self._settings = settings

@@ -73,6 +73,8 @@ class MathVerifier:
 class MathScorer:
     """The math verifier as a reward."""
 
+    depends_on_batch = False
+
     def __init__(self, workers: int, timeout_s: float) -> None:
         self._verifier = MathVerifier(workers, timeout_s)
 

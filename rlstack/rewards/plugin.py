@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 class PluginScorer:
     """A plug-in, called once for each question."""
 
+    depends_on_batch = False
+
     def __init__(self, name: str, settings: Reward, *, setting: str) -> None:
         """Import the plug-in `name`, "package.module:attribute", which `setting` asks for.
 

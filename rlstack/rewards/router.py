@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from types import TracebackType
 
@@ -11,11 +10,13 @@ from rlstack.config.reward_names import RewardKind, kind_of
 from rlstack.config.schema import Reward as RewardSettings
 from rlstack.config.schema import RunConfig
 from rlstack.config.tasks import tasks_by_setting
-from rlstack.data.records import RolloutGroup, ScoredGroup
+from rlstack.data.records import Prompt, RolloutGroup, ScoredGroup
+from rlstack.rewards.lane import Lane
 from rlstack.rewards.math import MathScorer
 from rlstack.rewards.metrics import reward_metrics
 from rlstack.rewards.plugin import PluginScorer
-from rlstack.rewards.scorer import Question, Scorer
+from rlstack.rewards.scorer import Scorer
+from rlstack.rewards.scoring import Scoring
 
 
 class Rewards:
@@ -32,33 +33,27 @@ class Rewards:
             ConfigError: a plug-in cannot be imported.
         """
         tasks = tasks_by_setting(config)
-        self._reward_of = {task.name: task.reward for task in tasks.values()}
-        self._scorers: dict[str, Scorer] = dict(models or {})
+        scorers: dict[str, Scorer] = dict(models or {})
         with ExitStack() as started:
             for key, task in tasks.items():
-                if task.reward not in self._scorers:
+                if task.reward not in scorers:
                     scorer = start_scorer(task.reward, config.reward, setting=f"{key}.reward")
-                    self._scorers[task.reward] = started.enter_context(closing(scorer))
-            # One thread for each reward: one may wait for Ray while another waits for processes.
-            self._threads = ThreadPoolExecutor(len(self._scorers) or 1, thread_name_prefix="router")
-            started.callback(self._threads.shutdown, wait=False, cancel_futures=True)
+                    scorers[task.reward] = started.enter_context(closing(scorer))
+            lanes = {name: Lane(name, scorer) for name, scorer in scorers.items()}
             self._running = started.pop_all()
+        self._lanes = lanes
+        self._lane_of = {task.name: lanes[task.reward] for task in tasks.values()}
+
+    def expect(self, prompts: Sequence[Prompt]) -> Scoring:
+        """Scores for the groups of `prompts`, which are still to come; rewards work side by side."""
+        return Scoring(prompts, self._lane_of)
 
     def score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
-        """The groups in the order given, each scored by its own task's reward; rewards work side by side."""
-        shares: dict[str, list[int]] = {}
-        for i, group in enumerate(groups):
-            shares.setdefault(self._reward_of[group.prompt.task], []).append(i)
-        pending = {
-            name: self._threads.submit(self._scorers[name].score, [_question(groups[i]) for i in mine])
-            for name, mine in shares.items()
-        }
-        scores = {
-            i: of_group
-            for name, mine in shares.items()
-            for i, of_group in zip(mine, pending[name].result(), strict=True)
-        }
-        return [ScoredGroup(group=group, scores=scores[i]) for i, group in enumerate(groups)]
+        """The groups in the order given, each scored by its own task's reward."""
+        scoring = self.expect([group.prompt for group in groups])
+        for position, group in enumerate(groups):
+            scoring.add(position, group)
+        return scoring.result()
 
     @staticmethod
     def metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
@@ -68,6 +63,8 @@ class Rewards:
     def close(self) -> None:
         """End every process of the rewards."""
         self._running.close()
+        for lane in self._lanes.values():
+            lane.close()
 
     def __enter__(self) -> Rewards:
         return self
@@ -88,12 +85,3 @@ def start_scorer(reward: str, settings: RewardSettings, *, setting: str) -> Scor
         return PluginScorer(reward, settings, setting=setting)
     assert kind_of(reward) is RewardKind.math, f"the reward model {reward!r} has not been started"
     return MathScorer(settings.workers, settings.timeout_s)
-
-
-def _question(group: RolloutGroup) -> Question:
-    prompt = group.prompt
-    return Question(
-        problem=prompt.problem,
-        answer=prompt.answer,
-        responses=tuple(rollout.text for rollout in group.rollouts),
-    )

@@ -21,6 +21,11 @@ class Question:
 class Scorer(Protocol):
     """A reward, running. May be called from several threads."""
 
+    @property
+    def depends_on_batch(self) -> bool:
+        """Whether a score may change, in its last digits, with what is scored beside it."""
+        ...
+
     def score(self, questions: Sequence[Question]) -> list[tuple[Score, ...]]:
         """One score for each response of each question, in their order.
 

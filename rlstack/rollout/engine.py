@@ -1,14 +1,14 @@
 """One vLLM engine and the version of the weights that it holds.
 
-Everything of vLLM's that this project calls is in this file, for the weights in `rlstack.transfer`:
-landing.py, vllm_engine.py, bake.py, scatter.py and plugin.py, and for reward models in
+Everything of vLLM's that this project calls is in this file and in continuous.py, for the weights in
+`rlstack.transfer`: landing.py, vllm_engine.py, bake.py, scatter.py and plugin.py, and for reward models in
 `rlstack.rewards.vllm_engine`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ import torch
 from rlstack.config.schema import Landing, Precision, RunConfig, TransferMethod
 from rlstack.config.vllm_environment import vllm_environment
 from rlstack.data.records import Prompt, Rollout
+from rlstack.rollout.continuous import run_continuously
 from rlstack.rollout.sampling import stop_token_ids, to_rollout
+from rlstack.rollout.turns import Turns
 from rlstack.transfer.group import TransferError
 from rlstack.transfer.plugin import BACKEND, PLAIN_WEIGHTS
 from rlstack.transfer.scatter import LandingError
@@ -36,7 +38,8 @@ def engine_environment(*, cuda: bool, plain_weights: bool) -> dict[str, str]:
 class Engine:
     """Generates rollouts with one model replica; a plain class, which Ray wraps as an actor.
 
-    Not for concurrent calls: a call finds the weights of one version from beginning to end.
+    Not for concurrent calls, begin_receive() apart: a call finds the weights of one version from beginning
+    to end.
     """
 
     def __init__(self, config: RunConfig, *, index: int) -> None:
@@ -73,6 +76,8 @@ class Engine:
             logprobs_mode="raw_logprobs",  # before temperature and top-p, as the trainer computes them
             **memory,
         )
+        self._turns = Turns()
+        self._max_num_seqs = rollout.max_num_seqs
         self._max_new_tokens = rollout.max_new_tokens
         self._transfer = transfer
         policy = config.policy
@@ -95,10 +100,19 @@ class Engine:
     def generate(
         self, prompts: Sequence[Prompt], *, n: int, temperature: float, top_p: float, seeds: Sequence[int]
     ) -> list[tuple[Rollout, ...]]:
-        """`n` rollouts of each prompt, in the order of the prompts.
+        """As generate_stream, all at once: the rollouts in the order of the prompts."""
+        stream = self.generate_stream(prompts, n=n, temperature=temperature, top_p=top_p, seeds=seeds)
+        finished = dict(pair for some in stream for pair in some)
+        return [finished[place] for place in range(len(prompts))]
+
+    def generate_stream(
+        self, prompts: Sequence[Prompt], *, n: int, temperature: float, top_p: float, seeds: Sequence[int]
+    ) -> Iterator[list[tuple[int, tuple[Rollout, ...]]]]:
+        """`n` rollouts of each prompt, as (place of the prompt, its rollouts) once all of them have ended.
 
         `seeds` has one number per prompt and makes its rollouts independent of the others in the batch;
         rollout k is sampled with seed + k. Up to rollout.max_new_tokens tokens, fewer where the context ends.
+        Prompts are begun in their order. To be run to its end.
 
         Raises LandingError if a sync has left the engine without a whole set of weights.
         """
@@ -106,21 +120,32 @@ class Engine:
             raise LandingError(self._broken)
         from vllm import SamplingParams
 
-        parameters = [
-            SamplingParams(
-                n=n,
-                temperature=temperature,
-                top_p=top_p,
-                seed=seed,
-                max_tokens=self._max_new_tokens,
-                logprobs=0,  # of the sampled token and no others
-                stop_token_ids=self._stop_token_ids,
+        requests = [
+            (
+                {"prompt_token_ids": list(prompt.token_ids)},
+                SamplingParams(
+                    n=n,
+                    temperature=temperature,
+                    top_p=top_p,
+                    seed=seed,
+                    max_tokens=self._max_new_tokens,
+                    logprobs=0,  # of the sampled token and no others
+                    stop_token_ids=self._stop_token_ids,
+                ),
             )
-            for _, seed in zip(prompts, seeds, strict=True)
+            for prompt, seed in zip(prompts, seeds, strict=True)
         ]
-        inputs = [{"prompt_token_ids": list(prompt.token_ids)} for prompt in prompts]
-        outputs = self._llm.generate(inputs, parameters, use_tqdm=False)
-        return [tuple(to_rollout(c, version=self._version) for c in output.outputs) for output in outputs]
+        with self._turns.at_work():
+            for finished in run_continuously(
+                self._llm,
+                requests,
+                max_num_seqs=self._max_num_seqs,
+                between_steps=self._turns.give_way,
+            ):
+                yield [(place, self._rollouts(output)) for place, output in finished]
+
+    def _rollouts(self, output: Any) -> tuple[Rollout, ...]:
+        return tuple(to_rollout(completion, version=self._version) for completion in output.outputs)
 
     def open_transfer(
         self, host: str, port: int, *, method: TransferMethod, first_receiver: int, num_receivers: int
@@ -154,10 +179,11 @@ class Engine:
     def begin_receive(self, version: int, method: TransferMethod) -> None:
         """Let the policy's weights of `version` come in while the engine goes on with those that it has.
 
-        With the gather methods they come in only when they are committed.
+        May be called while another thread generates, between two tokens of which it begins. With the gather
+        methods the weights come in only when they are committed.
         """
         if method is TransferMethod.reshard:
-            self._call("begin_reshard", version)
+            self._turns.do(lambda: self._call("begin_reshard", version))
 
     def commit_receive(self, version: int, method: TransferMethod) -> dict[str, Any]:
         """Take over the policy's weights of `version`, which was begun.

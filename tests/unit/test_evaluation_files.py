@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
+from rlstack.config.schema import Evaluation, RunConfig, Task
 from rlstack.config.schema import Rollout as RolloutSettings
-from rlstack.config.schema import RunConfig
-from rlstack.data.records import Outcome, Prompt, Rollout, RolloutGroup, Score, ScoredGroup
+from rlstack.data.records import Outcome, Prompt, Rollout, Score
 from rlstack.errors import ConfigError
 from rlstack.evaluation.answering import Work, answer, chunk_size
 from rlstack.evaluation.answers import AnsweredPrompt
@@ -21,6 +22,8 @@ from rlstack.evaluation.journal import Journal
 from rlstack.evaluation.kept import KeptAnswers
 from rlstack.evaluation.report import evaluation_report, report_table
 from rlstack.orchestration.engine_group import Sampling
+from rlstack.rewards.router import Rewards
+from rlstack.rewards.scorer import Question
 
 
 def prompt(row: int, *, task: str = "sums", problem: str = "1+1") -> Prompt:
@@ -82,21 +85,28 @@ class Engines:
     def __init__(self) -> None:
         self.submitted: list[list[int]] = []
 
-    def submit(self, prompts: list[Prompt], sampling: Sampling, *, positions: list[int], **_: Any) -> Any:
-        self.submitted.append(list(positions))
-        rollouts = [
-            tuple(
-                Rollout(token_ids=(1,), generator_logprobs=(0.0,), text=f"{i}", finished=True, version=0)
-                for _ in range(sampling.n)
+    def submit(
+        self, prompts: list[Prompt], sampling: Sampling, *, stream: str, places: list[tuple[int, int]]
+    ) -> list[Future[tuple[Rollout, ...]]]:
+        assert stream == "evaluate" and {step for step, _ in places} == {0}
+        positions = [position for _, position in places]
+        self.submitted.append(positions)
+        answers: list[Future[tuple[Rollout, ...]]] = [Future() for _ in prompts]
+        for i, future in zip(positions, answers, strict=True):
+            future.set_result(
+                tuple(
+                    Rollout(token_ids=(1,), generator_logprobs=(0.0,), text=f"{i}", finished=True, version=0)
+                    for _ in range(sampling.n)
+                )
             )
-            for i in positions
-        ]
-        return type("Pending", (), {"result": lambda self: rollouts})()
+        return answers
 
 
 class Ones:
-    def score(self, groups: list[RolloutGroup]) -> list[ScoredGroup]:
-        return [ScoredGroup(group=g, scores=(Score(reward=1.0),) * len(g.rollouts)) for g in groups]
+    depends_on_batch = False
+
+    def score(self, questions: Sequence[Question]) -> list[tuple[Score, ...]]:
+        return [(Score(reward=1.0),) * len(question.responses) for question in questions]
 
 
 def test_all_work_is_done_in_chunks_the_next_under_way_while_one_is_kept() -> None:
@@ -110,7 +120,9 @@ def test_all_work_is_done_in_chunks_the_next_under_way_while_one_is_kept() -> No
         kept.extend(chunk)
         under_way.append(len(engines.submitted))
 
-    answer([scored, plain], engines, Ones(), settings, keep)  # type: ignore[arg-type]
+    evaluation = Evaluation(tasks=[Task(name=name, path="", reward="ones") for name in ("sums", "b")])
+    with Rewards(RunConfig(evaluation=evaluation), {"ones": Ones()}) as rewards:
+        answer([scored, plain], engines, rewards, settings, keep)  # type: ignore[arg-type]
     assert engines.submitted == [[1, 3], [4, 7], [8], [0]]
     assert under_way == [2, 3, 4, 4]
     assert [(a.task, a.responses[0]) for a in kept] == [

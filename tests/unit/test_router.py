@@ -24,6 +24,8 @@ REWARD_OF = {"notes": "judge", "chat": "judge", "essays": "length"}
 class Judge:
     """Scores `name`/problem/response by a fixed formula and notes what it was given."""
 
+    depends_on_batch = False
+
     def __init__(self, factor: float) -> None:
         self.factor = factor
         self.asked: list[Question] = []

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 # module -> name -> its parameters in order; None where only the name matters.
 CONTRACT: dict[str, dict[str, tuple[str, ...] | None]] = {
-    "vllm": {"LLM": None, "PoolingParams": None, "SamplingParams": None},
+    "vllm": {"LLM": None, "LLM.enqueue": None, "PoolingParams": None, "SamplingParams": None},
     "vllm.distributed.weight_transfer.base": {
         "WeightTransferEngine": ("config", "vllm_config", "device", "model"),
         "WeightTransferEngine.init_transfer_engine": ("self", "init_info"),
@@ -32,8 +32,8 @@ CONTRACT: dict[str, dict[str, tuple[str, ...] | None]] = {
         "WeightTransferEngineFactory": None,
         "WeightTransferEngineFactory.register_engine": ("name", "module_path_or_cls", "class_name"),
     },
-    "vllm.model_executor.layers": {"utils": None},
     "vllm.model_executor.layers.utils": {"dispatch_cpu_unquantized_gemm": ("layer", "remove_weight")},
+    "vllm.model_executor.layers": {"utils": None},  # an attribute once the line above has imported it
     "vllm.model_executor.layers.attention": {"is_deferred_attention_layer": ("layer",)},
     "vllm.model_executor.layers.linear": {
         "UnquantizedLinearMethod": None,
@@ -66,6 +66,11 @@ CONTRACT: dict[str, dict[str, tuple[str, ...] | None]] = {
         "Worker.reload_weights": None,
     },
     "vllm.v1.worker.gpu_model_runner": {"GPUModelRunner.get_model": ("self",)},
+    "vllm.v1.engine.llm_engine": {
+        "LLMEngine.get_num_unfinished_requests": ("self",),
+        "LLMEngine.has_unfinished_requests": ("self",),
+        "LLMEngine.step": ("self",),
+    },
     "vllm.engine.arg_utils": {
         "EngineArgs.generation_config": None,
         "EngineArgs.kv_cache_memory_bytes": None,
