@@ -52,7 +52,9 @@ class Choice(NamedTuple):
 
 def look(rows: Sequence[Row], *, interval: int) -> Seen:
     """Read the last rows of metrics.jsonl; those without a finite drift, or without times, do not count."""
-    rows = rows[-max(interval, MIN_WINDOW) :]
+    window = max(interval, MIN_WINDOW)
+    timed = [row for row in rows[-2 * window :] if "time/step_s" in row]  # so many hold a sync at least
+    rows = rows[-window:]
     floors = [row[FLOOR] for row in rows if _is_finite(row.get(FLOOR))]
     floor = statistics.fmean(floors) if floors else None
     points = [
@@ -60,7 +62,6 @@ def look(rows: Sequence[Row], *, interval: int) -> Seen:
         for row in rows
         if row["version_age"] > 0 and _is_finite(row.get(DRIFT))
     ]
-    timed = [row for row in rows if "time/step_s" in row]
     return Seen(fit(points), floor, sync_cost(timed))
 
 
