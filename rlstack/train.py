@@ -8,8 +8,8 @@ from rlstack.credit.pair_yield import pair_yield
 from rlstack.data.load import load_prompts
 from rlstack.data.samples import sample_rows
 from rlstack.evaluation.evaluator import Evaluator
+from rlstack.orchestration.adaptive_schedule import build_schedule
 from rlstack.orchestration.cluster import Cluster
-from rlstack.orchestration.schedule import Schedule
 from rlstack.orchestration.stream import RolloutStream
 from rlstack.orchestration.weight_sync import WeightSync
 from rlstack.rewards.router import Rewards
@@ -26,11 +26,11 @@ def train(config: RunConfig) -> None:
     which is all that tells offline (s = None), semi-online and online (s = 1) training apart.
 
     Raises:
-        ConfigError: the data cannot be used; no process has been started.
+        ConfigError: the data, or the log of a run to replay, cannot be used; no process has been started.
         StoppedByAlarm: an alarm whose action is stop was raised; the model has been exported.
         RoleError: a process failed, died or did not answer within its limit; all processes have ended.
     """
-    schedule = Schedule.of(config.schedule)
+    schedule = build_schedule(config.schedule)
     prompts, held_out = load_prompts(config)
 
     with (
@@ -47,6 +47,7 @@ def train(config: RunConfig) -> None:
 
         with recorder.phase("evaluate"):
             recorder.evaluated(evaluator.run())
+        recorder.interval(schedule.decide(0, recorder.steps))
         rollouts.admit(version=0)
 
         for step in range(schedule.num_steps):
@@ -57,6 +58,7 @@ def train(config: RunConfig) -> None:
                 credit = assign(scored, config.objective, seed=config.run.seed, step=step)
             metrics = rollout_metrics(groups, step) | rewards.metrics(scored) | credit.metrics()
             metrics |= pair_yield(scored) | dynamics(scored, credit.examples)
+            metrics["schedule/sync_interval"] = schedule.interval_at(step)
             with recorder.phase("train"):
                 metrics |= policy.train_step(credit.examples, version=schedule.version_for(step))
             version = step + 1
@@ -70,6 +72,7 @@ def train(config: RunConfig) -> None:
                 if schedule.evaluates_at(version):
                     with recorder.phase("evaluate"):
                         metrics |= evaluator.run()
+                recorder.interval(schedule.decide(version, [*recorder.steps, metrics]))
                 rollouts.admit(version=version)
             recorder.samples(sample_rows(scored))
             verdict = recorder.step(version, metrics)
