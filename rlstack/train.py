@@ -57,8 +57,7 @@ def train(config: RunConfig) -> None:
                 scored = rollouts.scores()
                 credit = assign(scored, config.objective, seed=config.run.seed, step=step)
             metrics = rollout_metrics(groups, step) | rewards.metrics(scored) | credit.metrics()
-            metrics |= pair_yield(scored) | dynamics(scored, credit.examples)
-            metrics["schedule/sync_interval"] = schedule.interval_at(step)
+            metrics |= pair_yield(scored) | dynamics(scored, credit.examples) | schedule.metrics(step)
             with recorder.phase("train"):
                 metrics |= policy.train_step(credit.examples, version=schedule.version_for(step))
             version = step + 1

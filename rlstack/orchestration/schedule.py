@@ -76,6 +76,11 @@ class Schedule:
         """How many steps are taken from the sync before `step` to the next one; None: there is no other."""
         return self.sync_interval
 
+    def metrics(self, step: int) -> dict[str, float]:
+        """`interval_at` as a metric of the step; nothing offline."""
+        interval = self.interval_at(step)
+        return {} if interval is None else {"schedule/sync_interval": interval}
+
     def syncs_at(self, version: int) -> bool:
         """Whether the generator receives `version`."""
         return _falls_on(version, self.sync_interval)

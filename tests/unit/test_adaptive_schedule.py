@@ -13,6 +13,7 @@ from rlstack.config.schema import Adaptive
 from rlstack.config.schema import Schedule as ScheduleConfig
 from rlstack.errors import ConfigError
 from rlstack.orchestration.adaptive_schedule import AdaptiveSchedule, Decision, build_schedule
+from rlstack.orchestration.chunks import chunk_at
 from rlstack.orchestration.schedule import Schedule
 
 
@@ -52,7 +53,7 @@ def test_every_step_has_a_version_that_was_synced_before_it(rates: list[float], 
     for step, rate in enumerate(rates):
         assert schedule.generator_version_at(step) == generator
         assert schedule.reference_version_at(step) == reference
-        assert schedule.interval_at(step) == schedule.decisions[-1].until - generator
+        assert schedule.metrics(step) == {"schedule/sync_interval": schedule.decisions[-1].until - generator}
         used.append(schedule.version_for(step))
         assert used[-1] <= generator
         assert step - used[-1] < 12 + lag
@@ -65,6 +66,27 @@ def test_every_step_has_a_version_that_was_synced_before_it(rates: list[float], 
     # What was said of a step when it was taken still holds at the end.
     assert [schedule.version_for(step) for step in range(len(rates))] == used
     assert used == sorted(used)
+
+
+@given(RATES, st.integers(0, 3), st.integers(1, 20))
+def test_chunks_of_what_is_decided_cover_each_step_once_and_no_step_beyond(
+    rates: list[float], lag: int, most: int
+) -> None:
+    schedule = adaptive(len(rates), lag=lag)
+    schedule.decide(0, [])
+    rows: list[dict[str, Any]] = []
+    asked, version = 0, 0
+    for step, rate in enumerate(rates):
+        while asked < len(rates) and schedule.version_for(asked) <= version:
+            chunk = chunk_at(schedule, asked, max_steps=most)
+            assert chunk.start == asked
+            assert {schedule.version_for(of_chunk) for of_chunk in chunk} == {schedule.version_for(asked)}
+            asked = chunk.stop
+        assert asked > step
+        rows.append(row(schedule, step, rate))
+        if schedule.syncs_at(step + 1):
+            version = step + 1
+            schedule.decide(version, rows)
 
 
 def test_of_a_step_beyond_the_next_sync_the_least_possible_version_is_said() -> None:

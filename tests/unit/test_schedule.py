@@ -76,3 +76,8 @@ def test_a_run_that_goes_on_at_any_step_has_the_versions_of_one_that_was_never_i
             reference = step
         assert regime.generator_version_at(step) == generator == regime.version_for(step)
         assert regime.reference_version_at(step) == reference
+
+
+def test_the_interval_is_a_metric_of_every_step_but_offline():
+    assert schedule(3).metrics(4) == {"schedule/sync_interval": 3}
+    assert schedule(None).metrics(4) == {}
