@@ -13,17 +13,12 @@ def chunk_at(schedule: Schedule, step: int, *, max_steps: int) -> range:
     schedule alone: on an engine whose arithmetic depends on what is decoded together, the same seed still
     gives the same rollouts, however long anything takes.
     """
-    interval = interval_of(schedule, step)
-    size = len(interval) if len(interval) <= max_steps else max(1, max_steps // 2)
-    return range(step, min(interval.stop, step + size))
+    version, most = schedule.version_for(step), max(1, max_steps // 2)
+    begins = step == 0 or schedule.version_for(step - 1) != version
+    after = step + (max_steps + 1 if begins else most)
+    stop = next((t for t in range(step, after) if not _writes(schedule, version, t)), after)
+    return range(step, stop if stop < after else step + most)
 
 
-def interval_of(schedule: Schedule, step: int) -> range:
-    """The steps whose rollouts are of the same version as those of `step`."""
-    version = schedule.version_for(step)
-    first, stop = step, step + 1
-    while first > 0 and schedule.version_for(first - 1) == version:
-        first -= 1
-    while stop < schedule.num_steps and schedule.version_for(stop) == version:
-        stop += 1
-    return range(first, stop)
+def _writes(schedule: Schedule, version: int, step: int) -> bool:
+    return step < schedule.num_steps and schedule.version_for(step) == version

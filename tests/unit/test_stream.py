@@ -1,0 +1,234 @@
+"""Rollouts in order and alike, whoever is quicker: engines, rewards or the trainer."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlstack.config.schema import Batch, Data, RunConfig, Task
+from rlstack.config.schema import Rollout as RolloutSettings
+from rlstack.data.records import Prompt, Rollout, Score, ScoredGroup
+from rlstack.data.sampling import PromptSampler
+from rlstack.orchestration.engine_group import Sampling
+from rlstack.orchestration.schedule import Schedule
+from rlstack.orchestration.stream import RolloutStream
+from rlstack.rewards.router import Rewards
+from rlstack.rewards.scorer import Question
+
+TASKS = {"sums": "lengths", "notes": "judge"}
+NUM_PROMPTS, N = 4, 2
+PROMPTS = {
+    task: [Prompt(task=task, row=row, problem=f"{task}{row}", token_ids=(row,)) for row in range(9)]
+    for task in TASKS
+}
+
+
+class Engines:
+    """Stands for an EngineGroup: answers in any order, `jitter` apart, with the version of its last sync.
+
+    A prompt's rollouts say its place, the version, and which others were asked for along with it.
+    """
+
+    def __init__(self, jitter: random.Random) -> None:
+        self.calls: list[list[int]] = []  # steps
+        self._version = 0
+        self._jitter = jitter
+        self._threads: list[threading.Thread] = []
+
+    def hold(self, version: int) -> None:
+        """As a commit: what was asked for before is sampled by then."""
+        self.finish()
+        self._version = version
+
+    def submit(
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, stream: str, places: list[tuple[int, int]]
+    ) -> list[Future[tuple[Rollout, ...]]]:
+        self.calls.append(sorted({step for step, _ in places}))
+        answers: list[Future[tuple[Rollout, ...]]] = [Future() for _ in prompts]
+        text = f"{self.calls[-1]}"
+        values = [
+            tuple(
+                Rollout(
+                    token_ids=(k,),
+                    generator_logprobs=(0.0,),
+                    text=f"{prompt.problem} {place} {k} {text}",
+                    finished=True,
+                    version=self._version,
+                )
+                for k in range(sampling.n)
+            )
+            for prompt, place in zip(prompts, places, strict=True)
+        ]
+        order = self._jitter.sample(range(len(prompts)), len(prompts))
+
+        def answer() -> None:
+            for i in order:
+                time.sleep(self._jitter.choice([0.0, 0.0, 0.0005]))
+                answers[i].set_result(values[i])
+
+        self._threads.append(threading.Thread(target=answer))
+        self._threads[-1].start()
+        return answers
+
+    def finish(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+
+class Lengths:
+    """A score is of the text alone."""
+
+    depends_on_batch = False
+
+    def __init__(self, jitter: random.Random) -> None:
+        self._jitter = jitter
+
+    def score(self, questions: Sequence[Question]) -> list[tuple[Score, ...]]:
+        time.sleep(self._jitter.choice([0.0, 0.001]))
+        return [tuple(Score(reward=float(len(text))) for text in q.responses) for q in questions]
+
+    def close(self) -> None:
+        pass
+
+
+class Judge(Lengths):
+    """A score changes with what is scored beside it."""
+
+    depends_on_batch = True
+
+    def score(self, questions: Sequence[Question]) -> list[tuple[Score, ...]]:
+        batch = float(sum(map(hash, questions)) % 1000)
+        return [tuple(Score(reward=batch + len(text)) for text in q.responses) for q in questions]
+
+
+def config(*, overlap: bool = True, max_steps_ahead: int = 4) -> RunConfig:
+    return RunConfig(
+        batch=Batch(prompts_per_step=NUM_PROMPTS),
+        rollout=RolloutSettings(n=N, overlap=overlap, max_steps_ahead=max_steps_ahead),
+        data=Data(tasks=[Task(name=name, path="", reward=reward) for name, reward in TASKS.items()]),
+    )
+
+
+@contextmanager
+def stream_of(engines: Engines, schedule: Schedule, settings: RunConfig) -> Iterator[RolloutStream]:
+    jitter = random.Random(1)
+    sampler = PromptSampler(PROMPTS, weights=dict.fromkeys(TASKS, 1.0), seed=0)
+    with Rewards(settings, {"lengths": Lengths(jitter), "judge": Judge(jitter)}) as rewards:
+        stream = RolloutStream(sampler, engines, rewards, schedule, settings)  # type: ignore[arg-type]
+        stream.admit(version=0)
+        yield stream
+    engines.finish()
+
+
+def run(
+    schedule: Schedule, *, seed: int, overlap: bool = True, max_steps_ahead: int = 4
+) -> tuple[list[list[ScoredGroup]], list[list[int]]]:
+    """The loop without a trainer: every step's scored groups, and what was asked for together."""
+    engines = Engines(random.Random(seed))
+    taken = []
+    with stream_of(engines, schedule, config(overlap=overlap, max_steps_ahead=max_steps_ahead)) as stream:
+        for step in range(schedule.num_steps):
+            groups = stream.take(step)
+            taken.append(stream.scores())
+            assert [scored.group for scored in taken[-1]] == groups
+            if schedule.syncs_at(version := step + 1):
+                stream.complete(before=version)
+                engines.hold(version)
+                stream.admit(version=version)
+    return taken, engines.calls
+
+
+schedules = st.builds(
+    Schedule,
+    num_steps=st.integers(1, 12),
+    sync_interval=st.none() | st.integers(1, 6),
+    lag=st.integers(0, 3),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(schedule=schedules, seeds=st.tuples(st.integers(), st.integers()))
+def test_what_is_trained_on_does_not_depend_on_timing(schedule: Schedule, seeds: tuple[int, int]) -> None:
+    """Not even with an engine and a judge whose results depend on what they get together."""
+    first, second = (run(schedule, seed=seed) for seed in seeds)
+    assert first == second
+
+
+@settings(max_examples=40, deadline=None)
+@given(schedule=schedules, overlap=st.booleans(), seed=st.integers())
+def test_each_step_has_its_prompts_its_version_and_its_scores(
+    schedule: Schedule, overlap: bool, seed: int
+) -> None:
+    taken, _ = run(schedule, seed=seed, overlap=overlap)
+    sampler = PromptSampler(PROMPTS, weights=dict.fromkeys(TASKS, 1.0), seed=0)
+    for step, scored in enumerate(taken):
+        assert [s.group.prompt for s in scored] == sampler.take(step, NUM_PROMPTS)
+        for position, s in enumerate(scored):
+            assert s.group.step == step
+            assert {rollout.version for rollout in s.group.rollouts} == {schedule.version_for(step)}
+            expected = f"{s.group.prompt.problem} {(step, position)} "
+            assert all(rollout.text.startswith(expected) for rollout in s.group.rollouts)
+            if s.group.prompt.task == "sums":
+                assert [score.reward for score in s.scores] == [len(r.text) for r in s.group.rollouts]
+
+
+def test_without_overlap_a_step_is_asked_for_when_it_is_taken() -> None:
+    _, calls = run(Schedule(num_steps=4, sync_interval=2), seed=0, overlap=False)
+    assert calls == [[0], [1], [2], [3]]
+
+
+def test_an_interval_is_asked_for_at_once_and_in_pieces_beyond_the_limit() -> None:
+    _, calls = run(Schedule(num_steps=9, sync_interval=3), seed=0)
+    assert calls == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    _, calls = run(Schedule(num_steps=6, sync_interval=None), seed=0)
+    assert calls == [[0, 1], [2, 3], [4, 5]]
+
+
+@given(schedule=schedules, max_steps_ahead=st.integers(3, 6))
+@settings(max_examples=40, deadline=None)
+def test_no_more_steps_wait_than_the_limit(schedule: Schedule, max_steps_ahead: int) -> None:
+    engines = Engines(random.Random(0))
+    with stream_of(engines, schedule, config(max_steps_ahead=max_steps_ahead)) as stream:
+        for step in range(schedule.num_steps):
+            assert sum(map(len, engines.calls)) - step <= max_steps_ahead
+            stream.take(step)
+            if schedule.syncs_at(version := step + 1):
+                engines.hold(version)
+                stream.admit(version=version)
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_rollouts_of_another_version_than_the_schedules_are_refused(overlap: bool) -> None:
+    schedule = Schedule(num_steps=2, sync_interval=1)
+    with stream_of(Engines(random.Random(0)), schedule, config(overlap=overlap)) as stream:
+        stream.take(0)
+        stream.admit(version=1)  # which no engine has received
+        with pytest.raises(RuntimeError, match=r"step 1 come from versions \[0\].*asks for version 1"):
+            stream.take(1)
+
+
+class Failing(Engines):
+    def submit(
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, stream: str, places: list[tuple[int, int]]
+    ) -> list[Future[tuple[Rollout, ...]]]:
+        answers: list[Future[tuple[Rollout, ...]]] = [Future() for _ in prompts]
+        for answer in answers:
+            answer.set_exception(RuntimeError("engine 1 died"))
+        return answers
+
+
+def test_what_ends_an_engine_is_raised_where_the_step_is_taken() -> None:
+    schedule = Schedule(num_steps=2, sync_interval=1)
+    with (
+        stream_of(Failing(random.Random(0)), schedule, config()) as stream,
+        pytest.raises(RuntimeError, match="engine 1 died"),
+    ):
+        stream.take(0)
