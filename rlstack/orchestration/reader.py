@@ -50,11 +50,12 @@ class Reader:
         failure: BaseException | None = None
         while (entry := self._calls.get()) is not None:
             call, futures = entry
-            if failure is None:
+            if failure is None and self._is_open:
                 failure = self._fulfil(call, futures)
             for future in futures:
                 if failure is not None and not future.done():
                     future.set_exception(failure)
+                future.cancel()  # one that nobody waits for any more
 
     def _fulfil(
         self, call: Callable[[], Iterable[Finished[Any]]], futures: Sequence[Future[Any]]

@@ -1,0 +1,94 @@
+"""A reward beside the rest: what waits is scored together, unless that changes the scores."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from rlstack.config.schema import Data, RunConfig, Task
+from rlstack.data.records import Prompt, Rollout, RolloutGroup, Score
+from rlstack.rewards.lane import Lane
+from rlstack.rewards.router import Rewards
+from rlstack.rewards.scorer import Question
+
+LIMIT_S = 10.0
+
+
+class Gate:
+    """Scores by the length of the problem; the first call waits until it is let go."""
+
+    def __init__(self, *, depends_on_batch: bool) -> None:
+        self.depends_on_batch = depends_on_batch
+        self.begun, self.let_go = threading.Event(), threading.Event()
+        self.calls: list[list[str]] = []
+
+    def score(self, questions: Sequence[Question]) -> list[tuple[Score, ...]]:
+        self.calls.append([question.problem for question in questions])
+        self.begun.set()
+        assert self.let_go.wait(LIMIT_S)
+        if self.calls[-1][0] == "bad":
+            raise RuntimeError("the judge died")
+        return [tuple(Score(reward=float(len(q.problem))) for _ in q.responses) for q in questions]
+
+    def close(self) -> None:
+        self.let_go.set()
+
+
+def question(problem: str) -> Question:
+    return Question(problem=problem, answer=None, responses=("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("depends_on_batch", "calls"), [(False, [["a"], ["bb", "ccc"]]), (True, [["a"], ["bb"], ["ccc"]])]
+)
+def test_what_came_meanwhile_is_scored_together(depends_on_batch: bool, calls: list[list[str]]) -> None:
+    scorer = Gate(depends_on_batch=depends_on_batch)
+    lane = Lane("judge", scorer)
+    first = lane.start([question("a")])
+    assert scorer.begun.wait(LIMIT_S)
+    others = [lane.start([question("bb")]), lane.start([question("ccc")])]
+    scorer.let_go.set()
+    rewards = [[score.reward for score in job.result(LIMIT_S)[0]] for job in (first, *others)]
+    assert rewards == [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]
+    assert scorer.calls == calls
+    lane.close()
+
+
+def test_a_failure_is_that_of_the_questions_scored_together_and_of_no_others() -> None:
+    scorer = Gate(depends_on_batch=True)
+    lane = Lane("judge", scorer)
+    bad, good = lane.start([question("bad")]), lane.start([question("good")])
+    scorer.let_go.set()
+    with pytest.raises(RuntimeError, match="the judge died"):
+        bad.result(LIMIT_S)
+    assert good.result(LIMIT_S)[0][0].reward == 4.0
+    lane.close()
+
+
+def group(task: str, problem: str) -> RolloutGroup:
+    rollout = Rollout(token_ids=(1,), generator_logprobs=(0.0,), text="a", finished=True, version=0)
+    prompt = Prompt(task=task, row=0, problem=problem, token_ids=(1,))
+    return RolloutGroup(step=0, prompt=prompt, rollouts=(rollout,))
+
+
+def test_one_rewards_slowness_does_not_hold_up_another_and_batches_are_whole() -> None:
+    quick, slow = Gate(depends_on_batch=False), Gate(depends_on_batch=True)
+    quick.let_go.set()
+    tasks = [Task(name=name, path="", reward=name) for name in ("quick", "slow")]
+    groups = [group("slow", "a"), group("quick", "bb"), group("slow", "ccc"), group("quick", "dddd")]
+    with Rewards(RunConfig(data=Data(tasks=tasks)), {"quick": quick, "slow": slow}) as rewards:
+        scoring = rewards.expect([g.prompt for g in groups])
+        scoring.add(2, groups[2])
+        scoring.add(3, groups[3])
+        assert quick.begun.wait(LIMIT_S) and not slow.begun.is_set()  # slow waits for the rest of its share
+        scoring.add(0, groups[0])
+        assert slow.begun.wait(LIMIT_S)
+        scoring.add(1, groups[1])
+        slow.let_go.set()
+        scored = scoring.result()
+    assert [s.group for s in scored] == groups
+    assert [s.scores[0].reward for s in scored] == [1.0, 2.0, 3.0, 4.0]
+    assert slow.calls == [["a", "ccc"]]
+    assert sorted(problem for call in quick.calls for problem in call) == ["bb", "dddd"]
