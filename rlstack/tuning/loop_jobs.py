@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from rlstack.orchestration.chunks import chunk_at
 from rlstack.orchestration.schedule import Schedule
 from rlstack.tuning.batching import finish_times, lengths_of
 from rlstack.tuning.parts import Parts
@@ -62,13 +63,10 @@ class LoopJobs:
             self.ends.append(self._sync(step + 1, self._train(step)))
 
     def _generate_ahead(self, step: int) -> None:
-        """Start the calls that may start once `step` is the next to be taken."""
-        # In turn: when the step before is done with. Otherwise: as soon as it has been taken.
-        overlap, taken = self._setup.overlap, self._scored.get(step - 1, []) + self.ends[-2:-1]
-        after = (taken if overlap else self.ends[-1:]) + self._held
-        limit = step + (self._setup.max_steps_ahead if overlap else 1)
+        """Start the calls that start when `step` is taken: it, and what else may wait for its turn."""
+        limit = step + 1 + (self._setup.max_steps_ahead if self._setup.overlap else 0)
         while self._calls and self._calls[0].stop <= limit and self._may_write(self._calls[0]):
-            self._generate(self._calls.pop(0), after)
+            self._generate(self._calls.pop(0), self.ends[-1:] + self._held)
 
     def _may_write(self, call: range) -> bool:
         return self._schedule.version_for(call.start) <= self._version
@@ -152,16 +150,11 @@ class LoopJobs:
 
 
 def calls(schedule: Schedule, max_steps_ahead: int) -> list[range]:
-    """The steps whose rollouts are asked for together: those of a version, in pieces if there are many."""
-    pieces, start = [], 0
-    while start < schedule.num_steps:
-        version, stop = schedule.version_for(start), start
-        while stop < schedule.num_steps and schedule.version_for(stop) == version:
-            stop += 1
-        size = stop - start if stop - start <= max_steps_ahead else max(1, max_steps_ahead // 2)
-        pieces += [range(first, min(first + size, stop)) for first in range(start, stop, size)]
-        start = stop
-    return pieces
+    """The steps whose rollouts are asked for together, as the loop does (orchestration.chunks)."""
+    found: list[range] = []
+    while (start := found[-1].stop if found else 0) < schedule.num_steps:
+        found.append(chunk_at(schedule, start, max_steps=max_steps_ahead))
+    return found
 
 
 def _split(times: Sequence[float], count: int) -> list[Sequence[float]]:
