@@ -38,6 +38,9 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     settings = {} if path is None else _read(path, ())
     for override in overrides:
         _apply(settings, override)
+    if overrides:
+        _refuse_mistakes(settings, "command line")  # the file's own have been refused
+        _anchor(settings, Path.cwd())
     try:
         config = OmegaConf.merge(OmegaConf.structured(RunConfig), settings)
         if unset := sorted(OmegaConf.missing_keys(config)):
@@ -104,8 +107,6 @@ def _apply(settings: Settings, override: str) -> None:
         node[int(last)] = value
     else:
         node[last] = value
-    _refuse_mistakes(settings, "command line")
-    _anchor(settings, Path.cwd())
 
 
 def _child(node: Any, name: str, key: str) -> Any:
