@@ -36,7 +36,6 @@ def result(
 ) -> TrialResult:
     """A trial whose reward is `first` up to its last steps, where it is `reward`."""
     rewards = rewards or (*(first,) * (STEPS - 2), reward, reward)
-    steps = range(len(rewards))
     return TrialResult(
         interval=interval,
         seed=seed,

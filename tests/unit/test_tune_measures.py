@@ -30,7 +30,6 @@ def test_a_trial_is_read_from_the_files_of_its_run() -> None:
         },
         {"step": 2, "version_age": 1, **times, "time/step_s": 3.0, "time/evaluate_s": 2.0, "sync/bytes": 7},
     ]
-    steps = [{**row, **times} for row in steps]
     summary = {"syncs": 1, "tokens": {"generated": 99}, "accuracy_final": 0.8, "wall_s": 12.0}
     found = TrialResult.of(Trial(2, 5), steps, summary)
     assert (found.interval, found.seed, found.rewards, found.versions) == (2, 5, (0.25, None), (0, 0))

@@ -31,12 +31,16 @@ class Trial(NamedTuple):
     def settings(self, folder: Path, *, num_steps: int) -> list[str]:
         """What the trial sets over the settings that all trials share, as KEY=VALUE."""
         return [
-            f"run.name={self.name}",
-            f"run.dir={json.dumps(str(folder))}",
+            *folder_settings(folder, self.name),
             f"run.seed={self.seed}",
             f"schedule.num_steps={num_steps}",
             setting(self.interval),
         ]
+
+
+def folder_settings(folder: Path, name: str) -> list[str]:
+    """What makes a run's folder `folder`/`name`, as KEY=VALUE."""
+    return [f"run.name={name}", f"run.dir={json.dumps(str(folder))}"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
