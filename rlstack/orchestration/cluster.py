@@ -17,6 +17,8 @@ from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.loopback import LOOPBACK, stay_on_loopback
 from rlstack.orchestration.policy_group import PolicyGroup
 from rlstack.orchestration.reward_group import RewardModelGroup
+from rlstack.telemetry.timeline import span
+from rlstack.telemetry.waiting import Reason
 
 
 class Cluster:
@@ -30,22 +32,26 @@ class Cluster:
         self._ray: list[psutil.Process] = []  # what this has started, not what belongs to another cluster
 
     def __enter__(self) -> Cluster:
-        before = psutil.Process().children()
-        cluster = self._config.cluster
         # Read by the Ray processes that start now; a cluster that runs already keeps its own settings.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        if cluster.address is not None:
-            ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-            return self
+        address = self._config.cluster.address
+        with span("starting Ray", reason=Reason.start_up):
+            if address is not None:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            else:
+                self._start_ray()
+        return self
+
+    def _start_ray(self) -> None:
+        before = psutil.Process().children()
         stay_on_loopback()
         ray.init(
-            object_store_memory=cluster.object_store_mib << 20,
+            object_store_memory=self._config.cluster.object_store_mib << 20,
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
         self._ray = [child for child in psutil.Process().children() if child not in before and _is_ray(child)]
-        return self
 
     def launch(self) -> tuple[PolicyGroup, EngineGroup]:
         """Start policy and engines, side by side, and wait until all roles are ready."""
@@ -97,10 +103,14 @@ class Cluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        with span("shutting down", reason=Reason.shut_down):
+            self._end(in_order=kind is None)
+
+    def _end(self, *, in_order: bool) -> None:
         started = [process for root in self._ray for process in _with_descendants(root)]
         if self._engines is not None:
             self._engines.stop_reading()
-        if self._engines is not None and kind is None:
+        if self._engines is not None and in_order:
             self._engines.close(self._config.cluster.shutdown_timeout_s)
         ray.shutdown()
         _end(started, timeout_s=2.0)

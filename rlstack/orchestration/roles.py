@@ -57,6 +57,13 @@ class Answer(NamedTuple):
     spans: list[Span]
 
 
+class Stream(NamedTuple):
+    """A call of which the results come one by one."""
+
+    phase: str
+    items: ray.ObjectRefGenerator
+
+
 class _Host:
     """Runs in the role's process."""
 
@@ -117,9 +124,10 @@ class Role:
         """As `start`, at once and from another thread, whatever else the role is doing (`beside` roles)."""
         return self._actor.call.options(concurrency_group=BESIDE).remote(method, *args, **kwargs)
 
-    def stream(self, method: str, /, *args: Any, **kwargs: Any) -> ray.ObjectRefGenerator:
+    def stream(self, method: str, /, *args: Any, **kwargs: Any) -> Stream:
         """As `start`, of a method that is a generator; see `yielded`."""
-        return self._actor.stream.options(num_returns="streaming").remote(method, *args, **kwargs)
+        items = self._actor.stream.options(num_returns="streaming").remote(method, *args, **kwargs)
+        return Stream(phase_of(method), items)
 
     def pid(self) -> int:
         """Of the role's process, on whichever node it is."""
@@ -149,19 +157,19 @@ def wait_for(
 
 def yielded(
     role: Role,
-    items: ray.ObjectRefGenerator,
+    stream: Stream,
     *,
     is_needed: Callable[[], bool],
     timeout_s: float,
     doing: str,
     setting: str,
 ) -> Iterator[Any]:
-    """What `role` yields in a call of `Role.stream`, as it comes; ends early once it `is_needed` no more.
+    """What `role` yields in `stream`, a call of its own, as it comes; ends early once it `is_needed` no more.
 
     Raises RoleError as `wait_for`; `timeout_s` is for each item.
     """
-    deadline = time.monotonic() + timeout_s
-    with timeline.asked(role.name, doing):
+    items, deadline = stream.items, time.monotonic() + timeout_s
+    with timeline.asked(role.name, stream.phase):
         while is_needed():
             ready, _ = ray.wait([items], timeout=POLL_S)
             if not ready:

@@ -11,6 +11,7 @@ from rlstack.data.records import Outcome, Score
 from rlstack.rewards.math_process import math_process, verify
 from rlstack.rewards.scorer import Question, regroup
 from rlstack.rewards.worker_pool import WorkerPool
+from rlstack.telemetry.timeline import span
 
 MARKER = "The final answer is"  # of the prompt template MATH
 MAX_TAIL_CHARS = 2000
@@ -84,7 +85,8 @@ class MathScorer:
         for question in questions:
             assert question.answer is not None, question.problem
             items += [(response, question.answer) for response in question.responses]
-        return regroup(self._verifier.score(items), questions)
+        with span("score", role="rewards math"):  # all of its processes as one
+            return regroup(self._verifier.score(items), questions)
 
     def close(self) -> None:
         """End the verifier's processes."""

@@ -30,6 +30,7 @@ from rlstack.errors import ConfigError
 from rlstack.rewards.scorer import Question
 from rlstack.rewards.worker_pool import WorkerPool
 from rlstack.rewards.worker_process import Ended, WorkerProcess
+from rlstack.telemetry.timeline import span
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,8 @@ class PluginScorer:
 
     def score(self, questions: Sequence[Question]) -> list[tuple[Score, ...]]:
         """One call for each question. See rewards.scorer.Scorer."""
-        return list(self._pool.map(self._call, questions))
+        with span("score", role=f"rewards {self._name}"):  # all of its processes as one
+            return list(self._pool.map(self._call, questions))
 
     def close(self) -> None:
         """End the plug-in's processes."""

@@ -19,6 +19,9 @@ def _last(values: Sequence[float]) -> float:
     return values[-1]
 
 
+SHARE = "of the step"  # a share of its time
+
+
 class Metric(NamedTuple):
     unit: str  # empty: a plain number
     reduction: Reduction  # over steps
@@ -96,6 +99,9 @@ METRICS: dict[str, Metric] = {
     "time/train_s": Metric("s", sum, "packing, forward, backward and the optimiser"),
     "time/sync_s": Metric("s", sum, "weight sync"),
     "time/evaluate_s": Metric("s", sum, "held-out evaluation"),
+    "busy/{roles}": Metric(SHARE, statistics.fmean, "at work: a mean over the roles of a kind"),
+    "idle/{roles}": Metric(SHARE, statistics.fmean, "ahead of the trainer; what is left they waited"),
+    "wait/{reason}": Metric(SHARE, statistics.fmean, "the policy's ranks waited for it"),
 }
 
 
@@ -113,6 +119,12 @@ def _patterns() -> list[tuple[re.Pattern[str], Metric]]:
         for name, metric in METRICS.items()
         if "{" in name
     ]
+
+
+def is_timing(name: str) -> bool:
+    """Whether the metric tells how long something took, and differs between two runs of the same results."""
+    metric = metric_of(name)
+    return metric is not None and metric.unit in ("s", SHARE)
 
 
 def over_steps(name: str, steps: Iterable[Mapping[str, float | None]]) -> float | None:

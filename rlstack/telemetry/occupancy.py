@@ -48,13 +48,17 @@ class Occupancy:
     def of(cls, pieces: Iterable[Piece]) -> Occupancy:
         """The pieces' seconds by state."""
         total = cls()
+        total.add(pieces)
+        return total
+
+    def add(self, pieces: Iterable[Piece]) -> None:
+        """Count the pieces' seconds too."""
         for start_s, end_s, state, what in pieces:
             if state is State.idle:
-                total.idle_s += end_s - start_s
+                self.idle_s += end_s - start_s
                 continue
-            seconds = total.busy_s if state is State.busy else total.waiting_s
+            seconds = self.busy_s if state is State.busy else self.waiting_s
             seconds[what] = seconds.get(what, 0.0) + end_s - start_s
-        return total
 
     @property
     def total_s(self) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +15,11 @@ from rlstack.telemetry.console import Console
 from rlstack.telemetry.environment import hardware, package_versions
 from rlstack.telemetry.logs import write_traceback
 from rlstack.telemetry.run_dir import RunDirectory
+from rlstack.telemetry.run_timeline import RunTimeline
 from rlstack.telemetry.summary import summarise
-from rlstack.telemetry.timing import Stopwatch
+from rlstack.telemetry.timeline import span
+from rlstack.telemetry.timing import PHASES, Stopwatch
+from rlstack.telemetry.waiting import Reason
 
 
 class Recorder:
@@ -28,6 +31,7 @@ class Recorder:
     def __init__(self, config: RunConfig) -> None:
         self._stopwatch = Stopwatch()
         self._run = RunDirectory.create(config)
+        self._timeline = RunTimeline(self._run.path / "timeline.jsonl")
         self._console = Console(config.schedule.num_steps)
         self._steps: list[dict[str, Any]] = []
         self._evaluations: dict[int, Mapping[str, Any]] = {}
@@ -48,13 +52,17 @@ class Recorder:
             self._console.note(f"the earlier run of this name is now {self._run.moved_to}")
         return self
 
-    def starting(self, text: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def starting(self, text: str) -> Iterator[None]:
         """Show a part of the start-up and the seconds that it takes."""
-        return self._console.phase(f"starting {text}")
+        with self._console.phase(f"starting {text}"), span("starting", reason=Reason.start_up):
+            yield
 
-    def phase(self, name: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
         """Count the time inside towards one of timing.PHASES."""
-        return self._stopwatch.phase(name)
+        with self._stopwatch.phase(name), span(name, reason=PHASES[name]):
+            yield
 
     def evaluated(self, metrics: Mapping[str, Any]) -> None:
         """Note an evaluation outside the steps (eval/*; empty without held-out prompts).
@@ -62,6 +70,7 @@ class Recorder:
         Its time is not that of a step: the next step's begins here.
         """
         self._stopwatch.lap()
+        self._timeline.lap(None)
         if metrics:
             self._evaluations[metrics["eval/version"]] = dict(metrics)
             self._console.evaluation(metrics)
@@ -84,7 +93,7 @@ class Recorder:
 
     def step(self, version: int, metrics: Mapping[str, Any]) -> Verdict:
         """Log the step that made `version`, with the time since the last one; what its alarms ask for."""
-        row = {"step": version, **metrics, **self._stopwatch.lap()}
+        row = {"step": version, **metrics, **self._stopwatch.lap(), **self._timeline.lap(version)}
         self._steps.append(row)
         if "eval/version" in row:
             evaluation = {name: value for name, value in row.items() if name.startswith("eval/")}
@@ -105,6 +114,7 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._timeline.close()
         summary = summarise(
             self._steps,
             status=_status(kind),
@@ -115,6 +125,7 @@ class Recorder:
         summary |= {
             "alarms": self._raised,
             "intervals": self._intervals,
+            "roles": {role: asdict(seconds) for role, seconds in self._timeline.occupancy.items()},
             "versions": package_versions(),
             "hardware": hardware(),
         }

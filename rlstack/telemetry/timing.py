@@ -6,7 +6,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-PHASES = ("generate_wait", "reward", "train", "sync", "evaluate")
+from rlstack.telemetry.waiting import Reason
+
+# What the loop waits for in each.
+PHASES = {
+    "generate_wait": Reason.rollouts,
+    "reward": Reason.reward,
+    "train": Reason.training,
+    "sync": Reason.sync,
+    "evaluate": Reason.evaluation,
+}
 
 
 class Stopwatch:

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     sync = "sync"
     evaluation = "evaluation"
     start_up = "start_up"
+    shut_down = "shut_down"
     pipeline_bubble = "pipeline_bubble"  # another pipeline stage
     controller = "controller"  # the driver's own work, and calls on their way
 
@@ -54,12 +55,14 @@ def kind_of(role: str) -> Kind:
     return Kind.reward if word == "rewards" else Kind(word)
 
 
-def account(spans: Iterable[Span], start_s: float, end_s: float) -> dict[str, list[Piece]]:
+def account(
+    spans: Iterable[Span], start_s: float, end_s: float, *, roles: Iterable[str] = ()
+) -> dict[str, list[Piece]]:
     """What each role did from `start_s` to `end_s`, without gaps or overlaps; the controller comes first.
 
-    The controller itself is busy where it has no span.
+    The controller itself is busy where it has no span. `roles` are there whether they have a span or not.
     """
-    of_role: dict[str, list[Span]] = {CONTROLLER: []}
+    of_role: dict[str, list[Span]] = {role: [] for role in (CONTROLLER, *roles)}
     of_kind: dict[Kind, list[Span]] = {kind: [] for kind in Kind}
     for span in spans:
         of_role.setdefault(span.role, []).append(span)

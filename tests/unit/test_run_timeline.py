@@ -1,0 +1,153 @@
+"""The timeline of a run as it goes on: files, steps, shares and totals."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rlstack.telemetry import timeline
+from rlstack.telemetry.metrics import check_declared, is_timing
+from rlstack.telemetry.occupancy import Occupancy
+from rlstack.telemetry.run_timeline import BETWEEN, STEP, RunTimeline, laps, read_timeline
+from rlstack.telemetry.shares import step_shares
+from rlstack.telemetry.timeline import CONTROLLER, Span
+from rlstack.telemetry.waiting import Reason, account
+
+
+class Clock:
+    """Goes only where it is told to."""
+
+    def __init__(self) -> None:
+        self.time_s = 100.0
+
+    def __call__(self) -> float:
+        return self.time_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    timeline.take()
+    clock = Clock()
+    monkeypatch.setattr(timeline, "now_s", clock)
+    return clock
+
+
+@pytest.fixture
+def run(clock: Clock, tmp_path: Path) -> Iterator[RunTimeline]:
+    run = RunTimeline(tmp_path / "timeline.jsonl")
+    yield run
+    run.close()
+
+
+def waits(reason: Reason, clock: Clock, seconds: float) -> None:
+    with timeline.span("phase", reason=reason):
+        clock.time_s += seconds
+
+
+def one_step(clock: Clock) -> None:
+    """Sampling for 3 s, training for 1 s."""
+    now = clock.time_s
+    timeline.add([Span("engine 0", "generate", now, now + 3)])
+    waits(Reason.rollouts, clock, 3.0)
+    timeline.add([Span("policy rank 0", "train", now + 3, now + 4)])
+    waits(Reason.training, clock, 1.0)
+
+
+def test_every_span_is_in_the_file_with_the_step_in_which_it_began(
+    run: RunTimeline, clock: Clock, tmp_path: Path
+) -> None:
+    waits(Reason.start_up, clock, 5.0)
+    run.lap(None)
+    one_step(clock)
+    run.lap(1)
+    timeline.add([Span("engine 0", "generate", 103.0, 112.0), Span("engine 0", "sync", 50.0, 51.0)])
+    one_step(clock)
+    run.lap(2)
+    path = tmp_path / "timeline.jsonl"
+    spans = list(read_timeline(path))
+    assert [(s.phase, s.start_s, s.end_s, s.step) for s in laps(spans)] == [
+        (BETWEEN, 100, 105, None),
+        (STEP, 105, 109, 1),
+        (STEP, 109, 113, 2),
+    ]
+    others = [(s.role, s.phase, s.step, s.reason) for s in spans if s not in laps(spans)]
+    assert others == [
+        (CONTROLLER, "phase", None, "start_up"),
+        ("engine 0", "generate", 1, None),
+        (CONTROLLER, "phase", 1, "rollouts"),
+        ("policy rank 0", "train", 1, None),
+        (CONTROLLER, "phase", 1, "training"),
+        ("engine 0", "generate", None, None),  # of the start, but known late
+        ("engine 0", "sync", None, None),  # before the run
+        ("engine 0", "generate", 2, None),
+        (CONTROLLER, "phase", 2, "rollouts"),
+        ("policy rank 0", "train", 2, None),
+        (CONTROLLER, "phase", 2, "training"),
+    ]
+    first = json.loads(path.read_text().splitlines()[0])
+    assert first.keys() == {"role", "phase", "step", "start_s", "end_s", "reason"}
+
+
+def test_a_steps_shares_are_declared_metrics_and_add_up(run: RunTimeline, clock: Clock) -> None:
+    one_step(clock)
+    shares = run.lap(1)
+    assert shares == {
+        "busy/controller": 0.0,
+        "busy/engine": 0.75,
+        "idle/engine": 0.25,
+        "busy/policy": 0.25,
+        "idle/policy": 0.0,
+        "wait/rollouts": 0.75,
+    }
+    check_declared(shares)
+    assert all(is_timing(name) for name in shares)
+    assert not is_timing("reward/mean")
+
+
+def test_a_role_that_does_nothing_for_a_step_is_still_accounted_for(run: RunTimeline, clock: Clock) -> None:
+    one_step(clock)
+    run.lap(1)
+    timeline.add([Span("policy rank 0", "train", clock.time_s, clock.time_s + 2)])
+    waits(Reason.training, clock, 2.0)
+    shares = run.lap(2)
+    assert (shares["busy/engine"], shares["idle/engine"]) == (0.0, 1.0)
+
+
+def test_what_a_role_has_not_reported_yet_counts_as_going_on(run: RunTimeline, clock: Clock) -> None:
+    now = clock.time_s
+    with timeline.asked("engine 0", "generate"):
+        timeline.add([Span("engine 0", "generate", now + 1, now + 2)])
+        waits(Reason.rollouts, clock, 4.0)
+        assert run.lap(1)["busy/engine"] == 0.75  # all but the first second
+        waits(Reason.training, clock, 4.0)
+        assert run.lap(2)["busy/engine"] == 1.0
+
+
+def test_the_totals_of_every_role_add_up_to_the_runs_time(run: RunTimeline, clock: Clock) -> None:
+    waits(Reason.start_up, clock, 5.0)
+    run.lap(None)
+    one_step(clock)
+    run.lap(1)
+    clock.time_s += 2.0
+    run.lap(None)
+    assert run.occupancy["engine 0"] == Occupancy({"generate": 3.0}, {}, 8.0)
+    policy = Occupancy({"train": 1.0}, {"rollouts": 3.0, "controller": 2.0}, 5.0)
+    assert run.occupancy["policy rank 0"] == policy
+    assert {seconds.total_s for seconds in run.occupancy.values()} == {11.0}
+
+
+def test_shares_are_means_over_the_roles_of_a_kind() -> None:
+    spans = [
+        Span(CONTROLLER, "train", 0, 4, Reason.training),
+        Span("policy rank 0", "train", 0, 4),
+        Span("policy rank 1", "train", 0, 4),
+        Span("policy rank 1", "exchange", 1, 3, Reason.pipeline_bubble),
+    ]
+    shares = step_shares(account(spans, 0, 4))
+    assert (shares["busy/policy"], shares["wait/pipeline_bubble"]) == (0.75, 0.25)
+
+
+def test_a_step_that_took_no_time_has_shares_too() -> None:
+    shares = step_shares(account([Span("engine 0", "x", 0, 1)], 2, 2))
+    assert shares == {"busy/controller": 0, "busy/engine": 0, "idle/engine": 0}
