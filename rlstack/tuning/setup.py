@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rlstack.config.schedule_words import WITH_GENERATOR
 from rlstack.config.schema import ObjectiveName, RunConfig
 from rlstack.orchestration.schedule import Schedule
 from rlstack.tuning.parts import Layout
@@ -24,7 +25,8 @@ class Setup:
     overlap: bool = True  # False: generating, scoring and training take turns
     num_steps: int = 100
     evaluate_every: int | None = None
-    reference_interval: int | None = None  # None: the reference stays at version 0
+    reference_follows: bool = False  # the reference is synced whenever the generator is
+    reference_interval: int | None = None  # otherwise; None: the reference stays at version 0
     needs_reference: bool = True  # the loss compares with a reference
 
     @classmethod
@@ -48,6 +50,7 @@ class Setup:
             overlap=config.rollout.overlap,
             num_steps=schedule.num_steps,
             evaluate_every=schedule.evaluate_every,
+            reference_follows=config.schedule.reference_sync == WITH_GENERATOR,
             reference_interval=schedule.reference_interval,
             needs_reference=objective.name is not ObjectiveName.grpo or objective.kl_scale > 0,
         )
@@ -58,7 +61,7 @@ class Setup:
             num_steps=self.num_steps,
             sync_interval=self.sync_interval,
             lag=self.lag,
-            reference_interval=self.reference_interval,
+            reference_interval=self.sync_interval if self.reference_follows else self.reference_interval,
             evaluate_every=self.evaluate_every,
         )
 

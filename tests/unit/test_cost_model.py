@@ -114,10 +114,12 @@ def test_a_lagging_generator_is_stopped_by_landing_alone():
 def test_the_reference_is_passed_through_where_it_is_not_the_policy_itself():
     training = Training(s_per_token=0.0, fixed_s=1.0, reference_s_per_token=0.01)  # 1 s a step
     parts = replace(PARTS, training=training)
-    in_turn = setup(4, overlap=False, reference_interval=4)
+    in_turn = setup(4, overlap=False, reference_follows=True)
     without = predict(parts, replace(in_turn, needs_reference=False)).step_s
     assert predict(parts, in_turn).step_s == pytest.approx(without + 0.75)
-    assert predict(parts, replace(in_turn, reference_interval=None)).step_s == pytest.approx(without + 1)
+    assert predict(parts, replace(in_turn, reference_follows=False)).step_s == pytest.approx(without + 1)
+    halved = replace(in_turn, reference_follows=False, reference_interval=2)
+    assert predict(parts, halved).step_s == pytest.approx(without + 0.5)
 
 
 def test_a_layout_divides_the_work_and_pays_for_its_bubble():

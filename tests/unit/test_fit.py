@@ -29,7 +29,7 @@ def run_in_turn(*, prompts, noise=0.0, steps=40, layout=Layout()):  # noqa: B008
     chance = random.Random(prompts)
     setup = Setup(
         sync_interval=4,
-        reference_interval=4,
+        reference_follows=True,
         prompts_per_step=prompts,
         num_steps=steps,
         overlap=False,
@@ -70,7 +70,7 @@ def run_in_turn(*, prompts, noise=0.0, steps=40, layout=Layout()):  # noqa: B008
 
 def overlapped_run(parts):
     """A run whose steps take what the model says."""
-    setup = Setup(sync_interval=8, reference_interval=8, num_steps=40)
+    setup = Setup(sync_interval=8, reference_follows=True, num_steps=40)
     source = run_in_turn(prompts=16)
     step_s = predict(replace(parts, workload=source.workload), setup).step_s
     rows = [{**row, "time/step_s": step_s, "time/evaluate_s": 0.0} for row in source.rows]
@@ -116,7 +116,7 @@ def test_the_layout_of_the_runs_is_taken_out_of_the_training_part():
 
 def test_a_reference_that_is_always_passed_through_is_said_to_be_unseen():
     runs = [run_in_turn(prompts=p) for p in (16, 4)]
-    always = [replace(run, setup=replace(run.setup, reference_interval=None)) for run in runs]
+    always = [replace(run, setup=replace(run.setup, reference_follows=False)) for run in runs]
     rows = [[row for i, row in enumerate(run.rows) if i % 4] for run in always]
     lengths = [[each for i, each in enumerate(run.lengths) if i % 4] for run in always]
     found = calibrate(

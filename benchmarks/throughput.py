@@ -1,0 +1,196 @@
+"""Tokens per second generated and trained, by batch and layout: engine and policy each alone on the machine.
+
+The engine answers the quickstart's prompts; the policy takes optimiser steps of DPO on pairs of answers of
+`--answer-tokens` tokens. Both through the calls that training makes, medians over the rounds but the first.
+
+The floor is the time of the model's matrix products alone (2 FLOPs per weight and generated token, 6 per
+trained one; attention and the embedding left out), at the rate that one product of about the batch's size has
+on one thread, times the cores that the layout can use.
+
+    python benchmarks/throughput.py --out benchmarks/results/throughput.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from report import write
+from whole_runs import CONFIG
+
+from rlstack.config.load import load_config
+from rlstack.config.schema import RunConfig
+from rlstack.data.load import load_prompts
+from rlstack.data.records import PreferencePair, Prompt, Rollout
+from rlstack.orchestration.cluster import Cluster
+from rlstack.orchestration.engine_group import EngineGroup, Sampling
+from rlstack.orchestration.layout_text import parse_trainer
+from rlstack.orchestration.loopback import LOOPBACK
+from rlstack.orchestration.policy_group import PolicyGroup
+from rlstack.orchestration.predict import model_shapes
+from rlstack.policy.architecture import Architecture
+
+N = 8  # rollouts per prompt
+PROMPT = Prompt(task="throughput", row=0, problem="", token_ids=tuple(range(5, 24)))
+
+
+def main() -> None:
+    arguments = parse()
+    architecture = Architecture.from_folder(Path(load_config(CONFIG).policy.model))
+    with tempfile.TemporaryDirectory() as scratch:
+        rows = engine_rows(arguments, architecture, Path(scratch))
+        for layout in arguments.layouts:
+            rows += policy_rows(arguments, architecture, layout, Path(scratch))
+    write(rows, arguments.out, title="throughput")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--rounds", type=int, default=6, help="per row, the first of which is dropped")
+    parser.add_argument(
+        "--prompts", type=int, nargs="+", default=[1, 4, 16, 32, 128], help=f"of {N} rollouts"
+    )
+    parser.add_argument("--pairs", type=int, nargs="+", default=[4, 16, 64], help="of one optimiser step")
+    parser.add_argument("--answer-tokens", type=int, default=32, help="of the answers trained on")
+    parser.add_argument("--layouts", nargs="+", default=["TP1", "TP2", "PP2", "DP2"], help="of the policy")
+    return parser.parse_args()
+
+
+def engine_rows(
+    arguments: argparse.Namespace, architecture: Architecture, scratch: Path
+) -> list[dict[str, Any]]:
+    """One engine of one rank, by the number of sequences that start together."""
+    config = load_config(CONFIG, [f"rollout.max_num_seqs={N * max(arguments.prompts)}"])
+    prompts, _ = load_prompts(config)
+    rows = []
+    with Cluster(config, scratch / "engine") as cluster:
+        engines = cluster.launch_engines()
+        for num_prompts in arguments.prompts:
+            print(f"engine, {num_prompts} prompts ...", flush=True)
+            taken = [
+                generate(engines, prompts.take(index, num_prompts), index)
+                for index in range(arguments.rounds)
+            ]
+            tokens, time_s = (statistics.median(values) for values in zip(*taken[1:], strict=True))
+            rows.append(
+                {
+                    "role": "engine",
+                    "layout": "TP1",
+                    "batch": num_prompts * N,
+                    "tokens": tokens,
+                    "time_s": time_s,
+                    **against_floor(architecture, tokens, time_s, flops=2, rows=num_prompts * N, ranks=1),
+                }
+            )
+    return rows
+
+
+def generate(engines: EngineGroup, prompts: list[Prompt], step: int) -> tuple[int, float]:
+    """Tokens sampled, and the seconds that it took."""
+    sampling = Sampling(n=N, temperature=1.0, top_p=1.0)
+    started = time.perf_counter()
+    places = [(step, position) for position in range(len(prompts))]
+    answers = engines.submit(prompts, sampling, stream="throughput", places=places)
+    rollouts = [rollout for answer in answers for rollout in answer.result()]
+    return sum(len(rollout.token_ids) for rollout in rollouts), time.perf_counter() - started
+
+
+def policy_rows(
+    arguments: argparse.Namespace, architecture: Architecture, layout: str, scratch: Path
+) -> list[dict[str, Any]]:
+    """The policy's ranks in one layout, by the pairs of a step; the reference is the policy itself."""
+    sizes = parse_trainer(layout, architecture)
+    num_ranks = sizes.tensor_parallel * sizes.pipeline_parallel * sizes.data_parallel
+    config = policy_config(sizes.tensor_parallel, sizes.pipeline_parallel, sizes.data_parallel)
+    rows = []
+    with Cluster(config, scratch / layout):
+        policy = PolicyGroup(config, logs=scratch / layout, use_gpus=False)
+        policy.start(LOOPBACK)
+        for num_pairs in arguments.pairs:
+            print(f"policy {layout}, {num_pairs} pairs ...", flush=True)
+            pairs = [pair(index, arguments.answer_tokens) for index in range(num_pairs)]
+            tokens = 2 * num_pairs * (len(PROMPT.token_ids) + arguments.answer_tokens - 1)
+            time_s = median_s(arguments.rounds, lambda pairs=pairs: policy.train_step(pairs, version=0))
+            floor = against_floor(
+                architecture, tokens, time_s, flops=6, rows=tokens // sizes.data_parallel, ranks=num_ranks
+            )
+            of_row = {"role": "policy", "layout": layout, "batch": num_pairs}
+            rows.append(of_row | {"tokens": tokens, "time_s": time_s, **floor})
+    return rows
+
+
+def policy_config(tensor_parallel: int, pipeline_parallel: int, data_parallel: int) -> RunConfig:
+    return load_config(
+        CONFIG,
+        [
+            f"policy.tensor_parallel={tensor_parallel}",
+            f"policy.pipeline_parallel={pipeline_parallel}",
+            f"policy.data_parallel={data_parallel}",
+            "policy.micro_batch_tokens=1024",
+            "schedule.sync_interval=1",  # the reference follows every step: no pass of its own
+        ],
+    )
+
+
+def pair(index: int, answer_tokens: int) -> PreferencePair:
+    """Two answers of `answer_tokens` tokens each."""
+    chosen, rejected = (
+        Rollout(
+            token_ids=tuple(30 + (index + offset + place) % 200 for place in range(answer_tokens)),
+            generator_logprobs=(0.0,) * answer_tokens,
+            text="",
+            finished=True,
+            version=0,
+        )
+        for offset in (0, 100)
+    )
+    return PreferencePair(prompt=PROMPT, chosen=chosen, rejected=rejected)
+
+
+def median_s(rounds: int, work: Callable[[], object]) -> float:
+    taken = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken[1:])
+
+
+def against_floor(
+    architecture: Architecture, tokens: float, time_s: float, *, flops: int, rows: int, ranks: int
+) -> dict[str, float]:
+    """What the matrix products alone would take, `rows` tokens in one of them."""
+    shapes = model_shapes(architecture)
+    weights = sum(
+        math.prod(shape) for name, shape in shapes.items() if len(shape) == 2 and "embed_tokens" not in name
+    )
+    cores = min(ranks, len(os.sched_getaffinity(0)))
+    rate = cores * matmul_flops_per_s(rows, architecture.hidden_size, architecture.ffn_size)
+    floor_s = flops * weights * tokens / rate
+    return {"tokens_per_s": tokens / time_s, "floor_s": floor_s, "ratio_to_floor": time_s / floor_s}
+
+
+def matmul_flops_per_s(rows: int, hidden_size: int, ffn_size: int) -> float:
+    """Of one fp32 product [rows, hidden] x [hidden, ffn] on one thread."""
+    torch.set_num_threads(1)
+    left, right = torch.randn(rows, hidden_size), torch.randn(hidden_size, ffn_size)
+    repetitions = max(3, int(2e8 / (rows * hidden_size * ffn_size)))
+
+    def work() -> None:
+        for _ in range(repetitions):
+            left @ right
+
+    return repetitions * 2 * rows * hidden_size * ffn_size / median_s(6, work)
+
+
+if __name__ == "__main__":
+    main()
