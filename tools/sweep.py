@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -23,17 +22,17 @@ from typing import NamedTuple
 from sweep_report import write_report
 from sweep_table import RunResult, alarm_names
 
-from rlstack.config.load import load_config
 from rlstack.errors import ConfigError
 from rlstack.telemetry.console import clock
 from rlstack.telemetry.curves import read_summary
+from rlstack.tuning import training_process
+from rlstack.tuning.training_process import train_in_process
 
 RECIPES = Path(__file__).parents[1] / "configs" / "tiny" / "recipes"
 DEFAULT = (
     *("offline", "s50", "s10", "s5", "online"),
     *("grpo", "group_dpo", "combined", "nll", "entropy", "no_reference_sync"),
 )
-FINISHED = ("completed", "stopped")  # stopped: by an alarm, as it would be again
 
 
 class Run(NamedTuple):
@@ -105,15 +104,7 @@ def train_all(todo: Sequence[Run], out: Path, overrides: Sequence[str], *, num_k
 
 def train(run: Run, out: Path, overrides: Sequence[str]) -> int:
     """The exit status of `rlstack train`; what it prints is in NAME.log next to the run's folder."""
-    start = "from rlstack.cli import main; main()"
-    command = [sys.executable, "-c", start, "train", str(recipe_file(run)), *settings_of(run, out, overrides)]
-    with (out / f"{run.name}.log").open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            process.wait()  # the terminal has interrupted it too; it ends its own processes
-            raise
+    return train_in_process(recipe_file(run), settings_of(run, out, overrides), log=out / f"{run.name}.log")
 
 
 def recipe_file(run: Run) -> Path:
@@ -128,12 +119,7 @@ def settings_of(run: Run, out: Path, overrides: Sequence[str]) -> list[str]:
 
 def is_finished(run: Run, out: Path, overrides: Sequence[str]) -> bool:
     """Whether the run's folder holds a finished run of these very settings."""
-    wanted = load_config(recipe_file(run), settings_of(run, out, overrides))
-    try:
-        status = read_summary(out / run.name)["status"]
-        return status in FINISHED and load_config(out / run.name / "config.yaml") == wanted
-    except (OSError, ConfigError):
-        return False
+    return training_process.is_finished(recipe_file(run), settings_of(run, out, overrides))
 
 
 def remaining_s(todo: Sequence[Run], wall_s: Mapping[str, Sequence[float]]) -> float | None:
