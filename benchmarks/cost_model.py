@@ -103,8 +103,10 @@ def row(case: Case, calibrated: Calibrated, measured: MeasuredRun) -> dict[str, 
         "predicted_step_s": predicted.step_s,
         "measured_step_s": measured.step_s,
         "error": predicted.step_s / measured.step_s - 1,
-        "predicted_engine_idle": predicted.engine_idle_share,
-        "predicted_policy_idle": predicted.roles[POLICY].idle_share,
+        "predicted_engine_busy": 1 - predicted.engine_idle_share,
+        "measured_engine_busy": measured.share("busy/engine"),
+        "predicted_policy_busy": predicted.roles[POLICY].busy_share,
+        "measured_policy_busy": measured.share("busy/policy"),
     }
 
 

@@ -74,6 +74,8 @@ def row(interval: int | None, seed: int, folder: Path) -> dict[str, Any]:
         "steady_step_s": run.step_s,
         "syncs": summary["syncs"],
         **{f"{phase}_share": sum(seconds(row, phase) for row in run.rows) / steps_s for phase in phases},
+        "engine_busy": run.share("busy/engine"),
+        "policy_busy": run.share("busy/policy"),
         "tokens_generated_per_s": summary["tokens"]["generated"] / steps_s,
         "tokens_trained_per_s": summary["tokens"]["trained"] / steps_s,
     }

@@ -37,6 +37,12 @@ class MeasuredRun:
         """Mean over the steady state, evaluations left out."""
         return statistics.fmean(seconds(self.rows[step], "step") for step in steady_steps(self.setup))
 
+    def share(self, metric: str) -> float | None:
+        """Mean over the steady state of a share of the step, such as busy/engine; None: it was not logged."""
+        values = [self.rows[step].get(metric) for step in steady_steps(self.setup)]
+        known = [value for value in values if value is not None]
+        return statistics.fmean(known) if known else None
+
     @property
     def workload(self) -> Workload:
         """What the prompts of this run brought with them."""

@@ -51,6 +51,15 @@ def test_what_a_run_took(folder):
     assert seconds(run.rows[2], "other") == pytest.approx(3 - 1 - 0.65)
 
 
+def test_shares_are_means_over_the_steps_that_have_them(folder):
+    rows = [step_row(1, step_s=1.0) | {"busy/engine": 0.9}, step_row(2, step_s=1.0) | {"busy/engine": 0.4}]
+    lines = [*rows, step_row(3, step_s=1.0)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = measured_run(folder)
+    assert run.share("busy/engine") == 0.4  # the first interval is left out
+    assert run.share("busy/policy") is None
+
+
 def test_what_its_prompts_brought(folder):
     run = measured_run(folder)
     assert run.lengths[1] == [20, 21, 22, 23]
