@@ -36,7 +36,7 @@ def test_the_faster_of_those_that_are_as_good_is_recommended() -> None:
     found = recommended([*seeds_of(1, 0.7, 2.0), *seeds_of(10, 0.695, 1.0), *seeds_of(50, 0.6, 0.9)])
     assert found is not None and found.interval == 10
     assert dict(found.verdicts) == {1: Verdict.not_worse, 10: Verdict.not_worse, 50: Verdict.worse}
-    assert any("worse per step than online by more than 0.02: 50" in reason for reason in found.reasons)
+    assert any("Worse per step than online by more than 0.02: 50" in reason for reason in found.reasons)
 
 
 def test_what_is_worse_per_step_is_not_recommended_however_fast_it_is() -> None:

@@ -14,6 +14,7 @@ from rlstack.tuning.interval.trials import PARTS
 # Okabe and Ito's, told apart with every kind of colour vision, on white and on black; from online to offline.
 COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#888888")
 NUM_POINTS = 120  # of a curve
+LEGEND = {"orientation": "h", "y": -0.3}  # below the axis and its title
 PART_LABELS = {
     "train": "train",
     "generate_wait": "waiting for rollouts",
@@ -52,6 +53,7 @@ def reward_against(made: Row, axis: str) -> Figure:
             "xaxis": {"title": {"text": titles[axis]}, "rangemode": "tozero"},
             "yaxis": {"title": {"text": f"mean reward of {made['plan']['last_steps']} steps"}},
             "hovermode": "x unified",
+            "legend": LEGEND,
         },
     }
 
@@ -111,12 +113,9 @@ def cost_against_reward(made: Row) -> Figure:
             "x": [cost],
             "y": [reward],
             "error_y": {"type": "data", "array": [_half_width(row["reward"])], "thickness": 1},
-            "mode": "markers+text",
+            "mode": "markers",
             "marker": {"color": colour, "size": 11},
-            "text": [f"s = {row['interval']}"],
-            "textposition": "top right",
             "name": f"s = {row['interval']}",
-            "showlegend": False,
         }
         for row, colour, cost, reward in zip(rows, _colours(made), costs, rewards, strict=True)
     ]
@@ -125,7 +124,7 @@ def cost_against_reward(made: Row) -> Figure:
         "y": [rewards[i] for i in front],
         "mode": "lines",
         "line": {"color": "#888888", "dash": "dot", "width": 1},
-        "name": "no other one is better in both",
+        "name": "none is better in both",
         "hoverinfo": "skip",
     }
     return {
@@ -133,6 +132,7 @@ def cost_against_reward(made: Row) -> Figure:
         "layout": {
             "xaxis": {"title": {"text": "sync and waiting for rollouts, s per step"}, "rangemode": "tozero"},
             "yaxis": {"title": {"text": f"mean reward of the last {made['plan']['last_steps']} steps"}},
+            "legend": LEGEND,
         },
     }
 
@@ -170,6 +170,7 @@ def breakdown(made: Row) -> Figure:
         "layout": {
             "barmode": "stack",
             "yaxis": {"title": {"text": "s per step"}},
+            "legend": {**LEGEND, "traceorder": "normal"},
             "xaxis": {"type": "category"},
         },
     }

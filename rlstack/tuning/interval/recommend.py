@@ -96,13 +96,13 @@ def _reasons(
 ) -> Iterator[str]:
     online = by_interval[ONLINE]
     yield (
-        f"s = {label(chosen.interval)} gains {chosen.per_hour.mean:.3g} of reward per hour of steps, "
-        f"online {online.per_hour.mean:.3g}; a step takes {chosen.step_s.mean:.3g} s, "
-        f"online's {online.step_s.mean:.3g} s"
+        f"Reward gained per hour of steps: {chosen.per_hour.mean:.3g} with s = {label(chosen.interval)}, "
+        f"{online.per_hour.mean:.3g} online; a step takes {chosen.step_s.mean:.3g} s, "
+        f"{online.step_s.mean:.3g} s online"
     )
     if chosen.interval != ONLINE and chosen.reward_difference is not None:
         yield (
-            f"its reward per step is {chosen.reward.mean:.3f}; the difference to online is "
+            f"Its reward per step is {chosen.reward.mean:.3f}; the difference to online is "
             f"{difference_text(chosen.reward_difference)}, not worse by more than {margin:g}"
         )
     if len(equal) > 1:
@@ -115,7 +115,7 @@ def _reasons(
     if early := [s for s, v in verdicts.items() if v is Verdict.undecided and by_interval[s].num_seeds == 1]:
         yield f"{_listed(early)} had one seed and cannot be decided on it"
     if worse := [s for s, v in verdicts.items() if v is Verdict.worse]:
-        yield f"worse per step than online by more than {margin:g}: {_listed(worse)}"
+        yield f"Worse per step than online by more than {margin:g}: {_listed(worse)}"
 
 
 def _preferred(chosen: Measures, equal: Sequence[Measures]) -> str:

@@ -22,7 +22,7 @@ from rlstack.tuning.interval.document import NO_RECOMMENDATION
 from rlstack.tuning.interval.figures import breakdown, cost_against_reward, reward_against
 from rlstack.tuning.interval.tables import measures_table, rounds_table, trials_table
 
-BAND = "Lines: means over seeds; bands: lowest to highest seed."
+BAND = "Lines: means over seeds; bands: lowest to highest seed. What was dropped early has fewer seeds."
 
 
 def write_report(made: Mapping[str, Any], path: Path) -> None:
@@ -54,20 +54,22 @@ def _recommendation(made: Mapping[str, Any]) -> Iterator[Block]:
         yield facts(_key_figures(made))
         yield code(made["paste"])
     for line in (*made["reasons"], *made["notes"]):
-        yield text(line[:1].upper() + line[1:] + ".")
+        yield text(line)
 
 
 def _key_figures(made: Mapping[str, Any]) -> dict[str, str]:
     rows = {row["interval"]: row for row in made["measures"]}
     chosen, online = rows[made["recommended"]], rows[1]
+
+    def beside_online(measure: str, digits: int) -> str:
+        ours, theirs = (f"{row[measure]['mean']:.{digits}f}" for row in (chosen, online))
+        return f"{ours}, online {theirs}"
+
     return {
         "recommended s": str(made["recommended"]),
-        "reward gained per hour": f"{chosen['per_hour']['mean']:.3g}",
-        "online's": f"{online['per_hour']['mean']:.3g}",
-        "s per step": f"{chosen['step_s']['mean']:.3f}",
-        "online's s per step": f"{online['step_s']['mean']:.3f}",
-        "reward, last steps": f"{chosen['reward']['mean']:.3f}",
-        "online's reward": f"{online['reward']['mean']:.3f}",
+        "reward gained per hour": beside_online("per_hour", 1),
+        "seconds per step": beside_online("step_s", 3),
+        "reward, last steps": beside_online("reward", 3),
     }
 
 
@@ -76,9 +78,13 @@ def _courses(made: Mapping[str, Any]) -> Block:
     held = f"A run holds {plan['accelerators']} {plan['accelerator']}."
     return side_by_side(
         [
-            figure(reward_against(made, "minutes"), caption=f"Reward against time. {BAND}"),
-            figure(reward_against(made, "hours"), caption=f"Reward against accelerator-hours. {held}"),
-            figure(reward_against(made, "steps"), caption=f"Reward against steps. {BAND}"),
+            figure(reward_against(made, "minutes"), caption=f"Reward against time. {BAND}", height_px=400),
+            figure(
+                reward_against(made, "hours"),
+                caption=f"Reward against accelerator-hours. {held}",
+                height_px=400,
+            ),
+            figure(reward_against(made, "steps"), caption="Reward against steps.", height_px=400),
         ]
     )
 
@@ -90,8 +96,13 @@ def _costs(made: Mapping[str, Any]) -> Block:
             figure(
                 cost_against_reward(made),
                 caption=f"Reward per step against what syncing costs. Bars: {confidence} intervals.",
+                height_px=400,
             ),
-            figure(breakdown(made), caption="What the trainer does in a step, and the cost model's step."),
+            figure(
+                breakdown(made),
+                caption="What the trainer does in a step, and the cost model's step.",
+                height_px=400,
+            ),
         ]
     )
 
@@ -99,8 +110,8 @@ def _costs(made: Mapping[str, Any]) -> Block:
 def _definitions(made: Mapping[str, Any]) -> str:
     plan = made["plan"]
     return (
-        f"Reward is the mean of the last {plan['last_steps']} steps; in brackets are the "
-        f"{plan['confidence']:.0%} intervals. Reward gained per hour is that reward less the untrained "
+        f"Reward is the mean of the last {plan['last_steps']} steps; ± is half of the "
+        f"{plan['confidence']:.0%} interval. Per hour is the reward gained, that is less the untrained "
         "policy's, over the time of all steps. The target is the reward that online ends with in the same "
         f"seed, less the margin of {plan['margin']:g}. Rollouts are up to s - 1 steps older than the policy, "
         "which leans against large s."

@@ -9,13 +9,13 @@ from typing import Any
 HEADER = (
     "s",
     "seeds",
-    "reward, last steps",
+    "reward",
     "less online's",
     "",
-    "reward gained per hour",
+    "per hour",
     "s per step",
     "s to target",
-    "held-out accuracy",
+    "accuracy",
 )
 
 
@@ -27,14 +27,14 @@ def measures_table(made: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
         [
             str(row["interval"]),
             str(row["reward"]["num"]),
-            with_ends(row["reward"], 3),
-            "" if row["interval"] == 1 else with_ends(row["reward_difference"], 3, sign="+"),
+            with_width(row["reward"], 3),
+            "" if row["interval"] == 1 else with_width(row["reward_difference"], 3, sign="+"),
             verdict_text(row),
-            with_ends(row["per_hour"], 1),
+            with_width(row["per_hour"], 1),
             f"{row['per_accelerator_hour']['mean']:.1f}",
             f"{row['step_s']['mean']:.3f}",
             _target(row),
-            with_ends(row["accuracy"], 3),
+            with_width(row["accuracy"], 3),
         ]
         for row in made["measures"]
     ]
@@ -45,14 +45,12 @@ def verdict_text(row: Mapping[str, Any]) -> str:
     return "" if row["interval"] == 1 or row["verdict"] is None else str(row["verdict"])
 
 
-def with_ends(estimate: Mapping[str, Any] | None, digits: int, *, sign: str = "") -> str:
-    """A mean with the ends of its interval, as far as there are."""
+def with_width(estimate: Mapping[str, Any] | None, digits: int, *, sign: str = "") -> str:
+    """A mean and half the width of its interval, if it has one."""
     if estimate is None:
         return "-"
     text = f"{estimate['mean']:{sign}.{digits}f}"
-    if estimate["low"] is None:
-        return text
-    return f"{text} ({estimate['low']:{sign}.{digits}f} to {estimate['high']:{sign}.{digits}f})"
+    return text if estimate["low"] is None else f"{text} ± {estimate['high'] - estimate['mean']:.{digits}f}"
 
 
 def _target(row: Mapping[str, Any]) -> str:
