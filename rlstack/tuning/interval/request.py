@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rlstack.config.load import load_config
 from rlstack.config.machine import Machine
+from rlstack.config.schedule_words import AUTO
 from rlstack.config.schema import RunConfig
 from rlstack.config.validate import validate
 from rlstack.config.validate_rewards import num_reward_ranks
@@ -46,10 +47,10 @@ def make_request(
 ) -> Request:
     """Raises ConfigError for whatever one of the trials could not work with, all of it at once."""
     config = load_config(path, overrides)
-    if config.schedule.sync_interval == "auto":
+    if config.schedule.sync_interval == AUTO:
         raise ConfigError(
             "schedule.sync_interval = auto: an integer or null is accepted, for each trial holds its "
-            "interval; add schedule.sync_interval=1, and give what comes out as the adaptive interval's start"
+            "interval; add schedule.sync_interval=1, and give what comes out as schedule.adaptive.start"
         )
     num_steps = min(config.schedule.num_steps, MOST_STEPS) if steps is None else steps
     chosen = choose(intervals, num_steps=num_steps, lag=config.schedule.lag)
