@@ -18,6 +18,7 @@ from rlstack.tuning.measure import MeasuredRun, Row, seconds
 from rlstack.tuning.parts import Controller, Generation, Parts, Scoring, Sharing, Sync, Training
 
 WARM_UP_STEPS = 2  # of each run: they pay for what is done once
+DISTURBED = 6.0  # times the median deviation from the fit: about four standard deviations
 MAX_SLOWDOWN = 2.0
 TOLERANCE = 1e-3  # of the slowdown that is searched for
 
@@ -52,15 +53,20 @@ def calibrate(runs: Sequence[MeasuredRun]) -> Calibrated:
 
     The workload is that of the last run. Without an overlapped run nothing is known about a slowdown.
 
-    Raises ValueError if no run is in turn.
+    Raises ValueError if no run is in turn, or if none of their steps trained on anything.
     """
     in_turn = [run for run in runs if not run.setup.overlap]
     if not in_turn:
         raise ValueError("a calibration needs a run with rollout.overlap=false, where parts can be timed")
     steps = [Step(run, i) for run in in_turn for i in range(WARM_UP_STEPS, len(run.rows))]
+    trained = [step for step in steps if step.row.get("tokens/trained")]
+    if not trained:
+        raise ValueError(
+            "a calibration needs steps that are trained on: all rewards tied in the runs in turn"
+        )
     fits = {
         "generation": _fit(steps, "generate_wait", _decoding),
-        "training": _fit([step for step in steps if step.row.get("tokens/trained")], "train", _trained),
+        "training": _fit(trained, "train", _trained),
         "scoring": _fit(steps, "reward", _scored),
         "controller": _fit(steps, "other", _controlled),
     }
@@ -87,12 +93,21 @@ def calibrate(runs: Sequence[MeasuredRun]) -> Calibrated:
 
 
 def _fit(steps: Sequence[Step], phase: str, columns: Callable[[Step], Mapping[str, float]]) -> Fit:
-    """`phase`'s seconds in each step as a sum over what `columns` says of the step."""
-    rows = [columns(step) for step in steps]
-    return least_squares(
-        {name: [row[name] for row in rows] for name in rows[0]} if rows else {},
-        [seconds(step.row, phase) for step in steps],
-    )
+    """`phase`'s seconds in each step as a sum over what `columns` says of the step.
+
+    Steps that took far longer or shorter than the fit says were disturbed: it is made again without them.
+    """
+    observed = [(columns(step), seconds(step.row, phase)) for step in steps]
+    first = _least_squares(observed)
+    left = [spent - sum(first.values[name] * x for name, x in row.items()) for row, spent in observed]
+    spread = statistics.median(map(abs, left))
+    kept = [each for each, rest in zip(observed, left, strict=True) if abs(rest) <= DISTURBED * spread]
+    return _least_squares(kept)
+
+
+def _least_squares(observed: Sequence[tuple[Mapping[str, float], float]]) -> Fit:
+    columns = {name: [row[name] for row, _ in observed] for name in observed[0][0]}
+    return least_squares(columns, [spent for _, spent in observed])
 
 
 def _decoding(step: Step) -> dict[str, float]:

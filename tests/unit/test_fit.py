@@ -108,6 +108,15 @@ def test_parts_with_noise_are_found_within_their_errors():
         assert abs(getattr(getattr(found.parts, part), field) - truth) < 4 * found.errors[name], name
 
 
+def test_a_disturbed_step_does_not_count():
+    runs = [run_in_turn(prompts=16, noise=0.02), run_in_turn(prompts=4, noise=0.02)]
+    rows = list(runs[0].rows)
+    rows[20] = rows[20] | {"time/train_s": 3.0, "time/step_s": 4.0}
+    found = calibrate([replace(runs[0], rows=rows), runs[1]]).parts.training
+    tokens, one = 1300.0, Layout()
+    assert found.seconds(tokens, one) == pytest.approx(TRAINING.seconds(tokens, one), rel=0.03)
+
+
 def test_the_layout_of_the_runs_is_taken_out_of_the_training_part():
     pipelined = Layout(pipeline_parallel=2, micro_batch_tokens=400)
     found = calibrate([run_in_turn(prompts=p, layout=pipelined) for p in (16, 4)])
@@ -190,3 +199,10 @@ def test_calibration_runs_are_two_in_turn_and_one_with_overlap():
     runs = calibration_runs(RunConfig())
     assert ["rollout.overlap=false" in run.settings for run in runs] == [True, True, False]
     assert len({run.name for run in runs}) == 3
+
+
+def test_runs_that_trained_on_nothing_tell_nothing_of_training():
+    run = run_in_turn(prompts=4)
+    untrained = [row | {"tokens/trained": 0.0} for row in run.rows]
+    with pytest.raises(ValueError, match="all rewards tied"):
+        calibrate([replace(run, rows=untrained)])
