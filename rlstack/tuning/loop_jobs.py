@@ -107,7 +107,8 @@ class LoopJobs:
 
     def _score(self, step: int, num_groups: float, after: Sequence[int]) -> None:
         scoring = self._parts.scoring
-        work_s = scoring.fixed_s + num_groups * self._setup.n * scoring.s_per_rollout / scoring.workers
+        of_step = scoring.seconds(self._setup.rollouts_per_step)
+        work_s = of_step * num_groups / self._setup.prompts_per_step
         scored = self._add(REWARDS, REWARD, work_s, scoring.workers * scoring.cores, after)
         self._scored.setdefault(step, []).append(scored)
 

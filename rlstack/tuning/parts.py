@@ -95,9 +95,13 @@ class Scoring:
     """The rewards; `workers` take rollouts side by side."""
 
     s_per_rollout: float
-    fixed_s: float = 0.0  # of one batch of groups
+    fixed_s: float = 0.0  # of one step's rollouts
     workers: int = 1
     cores: float = 1.0  # of the shared ones, for each worker at work
+
+    def seconds(self, num_rollouts: float) -> float:
+        """Of one step's rollouts."""
+        return self.fixed_s + num_rollouts * self.s_per_rollout / self.workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
