@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
-from rlstack.telemetry import timeline
+from rlstack.telemetry import nvml, timeline
 from rlstack.telemetry.logs import capture_output
 from rlstack.telemetry.timeline import Span
 
@@ -55,6 +55,11 @@ class Answer(NamedTuple):
 
     result: Any
     spans: list[Span]
+    samples: list[nvml.Sample]
+
+    @classmethod
+    def of(cls, result: Any) -> Answer:
+        return cls(result, timeline.take(), nvml.take())
 
 
 class Stream(NamedTuple):
@@ -70,6 +75,7 @@ class _Host:
     def __init__(self, name: str, log: Path, build: Builder, kwargs: Mapping[str, Any]) -> None:
         capture_output(log)
         timeline.act_as(name)
+        _sample_gpus(name)
         with timeline.span("start_up"):
             self._target = build(**kwargs)
 
@@ -79,7 +85,7 @@ class _Host:
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Answer:
         with timeline.span(phase_of(method)):
             result = getattr(self._target, method)(*args, **kwargs)
-        return Answer(result, timeline.take())
+        return Answer.of(result)
 
     def stream(self, method: str, /, *args: Any, **kwargs: Any) -> Iterator[Answer]:
         items = getattr(self._target, method)(*args, **kwargs)
@@ -88,7 +94,18 @@ class _Host:
                 item = next(items, _END)
             if item is _END:
                 return
-            yield Answer(item, timeline.take())
+            yield Answer.of(item)
+
+
+def _sample_gpus(name: str) -> None:
+    """Have the GPUs that Ray has given to this process sampled; what keeps NVML from it goes to the log."""
+    gpus = [str(gpu) for gpu in ray.get_gpu_ids()]
+    if not gpus:
+        return
+    try:
+        nvml.GpuSampler(name, gpus).start()
+    except nvml.NvmlError as error:
+        print(f"NVML does not tell of GPU {', '.join(gpus)}: {error}")
 
 
 class Role:
@@ -187,8 +204,9 @@ def yielded(
 
 def received(ref: ray.ObjectRef) -> Any:
     """The result of a role's call, which is there; what the role has done goes to the timeline."""
-    result, spans = ray.get(ref)
+    result, spans, samples = ray.get(ref)
     timeline.add(spans)
+    nvml.add(samples)
     return result
 
 

@@ -73,8 +73,9 @@ METRICS: dict[str, Metric] = {
     "mismatch/logprob_abs_max": Metric("nats", max, "the largest of these differences over tokens"),
     "drift/logprob_abs_mean": Metric("nats", statistics.fmean, "generator against the current policy"),
     "drift/logprob_abs_max": Metric("nats", max, "the largest of these differences over tokens"),
+    "sync/version": Metric("steps", _last, "the version that the engines took over"),
     "sync/bytes": Metric("bytes", sum, "weights received by all engine ranks together"),
-    "sync/pause_s": Metric("s", sum, "how long generation stood still"),
+    "sync/pause_s": Metric("s", sum, "how long generation stood still: waiting for weights, and landing"),
     "sync/receive_s": Metric("s", sum, "until all weights had arrived and were verified"),
     "sync/wait_s": Metric("s", sum, "the part of it during which generation stood still"),
     "sync/land_s": Metric("s", sum, "from there into the engines' own tensors"),
@@ -102,6 +103,7 @@ METRICS: dict[str, Metric] = {
     "busy/{roles}": Metric(SHARE, statistics.fmean, "at work: a mean over the roles of a kind"),
     "idle/{roles}": Metric(SHARE, statistics.fmean, "ahead of the trainer; what is left they waited"),
     "wait/{reason}": Metric(SHARE, statistics.fmean, "the policy's ranks waited for it"),
+    "energy/{roles}": Metric("J", sum, "of their GPUs, all roles of a kind together"),
 }
 
 
@@ -124,7 +126,7 @@ def _patterns() -> list[tuple[re.Pattern[str], Metric]]:
 def is_timing(name: str) -> bool:
     """Whether the metric tells how long something took, and differs between two runs of the same results."""
     metric = metric_of(name)
-    return metric is not None and metric.unit in ("s", SHARE)
+    return metric is not None and metric.unit in ("s", "J", SHARE)
 
 
 def over_steps(name: str, steps: Iterable[Mapping[str, float | None]]) -> float | None:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from rlstack.config.schema import RunConfig
+from rlstack.telemetry import nvml
 from rlstack.telemetry.alarms import Alarms, StoppedByAlarm, Verdict
 from rlstack.telemetry.console import Console
 from rlstack.telemetry.environment import hardware, package_versions
@@ -31,7 +32,8 @@ class Recorder:
     def __init__(self, config: RunConfig) -> None:
         self._stopwatch = Stopwatch()
         self._run = RunDirectory.create(config)
-        self._timeline = RunTimeline(self._run.path / "timeline.jsonl")
+        self._timeline = RunTimeline(self._run.path)
+        self._is_own_cluster = config.cluster.address is None
         self._console = Console(config.schedule.num_steps)
         self._steps: list[dict[str, Any]] = []
         self._evaluations: dict[int, Mapping[str, Any]] = {}
@@ -50,6 +52,8 @@ class Recorder:
     def __enter__(self) -> Recorder:
         if self._run.moved_to is not None:
             self._console.note(f"the earlier run of this name is now {self._run.moved_to}")
+        if self._is_own_cluster and (why := nvml.missing()):
+            self._console.note(f"NVML: {why}; power, use, memory and temperature of GPUs are not recorded")
         return self
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The timeline of a run: what every process has done, in timeline.jsonl, and what each step comes to."""
+"""The timeline of a run, on file: what every process has done, how its GPUs were, what a step comes to."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rlstack.telemetry import timeline
+from rlstack.telemetry import nvml, timeline
 from rlstack.telemetry.curves import read_rows
+from rlstack.telemetry.energy import energy_by_kind
+from rlstack.telemetry.nvml import Sample
 from rlstack.telemetry.occupancy import Occupancy
 from rlstack.telemetry.shares import step_shares
 from rlstack.telemetry.timeline import CONTROLLER, Span
 from rlstack.telemetry.waiting import account
 
+TIMELINE, GPUS = "timeline.jsonl", "gpus.jsonl"
 STEP = "step"  # the phase of the controller in which all others of a step lie
 BETWEEN = (
     "between_steps"  # before the first step, after the last one, and where a step does not follow another
@@ -21,14 +24,18 @@ BETWEEN = (
 
 
 class RunTimeline:
-    """Takes the spans of this process, where those of all roles arrive, and appends them to a file.
+    """Takes the spans of this process, where those of all roles arrive, and appends them to timeline.jsonl.
+
+    Samples of GPUs go to gpus.jsonl, which is there if there are any.
 
     The controller's time is one lap after the other; a lap is a step, or lies outside the steps.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         timeline.take()  # what this process did before is no part of the run
-        self._file = path.open("a", encoding="utf-8")
+        self._folder = folder
+        self._file = (folder / TIMELINE).open("a", encoding="utf-8")
+        self._samples: list[Sample] = []  # of this lap and the one before
         self._lap_starts = [timeline.now_s()]
         self._lap_steps: list[int | None] = []
         self._last_end_s: dict[str, float] = {}  # of what is known of each role
@@ -50,12 +57,21 @@ class RunTimeline:
         for role, pieces in accounted.items():
             before = Occupancy(idle_s=start_s - self._lap_starts[0])  # when nothing was known of it
             self.occupancy.setdefault(role, before).add(pieces)
-        return step_shares(accounted)
+        return step_shares(accounted) | self._energy(start_s, end_s)
 
     def close(self) -> None:
         """End the last lap, which is outside the steps, and the file."""
         self.lap(None)
         self._file.close()
+
+    def _energy(self, start_s: float, end_s: float) -> dict[str, float]:
+        if samples := nvml.take():
+            with (self._folder / GPUS).open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(sample._asdict()) + "\n" for sample in samples)
+        self._samples += samples
+        used = energy_by_kind(self._samples, start_s, end_s)
+        self._samples = [sample for sample in self._samples if sample.time_s >= start_s]
+        return {f"energy/{kind}": joules for kind, joules in used.items()}
 
     def _going_on(self, ended: Iterable[Span]) -> Iterator[Span]:
         for span in ended:
@@ -83,6 +99,15 @@ def read_timeline(path: Path) -> Iterator[Span]:
         OSError: the file cannot be read.
     """
     return (Span(**row) for row in read_rows(path))
+
+
+def read_samples(path: Path) -> Iterator[Sample]:
+    """The samples of a gpus.jsonl, role by role as they became known.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return (Sample(**row) for row in read_rows(path))
 
 
 def laps(spans: Iterable[Span]) -> list[Span]:

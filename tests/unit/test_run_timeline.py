@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from rlstack.telemetry import timeline
+from rlstack.telemetry import nvml, timeline
 from rlstack.telemetry.metrics import check_declared, is_timing
+from rlstack.telemetry.nvml import Sample
 from rlstack.telemetry.occupancy import Occupancy
-from rlstack.telemetry.run_timeline import BETWEEN, STEP, RunTimeline, laps, read_timeline
+from rlstack.telemetry.run_timeline import BETWEEN, STEP, RunTimeline, laps, read_samples, read_timeline
 from rlstack.telemetry.shares import step_shares
 from rlstack.telemetry.timeline import CONTROLLER, Span
 from rlstack.telemetry.waiting import Reason, account
@@ -35,7 +36,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def run(clock: Clock, tmp_path: Path) -> Iterator[RunTimeline]:
-    run = RunTimeline(tmp_path / "timeline.jsonl")
+    run = RunTimeline(tmp_path)
     yield run
     run.close()
 
@@ -151,3 +152,28 @@ def test_shares_are_means_over_the_roles_of_a_kind() -> None:
 def test_a_step_that_took_no_time_has_shares_too() -> None:
     shares = step_shares(account([Span("engine 0", "x", 0, 1)], 2, 2))
     assert shares == {"busy/controller": 0, "busy/engine": 0, "idle/engine": 0}
+
+
+def test_a_step_has_the_energy_of_its_roles_gpus(run: RunTimeline, clock: Clock, tmp_path: Path) -> None:
+    def sample(role: str, time_s: float, power_w: float | None) -> Sample:
+        return Sample(role, "0", time_s, power_w, use=0.5, memory_gib=1.0, temperature_c=50.0)
+
+    nvml.take()
+    before = [sample("engine 0", 100.0, 200.0), sample("policy rank 0", 101.0, 100.0)]
+    nvml.add(before)
+    one_step(clock)
+    shares = run.lap(1)
+    assert (shares["energy/engine"], shares["energy/policy"]) == (800.0, 400.0)
+    after = [sample("engine 0", 108.0, 400.0), sample("policy rank 1", 106.0, 50.0)]
+    nvml.add(after)
+    one_step(clock)
+    shares = run.lap(2)
+    assert (shares["energy/engine"], shares["energy/policy"]) == (4 * 350.0, 4 * 100.0 + 4 * 50.0)
+    check_declared(shares)
+    assert list(read_samples(tmp_path / "gpus.jsonl")) == before + after
+
+
+def test_without_gpus_there_is_no_file_of_theirs(run: RunTimeline, clock: Clock, tmp_path: Path) -> None:
+    one_step(clock)
+    assert not [name for name in run.lap(1) if name.startswith("energy/")]
+    assert not (tmp_path / "gpus.jsonl").exists()
