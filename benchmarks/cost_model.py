@@ -57,15 +57,13 @@ CASES = (
     Case(1, 30),
     Case(2, 30),
     Case(5, 40),
-    Case(10, 50),
     Case(20, 60),
     Case(None, 60),
     Case(10, 50, prompts=8),
     Case(10, 30, prompts=32),
-    Case(1, 30, prompts=8),
-    Case(1, 30, prompts=32),
     Case(1, 30, lag=1),
-    Case(10, 50, lag=1),
+    Case(10, 50),
+    Case(1, 30, prompts=32),
     Case(10, 30, overlap=False),
 )
 

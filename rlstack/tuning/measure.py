@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlstack.config.load import load_config
+from rlstack.errors import ConfigError
 from rlstack.telemetry.curves import read_rows, read_summary
 from rlstack.telemetry.timing import PHASES
 from rlstack.tuning.parts import Workload
@@ -55,13 +56,15 @@ class MeasuredRun:
 
 
 def measured_run(folder: Path) -> MeasuredRun:
-    """The finished run in `folder`.
+    """The completed run in `folder`.
 
     Raises:
-        OSError: it has not finished.
-        ConfigError: its config.yaml is not valid.
+        OSError: it is going on.
+        ConfigError: it ended early, or its config.yaml is not valid.
     """
     summary = read_summary(folder)
+    if summary["status"] != "completed":
+        raise ConfigError(f"{folder}: the run is {summary['status']}; only a completed one can be measured")
     rows = list(read_rows(folder / "metrics.jsonl"))
     lengths: list[list[int]] = [[] for _ in rows]
     for rollout in read_rows(folder / "rollouts.jsonl"):

@@ -6,6 +6,7 @@ import pytest
 
 from rlstack.config.load import dump_config
 from rlstack.config.schema import RunConfig
+from rlstack.errors import ConfigError
 from rlstack.tuning.measure import measured_run, seconds
 
 
@@ -34,6 +35,7 @@ def folder(tmp_path):
     for name, lines in (("metrics", rows), ("rollouts", rollouts)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     summary = {
+        "status": "completed",
         "wall_s": 30.0,
         "time_s": {"evaluate": 3.0},
         "evaluations": [{}, {}],
@@ -84,4 +86,11 @@ def test_accelerators_are_nobodys_shared_cores(folder):
 def test_a_run_that_is_going_on_is_not_measured(folder):
     (folder / "summary.json").unlink()
     with pytest.raises(FileNotFoundError):
+        measured_run(folder)
+
+
+def test_a_run_that_ended_early_is_not_measured(folder):
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps(summary | {"status": "interrupted"}))
+    with pytest.raises(ConfigError, match="interrupted"):
         measured_run(folder)
