@@ -129,6 +129,8 @@ class LoopJobs:
         """What follows the step that made `version`; the place of what the next step waits for."""
         if not self._schedule.syncs_at(version):
             return trained
+        while self._calls and self._schedule.version_for(self._calls[0].start) < version:
+            self._generate(self._calls.pop(0), [trained, *self._held])  # what is left of the old version
         sync, last = self._parts.sync, trained
         if self._setup.lag == 0:  # nothing of the old version is left to sample: all stand still
             last = self._add(TRANSFER, SYNC, sync.seconds, sync.cores, [trained])

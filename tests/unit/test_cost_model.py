@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rlstack.orchestration.schedule import Schedule
 from rlstack.tuning.cost_model import predict
-from rlstack.tuning.loop_jobs import calls
+from rlstack.tuning.loop_jobs import LoopJobs, calls
 from rlstack.tuning.parts import (
     Controller,
     Generation,
@@ -20,7 +20,7 @@ from rlstack.tuning.parts import (
     Training,
     Workload,
 )
-from rlstack.tuning.prediction import BUBBLE, POLICY, REWARDS, ROLLOUTS
+from rlstack.tuning.prediction import BUBBLE, POLICY, REWARDS, ROLLOUTS, SYNC
 from rlstack.tuning.setup import Setup, steady_steps
 
 # Four prompts of two rollouts, each of ten tokens: 8 sequences for 10 decoding steps of 0.1 + 8 * 0.05 s.
@@ -109,6 +109,16 @@ def test_a_lagging_generator_is_stopped_by_landing_alone():
     standing_still = predict(slow_to_send, setup(1, needs_reference=False))
     assert standing_still.sync_pause_s == pytest.approx(40 * 4.25)
     assert lagging.step_s < standing_still.step_s
+
+
+@given(st.sampled_from([1, 2, 4]), st.integers(1, 3), st.integers(1, 6))
+def test_a_lagging_engine_lands_a_version_after_the_last_rollouts_of_the_one_before(s, lag, limit):
+    choices = setup(s, lag=lag, max_steps_ahead=limit, num_steps=12, needs_reference=False)
+    of_engine = [job.reason for job in LoopJobs(PARTS, choices).jobs if job.role == "engine 0"]
+    per_step = 4  # prompts, each a portion of its own
+    landed = [i for i, reason in enumerate(of_engine) if reason == SYNC]
+    written = [sum(reason == ROLLOUTS for reason in of_engine[:place]) // per_step for place in landed]
+    assert written == [min(version + lag, 12) for version in range(s, 13, s)]
 
 
 def test_the_reference_is_passed_through_where_it_is_not_the_policy_itself():
