@@ -84,6 +84,7 @@ def tune(
 
         from rlstack.tuning.interval.tune import tune as run
 
-        is_complete = run(request, command=shlex.join(["rlstack", "tune", config.name, *(overrides or ())]))
+        shown = config.name if config.is_absolute() else str(config)
+        is_complete = run(request, command=shlex.join(["rlstack", "tune", shown, *(overrides or ())]))
     if not is_complete:
         raise typer.Exit(1)

@@ -43,6 +43,7 @@ class TrialRuns:
         self._console = console
         self._forecast = forecast
         self._deadline = deadline
+        self._outside_s: list[float] = []  # of trials: the process's start and end, which no summary counts
 
     @property
     def rungs(self) -> list[Rung]:
@@ -67,9 +68,7 @@ class TrialRuns:
                 self._console.print(f"the time is up: {len(todo)} trials of this round are left out")
                 return
             else:
-                started = time.monotonic()
-                self._train(todo[0])
-                self._tell(todo, clock(time.monotonic() - started))
+                self._tell(todo, clock(self._train(todo[0])))
 
     def seconds(self, trials: Iterable[Trial]) -> float | None:
         """That `trials` will take, one after the other; None: nothing is known yet."""
@@ -79,21 +78,25 @@ class TrialRuns:
 
     def _expected_s(self, trial: Trial) -> float | None:
         """As other seeds of the interval took, else as forecast, else as all others took."""
-        took = [r.wall_s + r.start_up_s for r in self.results.values() if r.interval == trial.interval]
-        if not took and self._forecast is not None:
-            return self._forecast(trial)
-        took = took or [r.wall_s + r.start_up_s for r in self.results.values()]
-        return statistics.fmean(took) if took else None
+        outside_s = statistics.fmean(self._outside_s) if self._outside_s else 0.0
+        took_s = {r.trial: r.wall_s + r.start_up_s + outside_s for r in self.results.values()}
+        same = [seconds for other, seconds in took_s.items() if other.interval == trial.interval]
+        if not same and self._forecast is not None:
+            return self._forecast(trial) + outside_s
+        return statistics.fmean(same or took_s.values()) if took_s else None
 
     def _is_late(self, trial: Trial) -> bool:
         expected_s = self._expected_s(trial) or 0.0
         return self._deadline is not None and time.monotonic() + expected_s > self._deadline
 
-    def _train(self, trial: Trial) -> None:
+    def _train(self, trial: Trial) -> float:
+        """Seconds that it took, with all attempts."""
+        begun = time.monotonic()
         log = self._workspace.trials / f"{trial.name}.log"
         for attempt in range(ATTEMPTS):
             if attempt:
                 self._console.print(f"{self._label(trial)}: failed, once more: {last_words(log)}")
+            started = time.monotonic()
             with self._console.status(self._label(trial)) as bar:  # nothing where there is no terminal
                 status = train_in_process(
                     self._workspace.config,
@@ -103,10 +106,13 @@ class TrialRuns:
                 )
             if self._is_finished(trial):
                 self._read(trial)
-                return
+                wall_s = read_summary(self._workspace.trials / trial.name)["wall_s"]
+                self._outside_s.append(time.monotonic() - started - wall_s)
+                break
             self.failures[trial] = f"{last_words(log)} (exit status {status}, see trials/{log.name})"
             if status == USAGE_ERROR:
-                return
+                break
+        return time.monotonic() - begun
 
     def _settings(self, trial: Trial) -> list[str]:
         return trial.settings(self._workspace.trials, num_steps=self._plan.num_steps)

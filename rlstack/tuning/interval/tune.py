@@ -37,6 +37,8 @@ def tune(request: Request, *, command: str) -> bool:
     Raises ConfigError if the folder is another tuning's, or the time is too short for any.
     """
     console = Console(highlight=False, markup=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 200  # a file has room for all columns
     started = time.monotonic()
     with Workspace(request.out, request.config) as workspace:
         console.print(f"tuning schedule.sync_interval in {workspace.out}")
