@@ -31,13 +31,14 @@ def sync_cost(rows: Sequence[Row]) -> SyncCost | None:
     what the other steps wait. Where every step is such a first one, all of its wait is the sync's.
     """
     versions = [row["step"] - row["version_age"] for row in rows]
-    fresh = [False, *(a != b for a, b in pairwise(versions))]
+    fresh = [a != b for a, b in pairwise(versions)]
     if not any(fresh):
         return None
+    rows = rows[1:]  # of the first one it is not known whether it waited for a new version
     waits = [row["time/generate_wait_s"] for row in rows]
-    usual = [wait for wait, first in zip(waits, fresh, strict=True) if not first]
-    usual_wait = statistics.median(usual[1:] or usual) if len(usual) > 1 else 0.0
-    idle = sum(max(wait - usual_wait, 0.0) for wait, first in zip(waits, fresh, strict=True) if first)
-    sync = sum(row["time/sync_s"] for row in rows) + idle
-    steps = sum(row["time/step_s"] - row["time/evaluate_s"] for row in rows) - sync
-    return SyncCost(sync / sum(fresh), steps / len(rows)) if steps > 0 else None
+    usual = [wait for wait, is_first in zip(waits, fresh, strict=True) if not is_first]
+    usual_s = statistics.median(usual) if usual else 0.0
+    idle_s = sum(max(wait - usual_s, 0.0) for wait, is_first in zip(waits, fresh, strict=True) if is_first)
+    syncs_s = sum(row["time/sync_s"] for row in rows) + idle_s
+    steps_s = sum(row["time/step_s"] - row["time/evaluate_s"] for row in rows) - syncs_s
+    return SyncCost(syncs_s / sum(fresh), steps_s / len(rows)) if steps_s > 0 else None
