@@ -17,7 +17,7 @@ def test_help_imports_nothing_heavy() -> None:
     code = f"""
 import sys
 from rlstack.cli import app
-for command in ("train", "evaluate", "score", "judge", "plan-transfer"):
+for command in ("train", "tune", "evaluate", "score", "judge", "plan-transfer"):
     try:
         app([command, "--help"])
     except SystemExit as end:
