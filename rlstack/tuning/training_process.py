@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -68,6 +69,24 @@ def end_with(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
+
+
+def wait_until_free(folder: Path, *, limit_s: float = 60.0) -> None:
+    """Wait for a run that is about to end in `folder`: one whose parent was killed takes some seconds to."""
+    end = time.monotonic() + limit_s
+    while folder.exists() and _is_held(folder) and time.monotonic() < end:
+        time.sleep(POLL_S)
+
+
+def _is_held(folder: Path) -> bool:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def is_finished(config: Path, overrides: Sequence[str]) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import pytest
 
 from rlstack.config.load import dump_config, load_config
 from rlstack.tuning import training_process
-from rlstack.tuning.training_process import is_finished, last_words, train_in_process
+from rlstack.tuning.training_process import is_finished, last_words, train_in_process, wait_until_free
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 ENDS_WELL = """
@@ -87,6 +90,18 @@ def wait_until(condition, limit_s=30.0) -> None:
 def test_the_last_words_are_the_error_or_the_last_line(tmp_path: Path, printed: str, words: str) -> None:
     (tmp_path / "run.log").write_text(printed)
     assert last_words(tmp_path / "run.log") == words
+
+
+def test_a_folder_is_waited_for_until_the_run_in_it_has_ended(tmp_path: Path) -> None:
+    wait_until_free(tmp_path / "none")
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)  # as a run's does
+    closing = threading.Timer(0.6, os.close, [descriptor])
+    started = time.monotonic()
+    closing.start()
+    wait_until_free(tmp_path)
+    assert time.monotonic() - started >= 0.6
+    wait_until_free(tmp_path, limit_s=0.0)
 
 
 def test_only_a_finished_run_of_the_same_settings_is_finished(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from rlstack.tuning.interval.intervals import label
 from rlstack.tuning.interval.measures import last_reward
 from rlstack.tuning.interval.trials import Trial, TrialResult
 from rlstack.tuning.interval.workspace import Workspace
-from rlstack.tuning.training_process import is_finished, last_words, train_in_process
+from rlstack.tuning.training_process import is_finished, last_words, train_in_process, wait_until_free
 
 ATTEMPTS = 2  # at a trial that fails; settings that are refused are refused again
 USAGE_ERROR = 2
@@ -92,7 +92,9 @@ class TrialRuns:
     def _train(self, trial: Trial) -> float:
         """Seconds that it took, with all attempts."""
         begun = time.monotonic()
-        log = self._workspace.trials / f"{trial.name}.log"
+        folder = self._workspace.trials / trial.name
+        log = folder.with_suffix(".log")
+        wait_until_free(folder)
         for attempt in range(ATTEMPTS):
             if attempt:
                 self._console.print(f"{self._label(trial)}: failed, once more: {last_words(log)}")
@@ -106,7 +108,7 @@ class TrialRuns:
                 )
             if self._is_finished(trial):
                 self._read(trial)
-                wall_s = read_summary(self._workspace.trials / trial.name)["wall_s"]
+                wall_s = read_summary(folder)["wall_s"]
                 self._outside_s.append(time.monotonic() - started - wall_s)
                 break
             self.failures[trial] = f"{last_words(log)} (exit status {status}, see trials/{log.name})"

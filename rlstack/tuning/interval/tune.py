@@ -30,7 +30,7 @@ DOCUMENT, REPORT = "tune.json", "report.html"
 
 
 def tune(request: Request, *, command: str) -> bool:
-    """Whether every trial was finished and an interval can be recommended.
+    """Whether no trial failed and an interval can be recommended.
 
     What `request.out` holds of an earlier call is not done again.
 
@@ -61,7 +61,7 @@ def tune(request: Request, *, command: str) -> bool:
             file.write(to_text(made))
         write_report(made, workspace.out / REPORT)
         show(made, console, workspace.out)
-    return made["recommended"] is not None and not runs.failures and not runs.is_cut_short
+    return made["recommended"] is not None and not runs.failures
 
 
 def fit_to_budget(request: Request, forecast: Forecast | None, *, spent_s: float) -> tuple[Plan, list[str]]:
