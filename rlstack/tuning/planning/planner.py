@@ -1,0 +1,113 @@
+"""The search: which split of the GPUs and which layouts fit, and which of them has the quickest steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rlstack.config.validate_rewards import num_reward_ranks
+from rlstack.errors import ConfigError
+from rlstack.tuning.planning.choices import (
+    Choice,
+    EngineChoice,
+    TrainerChoice,
+    combine,
+    engine_choice,
+    trainer_choice,
+)
+from rlstack.tuning.planning.demand import Demand
+from rlstack.tuning.planning.layouts import engine_layouts, splits, trainer_layouts
+
+_MOST_GPUS = 1024  # to which the least number that fits is looked for
+_NUM_CANDIDATES = 6  # splits for which the cost model is asked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """The GPUs: of all, or of one side, or of both; what is None is to be chosen."""
+
+    num_gpus: int | None = None
+    trainer_gpus: int | None = None
+    engine_gpus: int | None = None
+
+    def splits(self, *, reward_gpus: int, gpus_per_node: int) -> Iterator[tuple[int, int]]:
+        """GPUs of trainer and engines. Raises ConfigError if they are not said, or do not add up."""
+        trainer, engines = self.trainer_gpus, self.engine_gpus
+        if trainer is not None and engines is not None:
+            if self.num_gpus not in (None, trainer + engines + reward_gpus):
+                raise ConfigError(
+                    f"--gpus = {self.num_gpus}: --trainer-gpus = {trainer}, --engine-gpus = {engines} and "
+                    f"{reward_gpus} of reward models are {trainer + engines + reward_gpus}; leave one out"
+                )
+            yield trainer, engines
+            return
+        if self.num_gpus is None:
+            raise ConfigError("--gpus is not set; give it, or --trainer-gpus and --engine-gpus")
+        rest = self.num_gpus - reward_gpus
+        if trainer is not None or engines is not None:
+            yield (trainer, rest - trainer) if trainer is not None else (rest - (engines or 0), engines or 0)
+            return
+        yield from splits(rest, gpus_per_node=gpus_per_node)
+
+
+def choose(demand: Demand, budget: Budget) -> list[Choice]:
+    """The best layouts of the most promising splits, with a prediction for the config's s, quickest first.
+
+    Raises ConfigError with the least number of GPUs that would do if nothing fits.
+    """
+    pairs = []
+    rewards = num_reward_ranks(demand.config)
+    for num_trainer, num_engine in budget.splits(reward_gpus=rewards, gpus_per_node=demand.gpu.gpus_per_node):
+        trainers, engines = fitting_trainers(demand, num_trainer), fitting_engines(demand, num_engine)
+        if trainers and engines:
+            pairs.append((min(trainers, key=lambda c: c.step_s), min(engines, key=lambda c: c.step_s)))
+    if not pairs:
+        raise ConfigError(_too_few(demand, budget))
+    # What is overlapped takes about as long as the slower side.
+    pairs.sort(key=lambda pair: max(choice.step_s for choice in pair))
+    found = [combine(*pair, intervals=[demand.own_interval]) for pair in pairs[:_NUM_CANDIDATES]]
+    return sorted(found, key=lambda choice: choice.predictions[demand.own_interval].step_s)
+
+
+def fitting_trainers(demand: Demand, num_gpus: int) -> list[TrainerChoice]:
+    layouts = trainer_layouts(
+        demand.architecture,
+        num_gpus=num_gpus,
+        gpus_per_node=demand.gpu.gpus_per_node,
+        micro_batch_tokens=demand.config.policy.micro_batch_tokens,
+    )
+    choices = (trainer_choice(demand, layout) for layout in layouts)
+    return [choice for choice in choices if choice.memory.fits]
+
+
+def fitting_engines(demand: Demand, num_gpus: int) -> list[EngineChoice]:
+    layouts = engine_layouts(demand.architecture, num_gpus=num_gpus, gpus_per_node=demand.gpu.gpus_per_node)
+    choices = (engine_choice(demand, layout) for layout in layouts)
+    return [choice for choice in choices if choice.memory.fits]
+
+
+def _too_few(demand: Demand, budget: Budget) -> str:
+    """What was given, and the least that fits."""
+    sizes = range(1, _MOST_GPUS + 1)
+    least_trainer = next((n for n in sizes if fitting_trainers(demand, n)), None)
+    least_engines = next((n for n in sizes if fitting_engines(demand, n)), None)
+    gpus = f"{demand.gpu.name} of {demand.gpu.memory_gb:g} GB"
+    given = ", ".join(
+        f"--{name} = {number}"
+        for name, number in (
+            ("gpus", budget.num_gpus),
+            ("trainer-gpus", budget.trainer_gpus),
+            ("engine-gpus", budget.engine_gpus),
+        )
+        if number is not None
+    )
+    if least_trainer is None or least_engines is None:
+        side = "policy" if least_trainer is None else "engines"
+        return f"{given}: the {side} fit on no number of {gpus} up to {_MOST_GPUS}; plan with another --gpu"
+    rewards = num_reward_ranks(demand.config)
+    beside = f", beside {rewards} for reward models" if rewards else ""
+    return (
+        f"{given}: no layout on {gpus} fits; the least that does is {least_trainer} for the policy and "
+        f"{least_engines} for an engine{beside}: give --gpus {least_trainer + least_engines + rewards} or "
+        "more, in numbers that the model's heads and layers can be cut by"
+    )

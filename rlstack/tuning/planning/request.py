@@ -1,0 +1,55 @@
+"""From the command line to what is to be planned; imports nothing heavy."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlstack.config.load import load_config
+from rlstack.config.machine import Machine
+from rlstack.config.validate import problems
+from rlstack.errors import ConfigError
+from rlstack.tuning.planning.assumptions import Assumptions
+from rlstack.tuning.planning.demand import Demand
+from rlstack.tuning.planning.hardware import gpu_of
+from rlstack.tuning.planning.model import planned_model
+
+OFFLINE = ("inf", "null")
+
+
+def make_demand(
+    config: Path, overrides: Sequence[str], *, gpu: str, assume: Sequence[str], intervals: str
+) -> tuple[str, Demand]:
+    """The model's name, and the demand of the run that the settings describe.
+
+    Neither the model's weights nor the data need be there. Raises ConfigError for what cannot work on any
+    number of GPUs.
+    """
+    run = load_config(config, overrides)
+    name, architecture = planned_model(run.policy.model)
+    anywhere = Machine(num_cores=1, num_gpus=sys.maxsize)
+    if found := problems(run, architecture=architecture, machine=anywhere):
+        raise ConfigError("\n".join(found))
+    return name, Demand(
+        config=run,
+        architecture=architecture,
+        gpu=gpu_of(gpu),
+        assumptions=Assumptions().with_overrides(assume),
+        intervals=parse_intervals(intervals),
+    )
+
+
+def parse_intervals(text: str) -> tuple[int | None, ...]:
+    """Sync intervals as in "1,10,inf"; None for inf, which is offline. Raises ConfigError."""
+    return tuple(_parse_interval(part.strip(), text) for part in text.split(","))
+
+
+def _parse_interval(part: str, text: str) -> int | None:
+    if part in OFFLINE:
+        return None
+    if not part.isdecimal() or int(part) == 0:
+        raise ConfigError(
+            f"--intervals = {text!r}: numbers of steps from 1, or inf, are accepted, as in 1,10,inf"
+        )
+    return int(part)

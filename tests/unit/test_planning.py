@@ -1,0 +1,281 @@
+"""The planner's arithmetic and search; its memory model is held against real ranks elsewhere."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlstack.config.load import load_config
+from rlstack.errors import ConfigError
+from rlstack.orchestration.predict import predicted_receiver_pieces
+from rlstack.policy.hf_map import shard_shape, stage_rules
+from rlstack.policy.known_models import KNOWN_MODELS
+from rlstack.transfer.layout import volume
+from rlstack.tuning.parts import Layout
+from rlstack.tuning.planning.activations import Layers, MicroBatchShape, layer_activations
+from rlstack.tuning.planning.assumptions import Assumptions
+from rlstack.tuning.planning.choices import engine_choice, trainer_choice
+from rlstack.tuning.planning.demand import Demand
+from rlstack.tuning.planning.derivation import derive, total
+from rlstack.tuning.planning.engine_memory import engine_worker_memory
+from rlstack.tuning.planning.hardware import gpu_of
+from rlstack.tuning.planning.layouts import engine_layouts, splits, trainer_layouts
+from rlstack.tuning.planning.model import planned_model
+from rlstack.tuning.planning.planner import Budget, choose, fitting_trainers
+from rlstack.tuning.planning.policy_memory import policy_rank_memory
+from rlstack.tuning.planning.request import parse_intervals
+from rlstack.tuning.planning.shards import engine_parameters, matrix_parameters, policy_parameters
+
+ROOT = Path(__file__).parents[2]
+TP2_DP16 = Layout(tensor_parallel=2, data_parallel=16)
+LAYOUT_70B = Layout(tensor_parallel=8, pipeline_parallel=2, data_parallel=4)
+
+
+def demand(model: str = "Llama-3.1-8B", *overrides: str, **changes) -> Demand:
+    """The paper's run on math, s = 10, on H200s."""
+    config = load_config(ROOT / "configs/paper/math_s10.yaml", overrides)
+    known = {"gpu": gpu_of("h200"), "assumptions": Assumptions(), "intervals": (1, 10), **changes}
+    return Demand(config=config, architecture=KNOWN_MODELS[model], **known)
+
+
+def test_a_figure_is_its_formula_and_shows_the_numbers() -> None:
+    figure = derive("rest", "B", "max(0, width*2 - used)/parts", width=5 * 10**9, used=10**9, parts=3)
+    assert figure.value == 3 * 10**9
+    assert figure.with_numbers == "max(0, 5,000,000,000*2 - 1,000,000,000)/3"
+    assert figure.text == "3 GB"
+    assert total("both", [figure, derive("more", "B", "one", one=1)]).value == 3 * 10**9 + 1
+    with pytest.raises(NameError):
+        derive("rest", "B", "__import__('os')")
+
+
+@pytest.mark.parametrize("model", KNOWN_MODELS)
+def test_a_policy_rank_holds_what_the_name_map_says(model: str) -> None:
+    architecture = KNOWN_MODELS[model]
+    for layout in trainer_layouts(architecture, num_gpus=8, gpus_per_node=8, micro_batch_tokens=1):
+        tp_size, num_stages = layout.tensor_parallel, layout.pipeline_parallel
+        for stage in range(num_stages):
+            rules = stage_rules(architecture, stage=stage, num_stages=num_stages)
+            if architecture.tied and num_stages == 1:
+                del rules["output_layer.weight"]  # it is the embedding
+            expected = sum(
+                math.prod(shard_shape(rule, architecture, tp_size=tp_size)) for rule in rules.values()
+            )
+            assert policy_parameters(architecture, layout, stage=stage)[-1].value == expected
+
+
+@pytest.mark.parametrize("model", KNOWN_MODELS)
+def test_an_engine_worker_holds_what_vllms_layout_says(model: str) -> None:
+    """Of these models vLLM pads no vocabulary."""
+    architecture = KNOWN_MODELS[model]
+    for layout in engine_layouts(architecture, num_gpus=8, gpus_per_node=8):
+        size = layout.tensor_parallel
+        pieces = predicted_receiver_pieces(architecture, tensor_parallel=size, rank=0)
+        expected = sum(volume(piece.box) for piece in pieces)
+        assert engine_parameters(architecture, tensor_parallel=size)[-1].value == expected
+
+
+def test_the_papers_8b_in_numbers_that_are_published() -> None:
+    model = KNOWN_MODELS["Llama-3.1-8B"]
+    assert policy_parameters(model, Layout(), stage=0)[-1].value == 8_030_261_248
+    assert matrix_parameters(model).value == 8_030_261_248 - 128_256 * 4096 - 4096
+    memory = engine_worker_memory(demand(), tensor_parallel=1)
+    assert memory.weights.value == 2 * 8_030_261_248
+    assert memory.kv_bytes_per_token.value == 128 * 1024
+
+
+def test_states_are_those_of_zero_one() -> None:
+    """Bytes per parameter: weight 2, gradient 4, optimiser 12 over data-parallel ranks, reference 2."""
+    memory = policy_rank_memory(demand(), TP2_DP16, stage=0)
+    count = policy_parameters(KNOWN_MODELS["Llama-3.1-8B"], TP2_DP16, stage=0)[-1].value
+    values = {figure.name: figure.value for figure in memory.parts}
+    states = values["weights"] + values["gradients"] + values["optimiser"] + values["reference"]
+    assert states == pytest.approx(count * (2 + 4 + 12 / 16 + 2), rel=1e-6)
+    assert memory.total.value == sum(values.values())
+
+
+def test_no_reference_is_kept_where_none_is_needed() -> None:
+    def has_reference(*overrides: str, intervals: tuple[int | None, ...] = (1,)) -> bool:
+        memory = policy_rank_memory(
+            demand("Llama-3.1-8B", *overrides, intervals=intervals), TP2_DP16, stage=0
+        )
+        return "reference" in {figure.name for figure in memory.parts}
+
+    online = "schedule.sync_interval=1"
+    assert not has_reference(online)
+    assert has_reference(online, intervals=(1, 10))
+    assert has_reference(online, "schedule.reference_sync=never")
+    assert not has_reference("objective.name=grpo", "schedule.reference_sync=never")
+
+
+def test_a_micro_batch_holds_at_least_one_example() -> None:
+    assert demand().largest_micro_batch == 8192
+    longest = 1024 + 2048
+    group = demand("Llama-3.1-8B", "objective.name=group_dpo", "rollout.n=12")
+    assert group.largest_micro_batch == 12 * longest
+    assert demand("Llama-3.1-8B", "policy.micro_batch_tokens=64").largest_micro_batch == 2 * longest
+
+
+@pytest.mark.parametrize("sequence_parallel", [False, True])
+def test_tensor_parallel_ranks_share_activations(sequence_parallel: bool) -> None:
+    """All but the cosines and sines under sequence parallelism; without it, not the norms either."""
+
+    def kept(tensor_parallel: int) -> float:
+        shape = MicroBatchShape(
+            num_tokens=1,
+            itemsize=2,
+            tensor_parallel=tensor_parallel,
+            sequence_parallel=sequence_parallel and tensor_parallel > 1,
+        )
+        model = KNOWN_MODELS["Llama-3.1-8B"]
+        figures = layer_activations(model, shape, Layers.transformer_engine)
+        whole = (
+            {"cosines and sines"}
+            if sequence_parallel
+            else {"cosines and sines", "norms", "statistics of norms"}
+        )
+        return sum(figure.value for figure in figures[:-1] if figure.name not in whole)
+
+    assert kept(1) == 8 * kept(8)
+
+
+def test_early_stages_hold_more_micro_batches() -> None:
+    first, last = (policy_rank_memory(demand("Llama-3.1-70B"), LAYOUT_70B, stage=stage) for stage in (0, 1))
+    activations = [
+        next(figure.value for figure in memory.parts if figure.name == "activations")
+        for memory in (first, last)
+    ]
+    assert activations[0] == pytest.approx(2 * activations[1], rel=0.01)
+
+
+def test_an_engine_leaves_room_for_the_weights_to_come() -> None:
+    small, large = (engine_worker_memory(demand("Llama-3.1-70B"), tensor_parallel=size) for size in (8, 4))
+    assert small.gpu_memory_fraction == 0.85
+    assert large.gpu_memory_fraction == 0.7
+    for memory in (small, large):
+        taken = sum(figure.value for figure in memory.parts)
+        assert taken <= 141e9
+        assert memory.fits
+    assert not engine_worker_memory(demand("Llama-3.1-70B"), tensor_parallel=1).fits
+
+
+def test_layouts_cut_the_model_evenly() -> None:
+    model = KNOWN_MODELS["Llama-3.1-70B"]
+    layouts = list(trainer_layouts(model, num_gpus=64, gpus_per_node=8, micro_batch_tokens=8192))
+    assert len(layouts) == len(set(layouts))
+    for layout in layouts:
+        assert layout.num_ranks == 64
+        assert layout.tensor_parallel in (1, 2, 4, 8)
+        assert 80 % layout.pipeline_parallel == 0
+    assert LAYOUT_70B in layouts
+    qwen = KNOWN_MODELS["Qwen2.5-7B"]  # 28 heads, 4 of keys and values
+    sizes = [layout.tensor_parallel for layout in engine_layouts(qwen, num_gpus=28, gpus_per_node=8)]
+    assert sizes == [1, 2, 4]
+
+
+@given(st.integers(2, 200))
+def test_a_split_uses_all_gpus_and_whole_nodes(num_gpus: int) -> None:
+    found = list(splits(num_gpus, gpus_per_node=8))
+    assert found
+    for trainer, engines in found:
+        assert trainer >= 1 and engines >= 1 and trainer + engines == num_gpus
+        assert trainer < 8 or trainer % 8 == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "trainer_gpus", "engine_gpus"), [("Llama-3.1-8B", 32, 8), ("Llama-3.1-70B", 64, 16)]
+)
+def test_the_issues_clusters_have_a_layout_that_fits(model: str, trainer_gpus: int, engine_gpus: int) -> None:
+    wanted = demand(model)
+    (choice,) = choose(wanted, Budget(trainer_gpus=trainer_gpus, engine_gpus=engine_gpus))
+    assert choice.fits
+    assert choice.num_gpus == trainer_gpus + engine_gpus
+    prediction = choice.predictions[10]
+    assert prediction.step_s >= max(choice.trainer.training.fixed_s, wanted.assumptions.controller_ms / 1000)
+    # No other layout of these GPUs trains more quickly.
+    assert choice.trainer.step_s == min(c.step_s for c in fitting_trainers(wanted, trainer_gpus))
+
+
+def test_the_best_split_is_no_slower_than_the_papers() -> None:
+    wanted = demand()
+    chosen = choose(wanted, Budget(num_gpus=40))
+    fixed = choose(wanted, Budget(trainer_gpus=32, engine_gpus=8))
+    steps = [choice.predictions[10].step_s for choice in chosen]
+    assert steps == sorted(steps)
+    assert steps[0] <= fixed[0].predictions[10].step_s
+
+
+def test_faster_parts_make_faster_layouts() -> None:
+    def seconds(**changes: float) -> tuple[float, float]:
+        wanted = demand(assumptions=Assumptions(**changes))
+        engines = next(engine_layouts(wanted.architecture, num_gpus=8, gpus_per_node=8))
+        return trainer_choice(wanted, TP2_DP16).step_s, engine_choice(wanted, engines).step_s
+
+    train_s, generate_s = seconds()
+    assert seconds(mfu=0.9)[0] < train_s
+    assert seconds(network_efficiency=0.9)[0] < train_s
+    assert seconds(hbm_efficiency=0.9)[1] < generate_s
+    assert seconds(answer_share=0.6)[1] > generate_s
+    assert seconds(pair_yield=1.0)[0] > train_s
+
+
+def test_answers_have_the_mean_and_the_limit_that_are_assumed() -> None:
+    workload = demand(assumptions=Assumptions(answer_share=0.25, answer_spread=0.3)).workload
+    assert workload.mean_answer_tokens == pytest.approx(512, rel=0.01)
+    assert max(workload.answer_tokens) <= 2048
+    still = demand(assumptions=Assumptions(answer_share=0.25, answer_spread=0)).workload
+    assert still.answer_tokens == pytest.approx([512] * len(still.answer_tokens))
+
+
+@pytest.mark.parametrize("gpus", [{"num_gpus": 8}, {"trainer_gpus": 4, "engine_gpus": 4}])
+def test_too_few_gpus_name_the_least_that_fits(gpus: dict[str, int]) -> None:
+    wanted = demand("Llama-3.1-70B")
+    wanted = replace(wanted, gpu=gpu_of("h100"))
+    with pytest.raises(ConfigError, match="the least that does is") as error:
+        choose(wanted, Budget(**gpus))
+    found = re.search(r"is (\d+) for the policy and (\d+) for an engine", str(error.value))
+    trainer, engines = map(int, found.groups())
+    assert fitting_trainers(wanted, trainer)
+    assert not any(fitting_trainers(wanted, fewer) for fewer in range(1, trainer))
+    assert choose(wanted, Budget(trainer_gpus=trainer, engine_gpus=engines))
+
+
+@pytest.mark.parametrize(
+    ("budget", "shown"),
+    [
+        (Budget(), "--gpus is not set; give it, or --trainer-gpus and --engine-gpus"),
+        (Budget(trainer_gpus=4), "--gpus is not set"),
+        (Budget(num_gpus=10, trainer_gpus=4, engine_gpus=4), "--gpus = 10: --trainer-gpus = 4"),
+    ],
+)
+def test_numbers_of_gpus_that_do_not_add_up_are_refused(budget: Budget, shown: str) -> None:
+    with pytest.raises(ConfigError, match=shown):
+        choose(demand(), budget)
+
+
+def test_a_model_is_known_by_its_folder_or_its_name(tmp_path: Path) -> None:
+    for name in ("Llama-3.1-8B", "llama-3.1-8b", "Llama-3.1-8B-Instruct"):
+        assert planned_model(f"/nowhere/{name}") == ("Llama-3.1-8B", KNOWN_MODELS["Llama-3.1-8B"])
+    seed = ROOT / "configs/tiny/seed"
+    assert planned_model(str(seed))[1].hidden_size == 128
+    with pytest.raises(ConfigError, match=r"policy.model = .*Llama-9: there is no config.json"):
+        planned_model(str(tmp_path / "Llama-9"))
+
+
+def test_intervals_are_numbers_of_steps_or_offline() -> None:
+    assert parse_intervals("1, 10,inf,null") == (1, 10, None, None)
+    for text in ("", "0", "1,,2", "often"):
+        with pytest.raises(ConfigError, match="--intervals = "):
+            parse_intervals(text)
+
+
+@pytest.mark.parametrize("text", ["mfu", "mfu=", "mfu=fast", "mfu=-1", "mfu=1.5", "speed=2", "mfu=nan"])
+def test_assumptions_are_names_with_numbers(text: str) -> None:
+    assert Assumptions().with_overrides(["mfu=0.3", "prompt_tokens=9"]).mfu == 0.3
+    with pytest.raises(ConfigError, match="--assume = "):
+        Assumptions().with_overrides([text])
