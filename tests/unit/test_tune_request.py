@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import rlstack.tuning.interval.tune
 from rlstack.cli import app
 from rlstack.errors import ConfigError
 from rlstack.tuning.interval.intervals import choose, setting
@@ -124,3 +125,18 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     made = request(out=tmp_path / "file" / "tune")
     with pytest.raises(ConfigError, match=r"--out .*: Not a directory; give a folder to write to"):
         Workspace(made.out, made.config)
+
+
+@pytest.mark.parametrize(("is_complete", "status"), [(True, 0), (False, 1)])
+def test_the_exit_status_says_whether_all_that_was_asked_for_is_done(
+    is_complete: bool, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tune(request: Request, *, command: str) -> bool:
+        assert command == "rlstack tune quickstart.yaml run.seed=3"
+        assert (request.plan.intervals, request.plan.seeds, request.budget_s) == ((1, 5), (3, 4), 90.0)
+        return is_complete
+
+    monkeypatch.setattr(rlstack.tuning.interval.tune, "tune", tune)
+    options = ["--intervals", "5", "--seeds", "2", "--budget-minutes", "1.5"]
+    done = CliRunner().invoke(app, ["tune", str(QUICKSTART), "run.seed=3", *options])
+    assert done.exit_code == status
