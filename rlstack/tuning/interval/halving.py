@@ -55,7 +55,7 @@ class Rung(NamedTuple):
     intervals: tuple[Interval, ...]
     seeds: tuple[int, ...]
     todo: tuple[Trial, ...]  # neither finished nor given up
-    kept: tuple[Interval, ...]  # for the next rung; empty while there is something to do
+    kept: tuple[Interval, ...]  # for the next rung; empty while there is something to do, and in the last
 
 
 def rungs(
@@ -68,7 +68,9 @@ def rungs(
         seeds = plan.seeds[:num_seeds]
         trials = trials_of(intervals, seeds)
         todo = tuple(trial for trial in trials if trial not in results and trial not in given_up)
-        kept = () if todo else keep(plan, intervals, [results[trial] for trial in trials if trial in results])
+        is_last = num_seeds == len(plan.seeds)
+        finished = [results[trial] for trial in trials if trial in results]
+        kept = () if todo or is_last else keep(plan, intervals, finished)
         rounds.append(Rung(intervals, seeds, todo, kept))
         if todo:
             break
