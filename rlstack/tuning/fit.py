@@ -67,8 +67,8 @@ def calibrate(runs: Sequence[MeasuredRun]) -> Calibrated:
     fits = {
         "generation": _fit(steps, "generate_wait", _decoding),
         "training": _fit(trained, "train", _trained),
-        "scoring": _fit(steps, "reward", _scored),
-        "controller": _fit(steps, "other", _controlled),
+        "scoring": _fit(steps, "reward", _rollouts),
+        "controller": _fit(steps, "other", _rollouts),
     }
     parts = Parts(
         workload=runs[-1].workload,
@@ -131,11 +131,7 @@ def _trained(step: Step) -> dict[str, float]:
     }
 
 
-def _scored(step: Step) -> dict[str, float]:
-    return {"fixed_s": 1.0, "s_per_rollout": step.num_rollouts}
-
-
-def _controlled(step: Step) -> dict[str, float]:
+def _rollouts(step: Step) -> dict[str, float]:
     return {"fixed_s": 1.0, "s_per_rollout": step.num_rollouts}
 
 
