@@ -112,10 +112,10 @@ def _definitions(made: Mapping[str, Any]) -> str:
     return (
         f"Reward is the mean of the last {plan['last_steps']} steps; ± is half of the "
         f"{plan['confidence']:.0%} interval. Per hour is the reward gained, that is less the untrained "
-        "policy's, over the time of all steps; in equal time is the mean reward up to the end of the shortest "
-        "trial. The target is the reward that online ends with in the same seed, less the margin of "
-        f"{plan['margin']:g}. Rollouts are up to s - 1 steps older than the policy, which leans against large "
-        "s."
+        "policy's, over the time of all steps; in equal time is the mean reward up to the end of the "
+        "shortest trial. The target is the reward that online ends with in the same seed, less the margin "
+        f"of {plan['margin']:g}. Rollouts are up to s - 1 steps older than the policy, which leans against "
+        "large s."
     )
 
 
