@@ -18,9 +18,9 @@ from whole_runs import finished_run
 
 from rlstack.telemetry.curves import read_summary
 from rlstack.telemetry.timing import PHASES
+from rlstack.tuning.interval.intervals import DEFAULT, setting
+from rlstack.tuning.interval.trials import Trial
 from rlstack.tuning.measure import measured_run, seconds
-
-INTERVALS = (1, 2, 5, 10, 20, 50, None)
 
 
 def main() -> None:
@@ -31,10 +31,14 @@ def main() -> None:
             row(
                 interval,
                 seed,
-                finished_run(name(interval, seed), settings(interval, seed, arguments), folder),
+                finished_run(
+                    Trial(interval, seed).name,
+                    [setting(interval), f"schedule.num_steps={arguments.steps}", f"run.seed={seed}"],
+                    folder,
+                ),
             )
             for seed in range(arguments.seeds)
-            for interval in INTERVALS
+            for interval in DEFAULT
         ]
     write(rows, arguments.out, title="sync intervals")
 
@@ -46,18 +50,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=120, help="of each run")
     parser.add_argument("--seeds", type=int, default=1, help="runs per interval")
     return parser.parse_args()
-
-
-def name(interval: int | None, seed: int) -> str:
-    return f"{'offline' if interval is None else f's{interval}'}-seed{seed}"
-
-
-def settings(interval: int | None, seed: int, arguments: argparse.Namespace) -> tuple[str, ...]:
-    return (
-        f"schedule.sync_interval={'null' if interval is None else interval}",
-        f"schedule.num_steps={arguments.steps}",
-        f"run.seed={seed}",
-    )
 
 
 def row(interval: int | None, seed: int, folder: Path) -> dict[str, Any]:
