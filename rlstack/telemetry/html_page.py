@@ -56,10 +56,9 @@ def facts(values: Mapping[str, str]) -> Block:
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, words: Iterable[int] = ()) -> Block:
     """The first column and those in `words` (from 0) are texts, to the left; the others are numbers."""
     textual = set(words)
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "".join(
-        f"<tr>{''.join(_cell(i, cell, textual) for i, cell in enumerate(row))}</tr>" for row in rows
-    )
+    head = "".join(_cell("th", cell, i in textual) for i, cell in enumerate(header))
+    lines = ("".join(_cell("td", cell, i in textual) for i, cell in enumerate(row)) for row in rows)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
     return Block(
         f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
@@ -124,9 +123,9 @@ def render_page(*, title: str, subtitle: str, sections: Sequence[Section]) -> st
 """
 
 
-def _cell(column: int, cell: str, textual: set[int]) -> str:
-    mark = ' class="text"' if column in textual else ""
-    return f"<td{mark}>{html.escape(cell)}</td>"
+def _cell(tag: str, cell: str, is_text: bool) -> str:
+    mark = ' class="text"' if is_text else ""
+    return f"<{tag}{mark}>{html.escape(cell)}</{tag}>"
 
 
 def _around(before: str, blocks: Iterable[Block], after: str) -> Block:

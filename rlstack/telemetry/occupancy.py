@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import heapq
 import math
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 from rlstack.telemetry.timeline import Span
@@ -92,12 +93,13 @@ def append(pieces: list[Piece], start_s: float, end_s: float, state: State, what
     pieces.append(Piece(start_s, end_s, state, what))
 
 
-def within(pieces: Iterable[Piece], start_s: float, end_s: float) -> Iterator[Piece]:
-    """The pieces from `start_s` to `end_s`, those at the edges cut."""
-    for piece in pieces:
-        begin, end = max(piece.start_s, start_s), min(piece.end_s, end_s)
-        if begin < end:
-            yield piece._replace(start_s=begin, end_s=end)
+def within(pieces: Sequence[Piece], start_s: float, end_s: float) -> Iterator[Piece]:
+    """Of pieces in order and apart those from `start_s` to `end_s`, cut at the edges."""
+    first = bisect_right(pieces, start_s, key=lambda piece: piece.end_s)
+    for piece in islice(pieces, first, None):
+        if piece.start_s >= end_s:
+            return
+        yield piece._replace(start_s=max(piece.start_s, start_s), end_s=min(piece.end_s, end_s))
 
 
 def _state_of(span: Span | None) -> tuple[State, str]:

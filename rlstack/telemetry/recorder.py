@@ -15,12 +15,16 @@ from rlstack.telemetry.alarms import Alarms, StoppedByAlarm, Verdict
 from rlstack.telemetry.console import Console
 from rlstack.telemetry.environment import hardware, package_versions
 from rlstack.telemetry.logs import write_traceback
+from rlstack.telemetry.report import write_outputs
 from rlstack.telemetry.run_dir import RunDirectory
+from rlstack.telemetry.run_record import read_record
 from rlstack.telemetry.run_timeline import RunTimeline
 from rlstack.telemetry.summary import summarise
 from rlstack.telemetry.timeline import span
 from rlstack.telemetry.timing import PHASES, Stopwatch
 from rlstack.telemetry.waiting import Reason
+
+MAX_REPORTED_SPANS = 200_000  # a report of more takes its time, and is left to be asked for
 
 
 class Recorder:
@@ -139,7 +143,18 @@ class Recorder:
             error.add_note(f"the traceback is in {write_traceback(error, self._run.logs)}")
         if isinstance(error, StoppedByAlarm):
             error.add_note(f"the model as it was then is in {self._run.model}")
+        self._write_report()
         self._run.close()
+
+    def _write_report(self) -> None:
+        """What goes wrong here is said and no more: the run is over, and its files are all there."""
+        if self._timeline.num_spans > MAX_REPORTED_SPANS:
+            self._console.note(f"for report.html and timeline.json: rlstack report {self._run.path}")
+            return
+        try:
+            write_outputs(read_record(self._run.path))
+        except Exception as error:
+            self._console.note(f"report.html could not be written: {error}")
 
 
 def _status(kind: type[BaseException] | None) -> str:

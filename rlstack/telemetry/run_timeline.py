@@ -36,6 +36,7 @@ class RunTimeline:
         self._folder = folder
         self._file = (folder / TIMELINE).open("a", encoding="utf-8")
         self._samples: list[Sample] = []  # of this lap and the one before
+        self.num_spans = 0  # written so far
         self._lap_starts = [timeline.now_s()]
         self._lap_steps: list[int | None] = []
         self._last_end_s: dict[str, float] = {}  # of what is known of each role
@@ -83,9 +84,10 @@ class RunTimeline:
                 yield span._replace(start_s=max(span.start_s, self._last_end_s.get(span.role, 0.0)))
 
     def _write(self, spans: Iterable[Span]) -> None:
-        rows = (span._replace(step=self._step_at(span.start_s)) for span in spans)
+        rows = [span._replace(step=self._step_at(span.start_s)) for span in spans]
         self._file.writelines(json.dumps(_row(span)) + "\n" for span in rows)
         self._file.flush()
+        self.num_spans += len(rows)
 
     def _step_at(self, time_s: float) -> int | None:
         lap = bisect_right(self._lap_starts, time_s) - 1

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rlstack.files import written_at_once
+from rlstack.telemetry.nvml import Sample
 from rlstack.telemetry.occupancy import Piece, State
 from rlstack.telemetry.timeline import Span
 from rlstack.telemetry.waiting import account
@@ -22,20 +23,23 @@ Event = dict[str, Any]
 STATE_THREAD = 0
 
 
-def write_trace(path: Path, spans: Sequence[Span]) -> None:
-    """Write the spans of a run, at least one, to `path`; replaces it.
+def write_trace(path: Path, spans: Sequence[Span], samples: Sequence[Sample] = ()) -> None:
+    """Write the spans of a run, at least one, and the samples of its GPUs to `path`; replaces it.
 
     Raises:
         OSError: it cannot be written there.
     """
     with written_at_once(path) as file:
         file.write("[\n")
-        file.write(",\n".join(json.dumps(event) for event in trace_events(spans)))
+        file.write(",\n".join(json.dumps(event) for event in trace_events(spans, samples)))
         file.write("\n]\n")
 
 
-def trace_events(spans: Sequence[Span]) -> Iterator[Event]:
+def trace_events(spans: Sequence[Span], samples: Sequence[Sample] = ()) -> Iterator[Event]:
     """The events, role by role."""
+    counters: dict[str, list[Sample]] = {}
+    for sample in samples:
+        counters.setdefault(sample.role, []).append(sample)
     start_s, end_s = min(span.start_s for span in spans), max(span.end_s for span in spans)
     of_role: dict[str, list[Span]] = {}
     for span in spans:
@@ -49,6 +53,8 @@ def trace_events(spans: Sequence[Span]) -> Iterator[Event]:
         for lane, of_lane in enumerate(lanes):
             for span in of_lane:
                 yield _complete(process, STATE_THREAD + 1 + lane, span, start_s)
+        for sample in counters.get(role, []):
+            yield from _counters(process, sample, start_s)
 
 
 def nested_lanes(spans: Iterable[Span]) -> list[list[Span]]:
@@ -94,6 +100,19 @@ def _complete(process: int, thread: int, span: Span, start_s: float) -> Event:
     event = _event(process, thread, span.phase, state.value, span.start_s, span.end_s, start_s)
     known = {"step": span.step, "waiting for": span.reason}
     return event | {"args": {name: value for name, value in known.items() if value is not None}}
+
+
+def _counters(process: int, sample: Sample, start_s: float) -> Iterator[Event]:
+    values = {
+        "power, W": sample.power_w,
+        "use": sample.use,
+        "memory, GiB": sample.memory_gib,
+        "temperature, C": sample.temperature_c,
+    }
+    for name, value in values.items():
+        if value is not None:
+            place = {"pid": process, "tid": STATE_THREAD, "ts": round((sample.time_s - start_s) * 1e6, 1)}
+            yield {"ph": "C", "name": f"GPU {sample.gpu} {name}", "args": {"value": value}, **place}
 
 
 def _event(

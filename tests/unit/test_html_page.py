@@ -101,7 +101,14 @@ def test_the_columns_of_words_are_marked() -> None:
     page = render_page(
         title="a", subtitle="b", sections=[Section("c", [table(["x", "y", "z"], ["123"], words=[2])])]
     )
-    assert re.findall(r"<td[^>]*>", page) == ["<td>", "<td>", '<td class="text">']
+    assert re.findall(r"<t[hd](?: [^>]*)?>", page) == [
+        "<th>",
+        "<th>",
+        '<th class="text">',
+        "<td>",
+        "<td>",
+        '<td class="text">',
+    ]
 
 
 def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

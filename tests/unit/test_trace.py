@@ -6,6 +6,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlstack.telemetry.nvml import Sample
 from rlstack.telemetry.timeline import CONTROLLER, Span
 from rlstack.telemetry.trace import nested_lanes, trace_events, write_trace
 
@@ -49,6 +50,15 @@ def test_the_state_of_a_role_has_its_waits_with_their_reasons() -> None:
         ("train", 3, 0.25),
         ("waiting: pipeline_bubble", 3.25, 0.25),
         ("train", 3.5, 0.5),
+    ]
+
+
+def test_what_nvml_has_told_is_a_counter_of_the_role() -> None:
+    sample = Sample("engine 0", "3", 101.5, power_w=300.0, use=None, memory_gib=70.5, temperature_c=None)
+    counters = [event for event in trace_events(SPANS, [sample]) if event["ph"] == "C"]
+    assert [(e["pid"], e["name"], e["ts"], e["args"]) for e in counters] == [
+        (1, "GPU 3 power, W", 1.5e6, {"value": 300.0}),
+        (1, "GPU 3 memory, GiB", 1.5e6, {"value": 70.5}),
     ]
 
 

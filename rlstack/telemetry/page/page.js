@@ -12,7 +12,7 @@ function template() {
       colorway: ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#888888"],
       margin: { l: 56, r: 16, t: 40, b: 44 },
       title: { x: 0, xref: "paper", xanchor: "left", font: { size: 14 } },
-      legend: { orientation: "h", y: -0.22, yanchor: "top" },
+      legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", traceorder: "normal" },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: "#999999", activecolor: text },
       hoverlabel: { namelength: -1 },
       xaxis: axis,

@@ -1,0 +1,127 @@
+"""report.html of a run: how it ended, its course, and where the time of every role went."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlstack.telemetry import run_figures, time_sections
+from rlstack.telemetry.console import clock
+from rlstack.telemetry.html_page import Section, facts, figure, side_by_side, table, write_page
+from rlstack.telemetry.metrics import over_steps
+from rlstack.telemetry.run_record import RunRecord
+from rlstack.telemetry.settings_section import settings_section
+from rlstack.telemetry.trace import write_trace
+
+# The course of a run: metric, title, unit, whether its scale is logarithmic.
+COURSE = (
+    ("reward/mean", "Reward", "mean of the rollouts", False),
+    ("policy/entropy", "Entropy of the policy", "nats per token", False),
+    ("rollout/length_mean", "Rollout length", "tokens", False),
+    ("mismatch/logprob_abs_max", "Largest logprob mismatch", "nats, generator against trainer", True),
+    ("time/step_s", "Time per step", "seconds", False),
+)
+
+
+def write_outputs(run: RunRecord) -> list[Path]:
+    """Write what is made of a run's other files into its folder: report.html, and timeline.json of its spans.
+
+    Returns:
+        the files written.
+
+    Raises:
+        OSError: they cannot be written there.
+    """
+    trace = run.path / "timeline.json"
+    if run.spans:
+        write_trace(trace, run.spans, run.samples)
+    return [write_report(run), *([trace] if run.spans else [])]
+
+
+def write_report(run: RunRecord) -> Path:
+    """Write report.html into the run's folder; the file written.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    path = run.path / "report.html"
+    made = [make(run) for make in SECTIONS]
+    write_page(
+        path, title=run.name, subtitle=_subtitle(run), sections=[part for part in made if part is not None]
+    )
+    return path
+
+
+def _subtitle(run: RunRecord) -> str:
+    if run.summary is None:
+        return f"going on, {len(run.steps)} steps so far"
+    return f"{run.summary['status']} after {run.summary['steps']} steps in {clock(run.summary['wall_s'])}"
+
+
+def _overview(run: RunRecord) -> Section | None:
+    summary = run.summary
+    if summary is None:
+        return None
+    blocks = [facts(_key_figures(summary))]
+    if summary["alarms"]:
+        rows = [[str(a["step"]), a["alarm"], a["action"], a["reason"]] for a in summary["alarms"]]
+        blocks.append(table(["step", "alarm", "action", "reason"], rows, words=[1, 2, 3]))
+    return Section("Outcome", blocks)
+
+
+def _key_figures(summary: Mapping[str, Any]) -> dict[str, str]:
+    wall_s, tokens = summary["wall_s"], summary["tokens"]
+    return {
+        "reward, first to last 20 steps": _change(summary["reward_first20"], summary["reward_last20"]),
+        "held-out accuracy": _change(summary["accuracy_initial"], summary["accuracy_final"]),
+        "tokens generated per second": f"{tokens['generated'] / wall_s:.0f}",
+        "tokens trained per second": f"{tokens['trained'] / wall_s:.0f}",
+        "syncs": str(summary["syncs"]),
+        "largest logprob mismatch": _number(summary["mismatch_logprob_abs_max"]),
+    }
+
+
+def _course(run: RunRecord) -> Section | None:
+    lines = [run_figures.line(run.steps, *panel[:3], logarithmic=panel[3]) for panel in COURSE]
+    figures = [lines[0], run_figures.accuracy(run.evaluations()), *lines[1:]]
+    blocks = [figure(each) for each in figures if each is not None]
+    return Section("Course", [side_by_side(blocks)]) if blocks else None
+
+
+def _syncs(run: RunRecord) -> Section | None:
+    drawn = run_figures.syncs(run.steps)
+    if drawn is None:
+        return None
+    rows = [row for row in run.steps if "sync/pause_s" in row]
+    pause_s, step_s = (over_steps(name, run.steps) or 0.0 for name in ("time/sync_s", "time/step_s"))
+    size = over_steps("sync/bytes", run.steps) or 0
+    values = {
+        "syncs": str(len(rows)),
+        "MB received at each": f"{size / len(rows) / 1e6:.1f}",
+        "seconds of all": f"{pause_s:.2f}",
+        "of the steps' time": f"{100 * pause_s / step_s:.1f} %" if step_s else "not measured",
+        "furthest on the probe": _number(over_steps("sync/probe_abs_mean", run.steps)),
+    }
+    return Section("Weight sync", [facts(values), side_by_side([figure(drawn)])])
+
+
+def _change(before: float | None, after: float | None) -> str:
+    return f"{_number(before)} → {_number(after)}"
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.3g}"
+
+
+# In the order of the page; a section that has nothing to show is left out.
+SECTIONS: tuple[Callable[[RunRecord], Section | None], ...] = (
+    _overview,
+    _course,
+    time_sections.shares,
+    time_sections.timeline,
+    _syncs,
+    time_sections.sync_intervals,
+    time_sections.gpus,
+    settings_section,
+)

@@ -1,0 +1,106 @@
+"""The sections of a run's report on where time and energy went; None where there is nothing to tell."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+
+from rlstack.telemetry import run_figures, time_figures
+from rlstack.telemetry.html_page import Section, figure, folded, side_by_side, table, text
+from rlstack.telemetry.interval_tables import (
+    GPU_HEADER,
+    INTERVAL_HEADER,
+    gpu_rows,
+    interval_rows,
+    intervals,
+)
+from rlstack.telemetry.occupancy import Piece, within
+from rlstack.telemetry.run_record import RunRecord
+from rlstack.telemetry.time_tables import share_rows
+
+MAX_INTERVALS = 20  # in the table of the intervals
+
+
+def shares(run: RunRecord) -> Section | None:
+    """The steps' time, which leaves out what came before the first and after the last one."""
+    pieces = run.pieces
+    if not pieces:
+        return None
+    header = ["role", "busy", "waiting", "idle", "busy with, % of the steps", "waiting for, %"]
+    kinds = (("policy", "The policy's ranks in each step"), ("engine", "The engines in each step"))
+    over = [time_figures.over_steps(run.steps, kind, title) for kind, title in kinds]
+    return Section(
+        "Where the time went",
+        [
+            text(
+                "Of the steps' time, start-up and the evaluations around them left out. Waiting: what a role "
+                "does next is being made by others. Idle: it has done all that it may do yet, ahead of the "
+                "trainer."
+            ),
+            figure(time_figures.shares(pieces), height_px=time_figures.height_px(len(pieces))),
+            table(header, share_rows(pieces), words=[4, 5]),
+            side_by_side(figure(each) for each in over if each is not None),
+        ],
+    )
+
+
+def timeline(run: RunRecord) -> Section | None:
+    steps, pieces = run.step_laps, run.pieces
+    if not pieces:
+        return None
+    first, last = window(pieces, [(step.start_s, step.end_s) for step in steps], time_figures.MAX_PIECES)
+    shown = steps[first : last + 1]
+    inside = {role: list(within(own, shown[0].start_s, shown[-1].end_s)) for role, own in pieces.items()}
+    drawn = time_figures.timeline(inside, [step.start_s for step in shown], run.spans[0].start_s)
+    caption = (
+        f"Steps {shown[0].step} to {shown[-1].step} of {len(steps)}, a thin line where one begins; drag to "
+        "zoom in, double-click to see all. Pale: waiting. The whole run is in timeline.json, for "
+        "ui.perfetto.dev."
+    )
+    return Section(
+        "Timeline", [figure(drawn, caption=caption, height_px=time_figures.height_px(len(inside)) + 60)]
+    )
+
+
+def window(
+    pieces: Mapping[str, Sequence[Piece]], steps: Sequence[tuple[float, float]], limit: int
+) -> tuple[int, int]:
+    """The first and last of the steps around the middle that have at most `limit` pieces; at least one."""
+    starts = sorted(piece.start_s for own in pieces.values() for piece in own)
+    counts = [bisect_left(starts, end_s) - bisect_left(starts, start_s) for start_s, end_s in steps]
+    first = last = len(steps) // 2
+    total = counts[first]
+    while True:
+        room = limit - total
+        if last + 1 < len(steps) and counts[last + 1] <= room:
+            last += 1
+            total += counts[last]
+        elif first > 0 and counts[first - 1] <= room:
+            first -= 1
+            total += counts[first]
+        else:
+            return first, last
+
+
+def sync_intervals(run: RunRecord) -> Section | None:
+    """What every role did from one sync to the next."""
+    pieces = run.pieces
+    if not pieces:
+        return None
+    synced = {row["step"] for row in run.steps if "sync/bytes" in row}
+    parts = intervals(run.step_laps, synced)
+    shown = parts[-MAX_INTERVALS:]
+    rows = list(interval_rows(shown, pieces, run.samples))
+    which = "Each interval" if shown == parts else f"The last {len(shown)} of {len(parts)} intervals"
+    return Section(
+        "Sync intervals", [folded(f"{which}, role by role", [table(INTERVAL_HEADER, rows, words=[1])])]
+    )
+
+
+def gpus(run: RunRecord) -> Section | None:
+    steps = run.step_laps
+    if not run.samples or not steps:
+        return None
+    rows = gpu_rows(run.samples, steps[0].start_s, steps[-1].end_s)
+    drawn = run_figures.power(run.samples, run.spans[0].start_s)
+    return Section("GPUs", [table(GPU_HEADER, rows), *([figure(drawn)] if drawn is not None else [])])

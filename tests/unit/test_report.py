@@ -1,0 +1,222 @@
+"""A run's report: what it shows is what the run's files say."""
+
+import json
+import re
+from pathlib import Path
+
+import plotly.graph_objects as go
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlstack.config.schema import RunConfig
+from rlstack.errors import ConfigError
+from rlstack.telemetry import nvml, timeline
+from rlstack.telemetry.interval_tables import gpu_rows, interval_rows, intervals
+from rlstack.telemetry.nvml import Sample
+from rlstack.telemetry.occupancy import Occupancy, Piece, State
+from rlstack.telemetry.recorder import Recorder
+from rlstack.telemetry.report import write_outputs, write_report
+from rlstack.telemetry.run_record import RunRecord, read_record
+from rlstack.telemetry.settings_section import flat
+from rlstack.telemetry.time_figures import MAX_PIECES, over_steps, shares
+from rlstack.telemetry.time_sections import window
+from rlstack.telemetry.time_tables import Use, percentages, share_rows
+from rlstack.telemetry.timeline import CONTROLLER, Span
+
+ROLES = [CONTROLLER, "engine 0", "policy rank 0", "policy rank 1", "rewards math"]
+NUM_STEPS = 4
+
+
+def one_step(recorder: Recorder, version: int, *, gpus: bool) -> None:
+    with recorder.phase("generate_wait"), timeline.span("generate", role="engine 0"):
+        pass
+    with recorder.phase("reward"), timeline.span("score", role="rewards math"):
+        pass
+    waits = timeline.span("exchange", role="policy rank 1", reason="pipeline_bubble")
+    with recorder.phase("train"), timeline.span("train", role="policy rank 0"), waits:
+        pass
+    metrics = {"reward/mean": version / 10, "mismatch/logprob_abs_max": 1e-6, "policy/entropy": 0.5}
+    if version % 2 == 0:
+        metrics |= {"sync/version": version, "sync/bytes": 4_000_000}
+        metrics |= {"sync/pause_s": 0.05, "sync/receive_s": 0.04}
+    if gpus:
+        nvml.add([Sample("engine 0", "0", timeline.now_s(), 300.0, 0.5, 20.0, 55.0)])
+    recorder.step(version, metrics)
+
+
+def make_run(folder: Path, *, gpus: bool = False, error: Exception | None = None) -> Path:
+    config = RunConfig()
+    config.run.dir, config.run.name = str(folder), "a <run>"
+    config.policy.model, config.schedule.num_steps = "/model", NUM_STEPS
+    timeline.take()
+    nvml.take()
+    with Recorder(config) as recorder:
+        recorder.evaluated({"eval/accuracy": 0.25, "eval/accuracy_stderr": 0.1, "eval/version": 0})
+        for version in range(1, NUM_STEPS + 1):
+            one_step(recorder, version, gpus=gpus)
+        if error is not None:
+            raise error
+    return folder / "a <run>"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
+    return read_record(make_run(tmp_path_factory.mktemp("runs"), gpus=True))
+
+
+def titles(page: str) -> list[str]:
+    return re.findall(r"<h2>(.*?)</h2>", page)
+
+
+def figures(page: str) -> list[go.Figure]:
+    """Every one, checked by Plotly."""
+    found = re.findall(r'<script type="application/json">(.*?)</script>', page)
+    return [go.Figure(json.loads(each)) for each in found]
+
+
+def test_a_run_leaves_its_report_and_its_trace(run: RunRecord) -> None:
+    page = (run.path / "report.html").read_text()
+    assert titles(page) == [
+        "Outcome",
+        "Course",
+        "Where the time went",
+        "Timeline",
+        "Weight sync",
+        "Sync intervals",
+        "GPUs",
+        "Settings",
+    ]
+    assert "<h1>a &lt;run&gt;</h1>" in page
+    assert "completed after 4 steps" in page
+    for role in ROLES:
+        assert f"<td>{role}</td>" in page
+    shown = [figure.layout.title.text for figure in figures(page)]
+    assert {"Reward", "Held-out accuracy", "What each role does", "Shares of the steps' time", "Power"} <= {
+        *shown
+    }
+    events = json.loads((run.path / "timeline.json").read_text())
+    assert {event["args"]["name"] for event in events if event["name"] == "process_name"} == {*ROLES}
+    assert [event for event in events if event["ph"] == "C"]
+
+
+def test_the_report_of_a_run_that_goes_on_has_no_outcome_yet(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    (folder / "summary.json").unlink()
+    (path, _) = write_outputs(read_record(folder))
+    page = path.read_text()
+    assert "Outcome" not in titles(page)
+    assert "going on, 4 steps so far" in page
+
+
+def test_a_run_that_failed_has_a_report_too(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        make_run(tmp_path, error=RuntimeError("a rank died"))
+    assert "failed after 4 steps" in (tmp_path / "a <run>" / "report.html").read_text()
+
+
+def test_a_run_without_a_step_has_a_report_of_its_settings(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    for name in ("metrics.jsonl", "timeline.jsonl"):
+        (folder / name).write_text("")
+    record = read_record(folder)
+    assert titles(write_report(record).read_text()) == ["Outcome", "Course", "Settings"]  # the evaluation
+    assert write_outputs(record) == [folder / "report.html"]
+
+
+def test_a_report_that_cannot_be_written_does_not_fail_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(record: RunRecord) -> list[Path]:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("rlstack.telemetry.recorder.write_outputs", fail)
+    folder = make_run(tmp_path)
+    assert json.loads((folder / "summary.json").read_text())["status"] == "completed"
+    assert "report.html could not be written: no space left" in capsys.readouterr().out
+
+
+def test_a_folder_without_a_run_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not the folder of a run"):
+        read_record(tmp_path)
+
+
+def test_the_shares_of_the_summary_the_table_and_the_bars_add_up(run: RunRecord) -> None:
+    assert list(run.pieces) == [CONTROLLER, *sorted(ROLES[1:], key=list(run.pieces).index)]
+    steps_s = sum(lap.end_s - lap.start_s for lap in run.step_laps)
+    for pieces in run.pieces.values():
+        assert Occupancy.of(pieces).total_s == pytest.approx(steps_s)
+    for _, busy, waiting, idle, *_ in share_rows(run.pieces):
+        assert sum(float(share.removesuffix(" %")) for share in (busy, waiting, idle)) == pytest.approx(100)
+    bars = shares(run.pieces)["data"]
+    for i in range(len(ROLES)):
+        assert sum(bar["x"][i] for bar in bars) == pytest.approx(100)
+    assert run.summary is not None
+    totals = [Occupancy(**seconds).total_s for seconds in run.summary["roles"].values()]
+    assert totals == pytest.approx([run.summary["wall_s"]] * len(ROLES), abs=0.05)
+
+
+def test_the_shares_over_the_steps_add_up_in_each(run: RunRecord) -> None:
+    for kind in ("policy", "engine"):
+        figure = over_steps(run.steps, kind, kind)
+        assert figure is not None
+        for i in range(NUM_STEPS):
+            assert sum(part["y"][i] for part in figure["data"]) == pytest.approx(100, abs=1e-6)
+    assert over_steps([{"step": 1}], "policy", "policy") is None
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=30))
+def test_percentages_add_up_and_are_off_by_less_than_a_tenth(parts: list[float]) -> None:
+    shown = percentages(parts)
+    if sum(parts) == 0:
+        assert set(shown) == {0.0}
+        return
+    assert sum(shown) == pytest.approx(100)
+    assert all(abs(a - 100 * b / sum(parts)) < 0.1 + 1e-9 for a, b in zip(shown, parts, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [(0, (2, 2)), (3, (2, 2)), (6, (2, 3)), (9, (2, 4)), (10**9, (0, 4))]
+)
+def test_the_timeline_shows_the_steps_around_the_middle_that_it_has_room_for(
+    limit: int, expected: tuple[int, int]
+) -> None:
+    steps = [(float(i), float(i + 1)) for i in range(5)]
+    pieces = [Piece(i + j / 3, i + (j + 1) / 3, State.busy, "x") for i in range(5) for j in range(3)]
+    assert window({"engine 0": pieces}, steps, limit) == expected
+    assert MAX_PIECES > 1000
+
+
+def test_an_interval_is_from_one_sync_to_the_next() -> None:
+    steps = [Span(CONTROLLER, "step", i, i + 1, step=i + 1) for i in range(5)]
+    of = [[step.step for step in part] for part in intervals(steps, {2, 4})]
+    assert of == [[1, 2], [3, 4], [5]]
+    assert [len(part) for part in intervals(steps, set())] == [5]
+    assert intervals([], {1}) == []
+
+
+def test_an_intervals_row_has_seconds_and_joules() -> None:
+    steps = [Span(CONTROLLER, "step", i, i + 1, step=i + 1) for i in range(2)]
+    pieces = {"engine 0": [Piece(0, 1.5, State.busy, "generate"), Piece(1.5, 2, State.idle, "")]}
+    samples = [Sample("engine 0", "0", 1.0, 300.0, 0.5, 20.0, 55.0)]
+    rows = list(interval_rows([steps], pieces, samples))
+    assert rows == [["1 to 2", "engine 0", "1.500", "0.000", "0.500", "600.0"]]
+    assert [row[-1] for row in interval_rows([steps], pieces, [])] == ["–"]
+    assert list(gpu_rows(samples, 0, 2)) == [["engine 0", "300.0", "0.6", "50.0", "20.0", "55.0"]]
+
+
+def test_settings_are_flat_and_as_json() -> None:
+    given = {"a": {"b": None, "c": [1, {"d": "ü"}]}, "e": "x"}
+    assert flat(given) == {"a.b": "null", "a.c": '[1, {"d": "ü"}]', "e": '"x"'}
+
+
+@pytest.mark.parametrize(
+    ("use", "label"),
+    [
+        (Use(State.busy, "step"), "own work"),
+        (Use(State.waiting, "pipeline_bubble"), "waiting: pipeline bubble"),
+        (Use(State.idle, ""), "idle"),
+    ],
+)
+def test_what_time_was_used_for_has_a_name_for_people(use: Use, label: str) -> None:
+    assert use.label == label
