@@ -11,6 +11,7 @@ from rlstack.evaluation.evaluator import Evaluator
 from rlstack.orchestration.adaptive_schedule import build_schedule
 from rlstack.orchestration.cluster import Cluster
 from rlstack.orchestration.stream import RolloutStream
+from rlstack.orchestration.sync_rounds import SyncRounds
 from rlstack.orchestration.weight_sync import WeightSync
 from rlstack.rewards.router import Rewards
 from rlstack.rollout.dynamics import dynamics
@@ -43,6 +44,7 @@ def train(config: RunConfig) -> None:
             probe = prompts.take(0, 1)[0].token_ids
             weight_sync = WeightSync(policy, engines, config, host=cluster.host, probe=probe)
         rollouts = RolloutStream(prompts, engines, rewards, schedule, config)
+        syncs = SyncRounds(weight_sync, rollouts, schedule, config, phase=recorder.phase)
         evaluator = Evaluator(held_out, engines, rewards, config)
 
         with recorder.phase("evaluate"):
@@ -63,16 +65,16 @@ def train(config: RunConfig) -> None:
             version = step + 1
             if schedule.reference_syncs_at(version):
                 policy.sync_reference(version)
+            metrics |= syncs.end_due(version)
             if schedule.syncs_at(version):
-                with recorder.phase("generate_wait"):
-                    rollouts.complete(before=version)
-                with recorder.phase("sync"):
-                    metrics |= weight_sync.run(version)
-                if schedule.evaluates_at(version):
-                    with recorder.phase("evaluate"):
-                        metrics |= evaluator.run()
+                syncs.begin(version)
+                evaluation = evaluator.start() if schedule.evaluates_at(version) else None
                 recorder.interval(schedule.decide(version, [*recorder.steps, metrics]))
                 rollouts.admit(version=version)
+                metrics |= syncs.end_due(version)
+                if evaluation is not None:
+                    with recorder.phase("evaluate"):
+                        metrics |= evaluation.result()
             recorder.samples(sample_rows(scored))
             verdict = recorder.step(version, metrics)
             policy.scale_lr(verdict.lr_factor)
@@ -80,6 +82,7 @@ def train(config: RunConfig) -> None:
                 policy.export(recorder.model)
                 raise StoppedByAlarm(verdict.stop)
 
+        syncs.end()
         policy.export(recorder.model)
         if held_out and schedule.generator_version_at(schedule.num_steps) < schedule.num_steps:
             with recorder.phase("sync"):

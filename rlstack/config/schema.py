@@ -102,7 +102,7 @@ class Schedule:
     num_steps: int = 100  # optimiser steps
     sync_interval: int | str | None = 1  # s: steps between syncs; null = offline; auto = adapts to the drift
     adaptive: Adaptive = field(default_factory=Adaptive)
-    lag: int = 0  # steps by which the generator's version may trail at a sync
+    lag: int = 0  # steps by which the generator's version may trail at a sync, which from 1 on idles nobody
     reference_sync: str | int = "with_generator"  # never | with_generator | every this many steps
     evaluate_every: int | None = None  # steps; the first and the last version are always evaluated
 

@@ -29,11 +29,26 @@ class Evaluator:
 
     def run(self) -> dict[str, Any]:
         """The metrics eval/*, with the eval/version that they are of; {} without prompts."""
-        if not self._prompts:
-            return {}
+        return self.start().result()
+
+    def start(self) -> Evaluation:
+        """Ask for the answers, which come after all that the engines were asked for before."""
         places = [(0, position) for position in range(len(self._prompts))]
         answers = self._engines.submit(self._prompts, self._sampling, stream="evaluate", places=places)
-        scored = PendingScores(self._prompts, answers, self._rewards).scored()
+        return Evaluation(PendingScores(self._prompts, answers, self._rewards), self._selection)
+
+
+class Evaluation:
+    """Answers on their way to metrics."""
+
+    def __init__(self, pending: PendingScores, selection: Selection) -> None:
+        self._pending = pending
+        self._selection = selection
+
+    def result(self) -> dict[str, Any]:
+        """See Evaluator.run; waits for the answers and their scores."""
+        if not (scored := self._pending.scored()):
+            return {}
         answered = [AnsweredPrompt.of(s.group, s.scores) for s in scored]
         return evaluation_metrics(answered, version=scored[0].group.step, selection=self._selection)
 

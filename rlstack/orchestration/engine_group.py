@@ -101,16 +101,6 @@ class EngineGroup:
             setting="rollout.generate_timeout_s",
         )
 
-    def probe(self, token_ids: Sequence[int]) -> list[tuple[float, ...]]:
-        """Of each engine the logprobs of token_ids[1:], each given those before it."""
-        probes = wait_for(
-            {role: role.start("probe", list(token_ids)) for role in self.roles},
-            timeout_s=self._config.rollout.generate_timeout_s,
-            doing="probing the engine",
-            setting="rollout.generate_timeout_s",
-        )
-        return list(probes.values())
-
     def stop_reading(self) -> None:
         """Take no more results, so that nothing asks Ray when it is gone."""
         for reader in self._readers:

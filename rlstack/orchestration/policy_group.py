@@ -80,11 +80,6 @@ class PolicyGroup:
         """Make the policy's weights, which are `version`, the reference's."""
         self._all("sync_reference", version, doing=f"syncing the reference to version {version}")
 
-    def probe(self, token_ids: Sequence[int]) -> tuple[float, ...]:
-        """The logprobs of token_ids[1:], each given those before it."""
-        reports = self._all("probe", list(token_ids), doing="probing the policy")
-        return next(report for report in reports if report is not None)
-
     def export(self, folder: Path) -> None:
         """Write the weights as a Hugging Face folder."""
         self._all("export", folder, doing=f"writing {folder}")

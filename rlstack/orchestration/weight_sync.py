@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlstack.config.schema import Precision, RunConfig, TransferMethod
 from rlstack.orchestration.engine_group import EngineGroup
@@ -20,10 +19,19 @@ PHASES = ("receive_s", "wait_s", "land_s")  # of an engine; the wait is the part
 PROBE_LIMIT = {Precision.fp32: 1e-3, Precision.bf16: 0.1}
 
 
+class Ordered(NamedTuple):
+    """A round whose version the engines will take over; the results come by role."""
+
+    version: int
+    commits: dict[Role, Any]
+    probes: dict[Role, Any]
+
+
 class WeightSync:
     """The ranks of both sides meet once, in a store on `host`; then each round moves one version.
 
-    A round is begin() and commit(); between the two the engines may generate. run() does both at once.
+    A round is begin(), order() and end(); the engines may generate all the time, and the policy may train.
+    run() does all at once. commit() is order() and end() without the probe.
     """
 
     def __init__(
@@ -40,7 +48,7 @@ class WeightSync:
         self._policy = policy
         self._engines = engines
         self._method = method or config.transfer.method
-        self._probe_tokens = probe
+        self._probe_tokens = list(probe)
         self._probe_limit = PROBE_LIMIT[config.policy.precision]
         self._timeout_s = config.transfer.timeout_s
         self._store = serve_store(host, timeout_s=self._timeout_s)
@@ -58,15 +66,15 @@ class WeightSync:
         self._wait(calls, "opening the weight transfer")
 
     def run(self, version: int) -> dict[str, Any]:
-        """Bring `version`, which the policy holds, to all engines and probe them: begin, commit, probe."""
-        started = time.perf_counter()
+        """Bring `version`, which the policy holds, to all engines: begin, commit and probe."""
         self.begin(version)
-        metrics = self.commit(version) | self.probe(version)
-        return metrics | {"sync/pause_s": time.perf_counter() - started}
+        return self.end(self.order(version))
 
     def begin(self, version: int) -> None:
         """Start to send and to receive `version`; the engines go on with the weights that they have."""
-        calls = {role: role.start("begin_receive", version, self._method) for role in self._engines.roles}
+        calls = {
+            role: role.start_beside("begin_receive", version, self._method) for role in self._engines.roles
+        }
         calls |= {role: role.start("begin_send", version, self._method) for role in self._policy.roles}
         self._wait(calls, f"beginning the sync of version {version}")
 
@@ -74,26 +82,31 @@ class WeightSync:
         """Wait until all of `version` has left the policy; commit() then has to wait for little."""
         self._wait(self._fences(), f"sending version {version}")
 
+    def order(self, version: int) -> Ordered:
+        """Let the engines take over `version`, which was begun, once they have done what they were asked for.
+
+        What they are asked for after this, they do with `version`. The probe is taken on both sides. Returns
+        at once; end() has to follow before the next begin().
+        """
+        commits = {role: role.start("commit_receive", version, self._method) for role in self._engines.roles}
+        if self._method is not TransferMethod.reshard:
+            commits |= self._fences()  # which is where these methods send
+        return Ordered(version, commits, self._start_probes())
+
+    def end(self, ordered: Ordered) -> dict[str, Any]:
+        """Wait until what was ordered has been done everywhere: what commit() and probe() return."""
+        return self._committed(ordered.commits, ordered.version) | self._compare(ordered)
+
     def commit(self, version: int) -> dict[str, Any]:
         """Make all engines hold `version`, which was begun; generation stands still meanwhile.
 
         Returns:
-            sync/bytes received by all engine ranks together, sync/pause_s, the PHASES of the slowest engine,
-            and sync/verified: all that arrived had the sender's digest. What has not fails the run before
-            anything is loaded.
+            sync/version, sync/bytes received by all engine ranks together, sync/pause_s and the PHASES of the
+            slowest engine, and sync/verified: all that arrived had the sender's digest. What has not fails
+            the run before anything is loaded.
         """
-        started = time.perf_counter()
         calls = {role: role.start("commit_receive", version, self._method) for role in self._engines.roles}
-        calls |= self._fences()
-        results = self._wait(calls, f"syncing version {version}")
-        received = [results[role] for role in self._engines.roles]
-        slowest = {f"sync/{phase}": max(stats[phase] for stats in received) for phase in PHASES}
-        return {
-            **slowest,
-            "sync/bytes": int(sum(stats["bytes"] for stats in received)),
-            "sync/pause_s": time.perf_counter() - started,
-            "sync/verified": all(stats["verified"] for stats in received),
-        }
+        return self._committed(calls, version)
 
     def probe(self, version: int) -> dict[str, float]:
         """sync/probe_abs_mean: how far policy and engines are apart on the probe's logprobs, in nats.
@@ -102,10 +115,31 @@ class WeightSync:
 
         Raises TransferError if they are further apart than arithmetic explains.
         """
-        ours = self._policy.probe(self._probe_tokens)
+        return self._compare(Ordered(version, {}, self._start_probes()))
+
+    def _committed(self, commits: dict[Role, Any], version: int) -> dict[str, Any]:
+        results = self._wait(commits | self._fences(), f"syncing version {version}")
+        received = [results[role] for role in self._engines.roles]
+        slowest = {f"sync/{phase}": max(stats[phase] for stats in received) for phase in PHASES}
+        return {
+            "sync/version": version,
+            **slowest,
+            "sync/bytes": int(sum(stats["bytes"] for stats in received)),
+            "sync/pause_s": max(stats["wait_s"] + stats["land_s"] for stats in received),
+            "sync/verified": all(stats["verified"] for stats in received),
+        }
+
+    def _start_probes(self) -> dict[Role, Any]:
+        roles = [*self._policy.roles, *self._engines.roles]
+        return {role: role.start("probe", self._probe_tokens) for role in roles}
+
+    def _compare(self, ordered: Ordered) -> dict[str, float]:
+        version = ordered.version
+        probes = self._wait(ordered.probes, f"probing version {version}")
+        (ours,) = (probe for role in self._policy.roles if (probe := probes[role]) is not None)
         distances = [
-            statistics.fmean(abs(a - b) for a, b in zip(ours, theirs, strict=True))
-            for theirs in self._engines.probe(self._probe_tokens)
+            statistics.fmean(abs(a - b) for a, b in zip(ours, probes[role], strict=True))
+            for role in self._engines.roles
         ]
         furthest = max(distances)
         if not furthest <= self._probe_limit:

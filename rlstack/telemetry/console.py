@@ -101,7 +101,7 @@ def clock(seconds: float) -> str:
 
 def _events(metrics: Mapping[str, Any]) -> Iterator[str]:
     if "sync/pause_s" in metrics:
-        yield f"sync v{metrics['step']} {metrics['sync/pause_s']:.2f} s"
+        yield f"sync v{metrics['sync/version']} {metrics['sync/pause_s']:.2f} s"
     yield from _held_out(metrics)
     for name in ("reward/timeouts", "reward/errors", "reward/truncated"):
         if metrics.get(name):

@@ -231,6 +231,7 @@ def test_a_line_per_step_on_a_plain_output(capsys: pytest.CaptureFixture[str]) -
         "policy/entropy": 0.4,
         "rollout/length_mean": 21.0,
         "mismatch/logprob_abs_max": 4e-6,
+        "sync/version": 10,
         "sync/pause_s": 0.08,
         "eval/accuracy": 0.5,
         "eval/version": 10,
