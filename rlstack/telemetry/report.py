@@ -12,6 +12,7 @@ from rlstack.telemetry.html_page import Section, facts, figure, side_by_side, ta
 from rlstack.telemetry.metrics import over_steps
 from rlstack.telemetry.run_record import RunRecord
 from rlstack.telemetry.settings_section import settings_section
+from rlstack.telemetry.shares import step_shares
 from rlstack.telemetry.trace import write_trace
 
 # The course of a run: metric, title, unit, whether its scale is logarithmic.
@@ -63,7 +64,7 @@ def _overview(run: RunRecord) -> Section | None:
     summary = run.summary
     if summary is None:
         return None
-    blocks = [facts(_key_figures(summary))]
+    blocks = [facts(_key_figures(summary) | _busy(run))]
     if summary["alarms"]:
         rows = [[str(a["step"]), a["alarm"], a["action"], a["reason"]] for a in summary["alarms"]]
         blocks.append(table(["step", "alarm", "action", "reason"], rows, words=[1, 2, 3]))
@@ -80,6 +81,13 @@ def _key_figures(summary: Mapping[str, Any]) -> dict[str, str]:
         "syncs": str(summary["syncs"]),
         "largest logprob mismatch": _number(summary["mismatch_logprob_abs_max"]),
     }
+
+
+def _busy(run: RunRecord) -> dict[str, str]:
+    """Of the steps' time, a mean over the roles of a kind."""
+    shares = step_shares(run.pieces)
+    names = {"busy/policy": "policy busy", "busy/engine": "engines busy"}
+    return {label: f"{shares[name]:.0%}" for name, label in names.items() if name in shares}
 
 
 def _course(run: RunRecord) -> Section | None:
