@@ -15,6 +15,7 @@ from rlstack.errors import ConfigError
 from rlstack.orchestration.adaptive_schedule import AdaptiveSchedule, Decision, build_schedule
 from rlstack.orchestration.chunks import chunk_at
 from rlstack.orchestration.schedule import Schedule
+from rlstack.policy.reference import follows_policy
 
 
 def adaptive(num_steps: int = 100, **changes: Any) -> AdaptiveSchedule:
@@ -180,3 +181,8 @@ def test_a_number_of_steps_makes_the_schedule_that_decides_nothing() -> None:
     assert type(schedule) is Schedule
     assert schedule.decide(0, []) is None
     assert schedule.decide(3, []) is None
+
+
+def test_where_s_may_be_more_than_1_the_reference_needs_weights_of_its_own() -> None:
+    assert not follows_policy(ScheduleConfig(sync_interval="auto"))
+    assert follows_policy(ScheduleConfig(sync_interval="auto", reference_sync=1))

@@ -65,9 +65,10 @@ def test_paths_are_relative_to_the_file_and_on_the_command_line_to_the_working_d
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     monkeypatch.chdir(elsewhere)
-    config = load_config(path, ["data.tasks[0].path=mine.jsonl"])
+    config = load_config(path, ["data.tasks[0].path=mine.jsonl", "schedule.adaptive.replay=log.jsonl"])
     assert config.policy.model == str(path.parent / "seed")
     assert config.data.tasks[0].path == str(elsewhere / "mine.jsonl")
+    assert config.schedule.adaptive.replay == str(elsewhere / "log.jsonl")
     assert config.run.dir == "runs"
 
 

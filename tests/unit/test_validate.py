@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rlstack.config.load import load_config
 from rlstack.config.machine import Machine
 from rlstack.config.schema import RunConfig, Task
-from rlstack.config.validate import problems, validate
+from rlstack.config.validate import missing_inputs, problems, validate
 from rlstack.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -121,6 +121,12 @@ def test_a_layout_that_does_not_divide_the_model_is_refused(override: str, messa
     (only,) = found(override, machine=MANY_CORES)
     assert message in only
     assert "try 1 or 2" in only
+
+
+def test_a_log_to_replay_that_is_not_there_is_refused() -> None:
+    config = quickstart("schedule.sync_interval=auto", "schedule.adaptive.replay=nowhere.jsonl")
+    (only,) = missing_inputs(config)
+    assert only.startswith("schedule.adaptive.replay = ") and "nowhere.jsonl: there is no such file" in only
 
 
 def test_an_offline_run_has_no_lag() -> None:
