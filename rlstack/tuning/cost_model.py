@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rlstack.tuning.loop_jobs import LoopJobs
 from rlstack.tuning.parts import Parts
-from rlstack.tuning.prediction import BUBBLE, POLICY, SYNC, Prediction, RoleTime
+from rlstack.tuning.prediction import BUBBLE, POLICY, SYNC, Prediction, RoleTime, engine_name
 from rlstack.tuning.setup import Setup, steady_steps
 from rlstack.tuning.simulate import Job, Span, role_times, simulate
 
@@ -49,6 +49,6 @@ def _pause_s(jobs: Sequence[Job], spans: Sequence[Span], setup: Setup) -> float:
     pauses = [
         span.end_s - span.start_s
         for job, span in zip(jobs, spans, strict=True)
-        if job.reason == SYNC and (setup.lag == 0 or job.role == "engine 0")
+        if job.reason == SYNC and (not setup.syncs_beside or job.role == engine_name(0))
     ]
     return sum(pauses)

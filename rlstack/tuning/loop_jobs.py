@@ -55,9 +55,11 @@ class LoopJobs:
         self._schedule = setup.schedule
         self._num_engines = 1 if parts.sharing.cores is None else setup.engines
         self._calls = calls(self._schedule, setup.max_steps_ahead if setup.overlap else 1)
+        self._sampled: dict[int, list[int]] = {}  # by step: the engines' jobs
         self._scored: dict[int, list[int]] = {}  # by step: the jobs of its rewards
         self._held: list[int] = []  # what made the engines hold their version
         self._version = 0
+        self._last: dict[str, int] = {}  # by role: its last job so far
         for step in range(setup.num_steps):
             self._generate_ahead(step)
             self.ends.append(self._sync(step + 1, self._train(step)))
@@ -77,16 +79,14 @@ class LoopJobs:
         simulated = sum(portion.num_groups for portion in portions) / len(call)
         alike = self._setup.prompts_per_step / simulated  # steps' groups, for each that is simulated
         passed_s = dict.fromkeys(range(self._num_engines), 0.0)
-        sampled: list[int] = []
         for portion in portions:
             work_s = portion.finished_s - passed_s[portion.engine]
             passed_s[portion.engine] = portion.finished_s
             cores = self._parts.generation.cores
-            sampled.append(self._add(engine_name(portion.engine), ROLLOUTS, work_s, cores, after))
+            sampled = self._add(engine_name(portion.engine), ROLLOUTS, work_s, cores, after)
+            self._sampled.setdefault(portion.step, []).append(sampled)
             if self._setup.overlap:
-                self._score(portion.step, portion.num_groups * alike, sampled[-1:])
-        if not self._setup.overlap:
-            self._score(call.start, self._setup.prompts_per_step, sampled)
+                self._score(portion.step, portion.num_groups * alike, [sampled])
 
     def _portions(self, call: range) -> Iterator[Portion]:
         setup, workload = self._setup, self._parts.workload
@@ -114,6 +114,8 @@ class LoopJobs:
 
     def _train(self, step: int) -> int:
         setup, training, layout = self._setup, self._parts.training, self._setup.layout
+        if not setup.overlap:
+            self._score(step, setup.prompts_per_step, self._sampled[step] + self.ends[-1:])
         controller = self._parts.controller
         work_s = controller.seconds(setup.rollouts_per_step)
         taken = self._scored[step] + self.ends[-1:]
@@ -131,16 +133,17 @@ class LoopJobs:
             return trained
         while self._calls and self._schedule.version_for(self._calls[0].start) < version:
             self._generate(self._calls.pop(0), [trained, *self._held])  # what is left of the old version
-        sync, last = self._parts.sync, trained
-        if self._setup.lag == 0:  # nothing of the old version is left to sample: all stand still
-            last = self._add(TRANSFER, SYNC, sync.seconds, sync.cores, [trained])
+        sync, engines = self._parts.sync, [engine_name(engine) for engine in range(self._num_engines)]
+        if self._setup.syncs_beside:
+            last, arriving = trained, [trained, *self._held]
+            self.syncs.append(self._add(TRANSFER, SYNC, sync.transfer_s, sync.cores, arriving))
+            landing = self.syncs[-1:]
+            self._held = [self._add(engine, SYNC, sync.pause_s, sync.cores, landing) for engine in engines]
+        else:
+            sampled = [place for engine in engines if (place := self._last.get(engine)) is not None]
+            last = self._add(TRANSFER, SYNC, sync.seconds, sync.cores, [trained, *sampled])
             self.syncs.append(last)
             self._held = [last]
-        else:  # the engines finish what the old version has to write while the new one arrives
-            self.syncs.append(self._add(TRANSFER, SYNC, sync.transfer_s, sync.cores, [trained]))
-            names = [engine_name(engine) for engine in range(self._num_engines)]
-            landing = self.syncs[-1:]
-            self._held = [self._add(name, SYNC, sync.pause_s, sync.cores, landing) for name in names]
         if self._schedule.evaluates_at(version):
             last = self._add(CONTROLLER, EVALUATE, self._parts.evaluation_s, 1.0, [last, *self._held])
             self._held = [last]
@@ -149,7 +152,8 @@ class LoopJobs:
 
     def _add(self, role: str, reason: str, work_s: float, cores: float, after: Sequence[int]) -> int:
         self.jobs.append(Job(role, reason, work_s, cores, tuple(after)))
-        return len(self.jobs) - 1
+        self._last[role] = len(self.jobs) - 1
+        return self._last[role]
 
 
 def calls(schedule: Schedule, max_steps_ahead: int) -> list[range]:

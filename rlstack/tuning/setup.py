@@ -66,6 +66,11 @@ class Setup:
         )
 
     @property
+    def syncs_beside(self) -> bool:
+        """Whether a version arrives while the one before it is still sampled and trained on."""
+        return self.overlap and self.lag > 0
+
+    @property
     def rollouts_per_step(self) -> int:
         return self.prompts_per_step * self.n
 

@@ -111,6 +111,13 @@ def test_a_lagging_generator_is_stopped_by_landing_alone():
     assert lagging.step_s < standing_still.step_s
 
 
+def test_in_turn_a_lagging_generator_stands_still_all_the_same():
+    in_turn = predict(PARTS, setup(1, lag=1, overlap=False, needs_reference=False))
+    assert in_turn.sync_pause_s == pytest.approx(40 * SYNC_S)
+    # Of the last version nothing is left to sample but of all others one step is, before the sync.
+    assert in_turn.wall_s == pytest.approx(40 * (GENERATE_S + REWARD_S + CONTROL_S + TRAIN_S + SYNC_S))
+
+
 @given(st.sampled_from([1, 2, 4]), st.integers(1, 3), st.integers(1, 6))
 def test_a_lagging_engine_lands_a_version_after_the_last_rollouts_of_the_one_before(s, lag, limit):
     choices = setup(s, lag=lag, max_steps_ahead=limit, num_steps=12, needs_reference=False)
