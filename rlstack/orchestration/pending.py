@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 
 from rlstack.data.records import Prompt, Rollout, RolloutGroup, ScoredGroup
 from rlstack.rewards.router import Rewards
@@ -31,7 +31,9 @@ class PendingGroups:
             answer.add_done_callback(self._arrival(position, prompt, step, then))
 
     def result(self) -> list[RolloutGroup]:
-        """The groups in the order of the prompts. Raises what kept one of them from coming."""
+        """The groups in the order of the prompts. Raises what kept one of them from coming, at once."""
+        for group in wait(self._groups, return_when=FIRST_EXCEPTION).done:
+            group.result()
         return [group.result() for group in self._groups]
 
     def _arrival(

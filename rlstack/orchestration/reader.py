@@ -6,12 +6,17 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
 JOIN_S = 5.0
 Finished = Sequence[tuple[int, T]]  # results with the places of what they answer
+
+
+class _Call(NamedTuple):
+    make: Callable[[], Iterable[Finished[Any]]]
+    results: Sequence[Future[Any]]
 
 
 class Reader:
@@ -21,8 +26,7 @@ class Reader:
     """
 
     def __init__(self, name: str) -> None:
-        self._calls: queue.SimpleQueue[tuple[Callable[[], Iterable[Finished[Any]]], list[Future[Any]]] | None]
-        self._calls = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._is_open = True
         self._thread = threading.Thread(target=self._run, name=f"reader of {name}", daemon=True)
         self._thread.start()
@@ -31,14 +35,14 @@ class Reader:
         """Whether anyone still wants results."""
         return self._is_open
 
-    def read(self, call: Callable[[], Iterable[Finished[T]]], num_results: int) -> list[Future[T]]:
-        """Futures of the results 0 to num_results - 1; `call` is made in the thread, when its turn comes.
+    def read(self, make: Callable[[], Iterable[Finished[T]]], num_results: int) -> list[Future[T]]:
+        """Futures of the results 0 to num_results - 1 of a call, which `make` gives when its turn comes.
 
         What waits on a future by add_done_callback runs in the thread, and must not take long.
         """
-        futures: list[Future[T]] = [Future() for _ in range(num_results)]
-        self._calls.put((call, futures))
-        return futures
+        results: list[Future[T]] = [Future() for _ in range(num_results)]
+        self._calls.put(_Call(make, results))
+        return results
 
     def close(self) -> None:
         """End the thread; results that are not there yet will not come."""
@@ -48,23 +52,21 @@ class Reader:
 
     def _run(self) -> None:
         failure: BaseException | None = None
-        while (entry := self._calls.get()) is not None:
-            call, futures = entry
+        while (call := self._calls.get()) is not None:
             if failure is None and self._is_open:
-                failure = self._fulfil(call, futures)
-            for future in futures:
-                if failure is not None and not future.done():
-                    future.set_exception(failure)
-                future.cancel()  # one that nobody waits for any more
+                failure = self._fulfil(call)
+            for result in call.results:
+                if failure is not None and not result.done():
+                    result.set_exception(failure)
+                result.cancel()  # one that nobody waits for any more
 
-    def _fulfil(
-        self, call: Callable[[], Iterable[Finished[Any]]], futures: Sequence[Future[Any]]
-    ) -> BaseException | None:
+    def _fulfil(self, call: _Call) -> BaseException | None:
+        """What the call failed with."""
         try:
-            for finished in call():
+            for finished in call.make():
                 for place, result in finished:
-                    futures[place].set_result(result)
-            if self._is_open and not all(future.done() for future in futures):
+                    call.results[place].set_result(result)
+            if self._is_open and not all(result.done() for result in call.results):
                 raise RuntimeError("a call ended without all of its results")
         except BaseException as error:
             return error
