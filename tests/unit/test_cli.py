@@ -10,14 +10,14 @@ from rlstack.cli import app
 from rlstack.config.schema import RunConfig
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ("torch", "ray", "vllm", "transformers", "megatron", "omegaconf", "numpy")
+HEAVY = ("torch", "ray", "vllm", "transformers", "megatron", "omegaconf", "numpy", "plotly")
 
 
 def test_help_imports_nothing_heavy() -> None:
     code = f"""
 import sys
 from rlstack.cli import app
-for command in ("train", "tune", "evaluate", "score", "judge", "plan-transfer"):
+for command in ("train", "tune", "evaluate", "score", "judge", "report", "plan", "plan-transfer"):
     try:
         app([command, "--help"])
     except SystemExit as end:

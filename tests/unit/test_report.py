@@ -136,6 +136,20 @@ def test_a_report_that_cannot_be_written_does_not_fail_the_run(
     assert "report.html could not be written: no space left" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("why", "times"), [("Driver Not Loaded", 1), (None, 0)])
+def test_a_machine_without_gpus_is_told_so_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    why: str | None,
+    times: int,
+) -> None:
+    monkeypatch.setattr(nvml, "missing", lambda: why)
+    folder = make_run(tmp_path)
+    assert capsys.readouterr().out.count("NVML: Driver Not Loaded; power, use, memory") == times
+    assert "GPUs" not in titles((folder / "report.html").read_text())
+
+
 def test_a_folder_without_a_run_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not the folder of a run"):
         read_record(tmp_path)
