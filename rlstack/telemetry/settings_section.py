@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from rlstack.config.load import dump_config
+from rlstack.config.load import UNSET, dump_config
 from rlstack.config.schema import RunConfig
 from rlstack.telemetry.html_page import Section, code, folded, table, text
 from rlstack.telemetry.run_record import RunRecord
@@ -16,6 +16,7 @@ from rlstack.telemetry.run_record import RunRecord
 
 def settings_section(run: RunRecord) -> Section | None:
     defaults = flat(yaml.safe_load(dump_config(RunConfig())))
+    defaults = {key: "must be given" if UNSET in value else value for key, value in defaults.items()}
     given = flat(run.settings)
     changed = [
         [key, value, defaults.get(key, "")] for key, value in given.items() if value != defaults.get(key)
