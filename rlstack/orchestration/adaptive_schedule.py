@@ -41,7 +41,8 @@ class AdaptiveSchedule(Schedule):
     """A schedule that knows its syncs up to the next one: a pure function of the decisions so far.
 
     Of a step beyond, `version_for` says the next sync's version, which is the least that it can be. The
-    decisions are plain data: a run that is given those of intervals.jsonl goes on as the one that wrote it.
+    decisions are plain data: given those of intervals.jsonl, and the rows of metrics.jsonl, a run goes on as
+    the one that wrote them.
     """
 
     settings: Adaptive
