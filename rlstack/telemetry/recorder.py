@@ -24,7 +24,8 @@ from rlstack.telemetry.timeline import span
 from rlstack.telemetry.timing import PHASES, Stopwatch
 from rlstack.telemetry.waiting import Reason
 
-MAX_REPORTED_SPANS = 200_000  # a report of more takes its time, and is left to be asked for
+REPORT_S_PER_SPAN = 7e-5  # what a report takes, of which a run's end may take this much:
+REPORT_S, REPORT_SHARE = 2.0, 0.02  # in seconds, or of its time; what takes longer is left to be asked for
 
 
 class Recorder:
@@ -143,12 +144,12 @@ class Recorder:
             error.add_note(f"the traceback is in {write_traceback(error, self._run.logs)}")
         if isinstance(error, StoppedByAlarm):
             error.add_note(f"the model as it was then is in {self._run.model}")
-        self._write_report()
+        self._write_report(summary["wall_s"])
         self._run.close()
 
-    def _write_report(self) -> None:
+    def _write_report(self, wall_s: float) -> None:
         """What goes wrong here is said and no more: the run is over, and its files are all there."""
-        if self._timeline.num_spans > MAX_REPORTED_SPANS:
+        if self._timeline.num_spans * REPORT_S_PER_SPAN > max(REPORT_S, REPORT_SHARE * wall_s):
             self._console.note(f"for report.html and timeline.json: rlstack report {self._run.path}")
             return
         try:

@@ -136,6 +136,16 @@ def test_a_report_that_cannot_be_written_does_not_fail_the_run(
     assert "report.html could not be written: no space left" in capsys.readouterr().out
 
 
+def test_a_report_that_would_take_long_is_left_to_be_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("rlstack.telemetry.recorder.REPORT_S", 0.0)
+    monkeypatch.setattr("rlstack.telemetry.recorder.REPORT_S_PER_SPAN", 100.0)
+    folder = make_run(tmp_path)
+    assert not (folder / "report.html").exists()
+    assert f"for report.html and timeline.json: rlstack report {folder}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("why", "times"), [("Driver Not Loaded", 1), (None, 0)])
 def test_a_machine_without_gpus_is_told_so_once(
     tmp_path: Path,
