@@ -18,9 +18,7 @@ from rlstack.telemetry.waiting import account
 
 TIMELINE, GPUS = "timeline.jsonl", "gpus.jsonl"
 STEP = "step"  # the phase of the controller in which all others of a step lie
-BETWEEN = (
-    "between_steps"  # before the first step, after the last one, and where a step does not follow another
-)
+BETWEEN = "between_steps"  # as before the first and after the last one
 
 
 class RunTimeline:
@@ -33,6 +31,7 @@ class RunTimeline:
 
     def __init__(self, folder: Path) -> None:
         timeline.take()  # what this process did before is no part of the run
+        nvml.take()
         self._folder = folder
         self._file = (folder / TIMELINE).open("a", encoding="utf-8")
         self._samples: list[Sample] = []  # of this lap and the one before
