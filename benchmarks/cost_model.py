@@ -1,9 +1,9 @@
 """The cost model's predictions against measured runs, for intervals and batches that it was not fitted on.
 
-The parts are fitted to three short calibration runs of the quickstart; then each case is predicted, from
-those parts alone, and run through the real engines. The learning rate is next to nothing, so that the policy
-of every run answers alike, at the lengths of the calibration. `--runs` keeps the runs: the benchmark goes on
-where it was interrupted.
+The parts are fitted to the short calibration runs of the quickstart, made before the cases and once more
+after them, since a machine's speed drifts. Each case is run through the real engines and predicted from those
+parts alone. The learning rate is next to nothing, so that the policy of every run answers alike, at the
+lengths of the calibration. `--runs` keeps the runs: the benchmark goes on where it was interrupted.
 
     python benchmarks/cost_model.py --out benchmarks/results/cost_model.json
 """
@@ -72,8 +72,10 @@ def main() -> None:
     arguments = parse()
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.runs or Path(scratch)
-        calibrated = calibrate(calibration(folder))
-        rows = [row(case, calibrated, measure(case.name, (*STILL, *case.settings), folder)) for case in CASES]
+        before = calibration(folder)
+        measured = [measure(case.name, (*STILL, *case.settings), folder) for case in CASES]
+        calibrated = calibrate([*before, *calibration(folder, "-again")])
+        rows = [row(case, calibrated, run) for case, run in zip(CASES, measured, strict=True)]
     report_parts(calibrated)
     write(rows, arguments.out, title="predicted and measured step times")
 
@@ -85,9 +87,9 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def calibration(folder: Path) -> list[MeasuredRun]:
+def calibration(folder: Path, suffix: str = "") -> list[MeasuredRun]:
     runs = calibration_runs(load_config(CONFIG))
-    return [measure(run.name, (*STILL, *run.settings), folder) for run in runs]
+    return [measure(run.name + suffix, (*STILL, *run.settings), folder) for run in runs]
 
 
 def row(case: Case, calibrated: Calibrated, measured: MeasuredRun) -> dict[str, Any]:
