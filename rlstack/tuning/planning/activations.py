@@ -53,11 +53,11 @@ def layer_activations(architecture: Architecture, shape: MicroBatchShape, layers
         # Each norm's input and output; torch's RMSNorm keeps the input normalised too.
         "norms": f"{6 if on_cpu else 4}*itemsize*hidden/sp",
         "statistics of norms": "2*4/sp",
-        # On a GPU the value is a part of what the layer computed in one piece. On the CPU all are put side by
-        # side anew, the outputs too, and sequences of unequal length are padded, which is left out.
+        # The value is a part of what was computed in one piece, which stays whole.
         "query key value": "itemsize*(heads + 2*kv_heads)*head_dim/tp",
-        "rotated query and key": "0" if on_cpu else "itemsize*(heads + kv_heads)*head_dim/tp",
+        "rotated query and key": "itemsize*(heads + kv_heads)*head_dim/tp",
         "cosines and sines": "4*itemsize*head_dim",
+        # On the CPU the sequences' outputs are put together by a copy.
         "attention": f"{2 if on_cpu else 1}*itemsize*heads*head_dim/tp",
         "statistics of attention": "4*heads/tp",
         # Gate above up, silu of the gate, up plus an offset of 0, their product.

@@ -30,8 +30,8 @@ class Assumptions:
     mfu: float = _assume(
         0.45,
         "of peak FLOPs",
-        "training, communication and bubble counted apart; with them Llama 3 reached 0.38 to 0.43 "
-        "(arXiv 2407.21783, Table 4)",
+        "training, alike for all layouts, communication and bubble counted apart; with them Llama 3 "
+        "reached 0.38 to 0.43 (arXiv 2407.21783, Table 4)",
     )
     prefill_mfu: float = _assume(0.4, "of peak FLOPs", "engines reading prompts, and reward models")
     decode_mfu: float = _assume(0.5, "of peak FLOPs", "decoding, where the batch is too large for bandwidth")

@@ -37,14 +37,13 @@ class RankMemory:
 def policy_rank_memory(demand: Demand, layout: Layout, *, stage: int) -> RankMemory:
     """Of a rank of pipeline stage `stage`."""
     states, of_states = model_states(demand, layout, stage=stage)
-    activations, of_activations = held_activations(
-        demand, layout, stage=stage, layers=Layers.transformer_engine
-    )
+    layers = Layers.transformer_engine
+    activations, of_activations = held_activations(demand, layout, stage=stage, layers=layers)
     assumed = demand.assumptions
     parts = [
         *states,
         activations,
-        backward_workspace(demand, layout, stage=stage),
+        backward_workspace(demand, layout, stage=stage, layers=layers),
         derive(
             "transfer buckets",
             "B",

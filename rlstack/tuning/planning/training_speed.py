@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlstack.tuning.parts import Layout, Training
+from rlstack.tuning.planning.activations import Layers
 from rlstack.tuning.planning.demand import Demand
 from rlstack.tuning.planning.derivation import Figure, derive
 from rlstack.tuning.planning.links import link_of, nvlink
@@ -26,7 +27,7 @@ def training(demand: Demand, layout: Layout) -> tuple[Training, list[Figure]]:
     }
     # 2 FLOPs per weight forward and 4 backward; causal attention sees half of the sequence on average.
     forward = derive("forward", "FLOP/token", "2*matrices + 2*layers*heads*head_dim*sequence", **shared)
-    again = "" if saves_logprobs(demand, layout) else " + 2*hidden*vocab"
+    again = "" if saves_logprobs(demand, layout, Layers.transformer_engine) else " + 2*hidden*vocab"
     step = derive("forward and backward", "FLOP/token", f"3*forward{again}", forward=forward.value, **shared)
     rank_flops = {"peak": demand.peak_flops, "mfu": assumed.mfu}
     per_token = derive("training", "s/token/rank", "step/(peak*mfu)", step=step.value, **rank_flops)

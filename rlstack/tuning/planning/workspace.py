@@ -1,55 +1,61 @@
-"""What a backward pass needs on a GPU for as long as it runs, besides what the forward pass has kept."""
+"""What a backward pass needs for as long as it runs, besides what the forward pass has kept."""
 
 from __future__ import annotations
 
-from rlstack_kernels.blockwise import GPU as BLOCKS
-from rlstack_kernels.options import GPU_SAVE_BUDGET_BYTES
+from rlstack_kernels.blockwise import CPU, GPU
+from rlstack_kernels.options import CPU_SAVE_BUDGET_BYTES, GPU_SAVE_BUDGET_BYTES
 
 from rlstack.config.schema import LogprobMode
 from rlstack.policy.hf_map import padded_vocab_size
 from rlstack.tuning.parts import Layout
+from rlstack.tuning.planning.activations import Layers
 from rlstack.tuning.planning.demand import Demand
 from rlstack.tuning.planning.derivation import Figure, derive
 
+_BLOCKS = {Layers.transformer_engine: GPU, Layers.local: CPU}
+_SAVE_BUDGET_BYTES = {Layers.transformer_engine: GPU_SAVE_BUDGET_BYTES, Layers.local: CPU_SAVE_BUDGET_BYTES}
 
-def backward_workspace(demand: Demand, layout: Layout, *, stage: int) -> Figure:
+
+def backward_workspace(demand: Demand, layout: Layout, *, stage: int, layers: Layers) -> Figure:
     """Bytes: of the logprobs on the last stage, or of a layer, whichever is more."""
     layer = _layer_workspace(demand, layout)
     if stage < layout.pipeline_parallel - 1:
         return layer
-    return max(layer, logprob_workspace(demand, layout), key=lambda figure: figure.value)
+    return max(layer, logprob_workspace(demand, layout, layers), key=lambda figure: figure.value)
 
 
-def logprob_workspace(demand: Demand, layout: Layout) -> Figure:
+def logprob_workspace(demand: Demand, layout: Layout, layers: Layers) -> Figure:
     """Of `rlstack_kernels.linear_logprob_entropy`: what stands in for the logits, and the hidden states'
     gradient, in fp32 and in the weights' precision, beside the hidden states gathered."""
-    tokens, itemsize = demand.largest_micro_batch, demand.itemsize
-    columns = padded_vocab_size(demand.architecture, layout.tensor_parallel) // layout.tensor_parallel
+    tokens, itemsize, blocks = demand.largest_micro_batch, demand.itemsize, _BLOCKS[layers]
+    width = padded_vocab_size(demand.architecture, layout.tensor_parallel) // layout.tensor_parallel
     inputs = {"tokens": tokens, "hidden": demand.architecture.hidden_size, "itemsize": itemsize}
     gradients = "tokens*hidden*(4 + 2*itemsize)"
-    if saves_logprobs(demand, layout):
-        formula = f"{gradients} + tokens*columns*itemsize"
-        return derive("logprobs, saved", "B", formula, columns=columns, **inputs)
+    if saves_logprobs(demand, layout, layers):
+        formula = f"{gradients} + itemsize*tokens*width"
+        return derive("logprobs, saved", "B", formula, width=width, **inputs)
     return derive(
         "logprobs, recomputed",
         "B",
-        f"{gradients} + itemsize*max(panel, tokens*columns) + 4*min(block_tokens, tokens)*columns",
-        panel=BLOCKS.panel_elements,
-        block_tokens=BLOCKS.tokens,
-        columns=BLOCKS.columns,
+        f"{gradients} + itemsize*min(max(panel, tokens*columns), tokens*width)"
+        " + 4*min(block_tokens, tokens)*columns",
+        panel=blocks.panel_elements,
+        width=width,
+        block_tokens=blocks.tokens,
+        columns=blocks.columns,
         **inputs,
     )
 
 
-def saves_logprobs(demand: Demand, layout: Layout) -> bool:
+def saves_logprobs(demand: Demand, layout: Layout, layers: Layers) -> bool:
     """Whether policy.logprob_mode keeps the logits' exponentials of the largest micro-batch."""
     policy = demand.config.policy
     if policy.logprob_mode is not LogprobMode.auto:
         return policy.logprob_mode is LogprobMode.save
-    columns = padded_vocab_size(demand.architecture, layout.tensor_parallel) // layout.tensor_parallel
+    width = padded_vocab_size(demand.architecture, layout.tensor_parallel) // layout.tensor_parallel
     save_gib = policy.logprob_save_gib
-    budget = GPU_SAVE_BUDGET_BYTES if save_gib is None else save_gib * 2**30
-    return demand.largest_micro_batch * columns * demand.itemsize <= budget
+    budget = _SAVE_BUDGET_BYTES[layers] if save_gib is None else save_gib * 2**30
+    return demand.largest_micro_batch * width * demand.itemsize <= budget
 
 
 def _layer_workspace(demand: Demand, layout: Layout) -> Figure:
