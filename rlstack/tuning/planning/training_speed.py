@@ -1,4 +1,7 @@
-"""Training as a part of the cost model, from data sheets and assumptions."""
+"""Training as a part of the cost model, from data sheets and assumptions.
+
+What pipeline stages send each other is left out: milliseconds where a step takes seconds.
+"""
 
 from __future__ import annotations
 
