@@ -44,13 +44,13 @@ def test_a_plan_in_json_explains_every_figure(tmp_path: Path) -> None:
 
 def test_the_settings_to_paste_are_the_layout(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
-    model = "policy.model=Llama-3.1-70B"
-    assert plan(MATH, model, "--trainer-gpus", "64", "--engine-gpus", "16", "--json", str(path))[0] == 0
+    model, gpus = "policy.model=Llama-3.1-70B", ("--trainer-gpus", "64", "--engine-gpus", "16")
+    assert plan(MATH, model, *gpus, "--json", str(path))[0] == 0
     figures = json.loads(path.read_text())
     config = load_config(Path(MATH), [model, *figures["settings"]])
     assert config.policy.tensor_parallel == figures["choices"][0]["trainer"]["tensor_parallel"]
     again = tmp_path / "again.json"
-    assert plan(MATH, model, *figures["settings"], "--gpus", "80", "--json", str(again))[0] == 0
+    assert plan(MATH, model, *figures["settings"], *gpus, "--json", str(again))[0] == 0
     assert json.loads(again.read_text())["configured"] == figures["choices"][0]
 
 
