@@ -7,6 +7,10 @@ the exchange anyway, and forward and backward are told apart only as far as thei
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
 import torch
 
 from rlstack.policy.backend import on_gpu
@@ -30,6 +34,17 @@ class StepTimers:
         if name.endswith(("-send", "-recv")):
             return self._exchange
         return self._compute.get(name, self._untimed) if self.times_compute else self._untimed
+
+
+def as_wait(finalize: Callable[..., object]) -> Callable[..., object]:
+    """`finalize_model_grads` of a pipeline: apart from "gradients" it waits for what other stages send."""
+
+    @wraps(finalize)
+    def timed(*args: Any, **kwargs: Any) -> None:
+        with span("exchange", reason=PIPELINE_BUBBLE):
+            finalize(*args, **kwargs)
+
+    return timed
 
 
 class _Timer:

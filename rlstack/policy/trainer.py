@@ -20,10 +20,10 @@ from rlstack.policy.mismatch import Author, author_of, difference
 from rlstack.policy.model import PolicyModel
 from rlstack.policy.optimizer import build_optimizer, scale_lr, wrap_data_parallel
 from rlstack.policy.packed import PackedBatch
-from rlstack.policy.parallel import is_leader
+from rlstack.policy.parallel import is_leader, num_stages
 from rlstack.policy.reference import Reference
 from rlstack.policy.step_metrics import MicroBatchMetrics, reduce_metrics
-from rlstack.policy.timers import PIPELINE_BUBBLE, StepTimers
+from rlstack.policy.timers import PIPELINE_BUBBLE, StepTimers, as_wait
 from rlstack.telemetry.timeline import span
 
 # What a schedule takes from the loss function: loss, its part of the divisor, the metrics.
@@ -47,6 +47,8 @@ class Trainer:
         self._timers = model.config.timers = StepTimers()
         self._data_parallel = wrap_data_parallel(model)
         self._optimizer, self._schedule = build_optimizer(self._data_parallel, settings)
+        if num_stages() > 1:
+            model.config.finalize_model_grads_func = as_wait(model.config.finalize_model_grads_func)
         # After the wrapping, which moves the weights into a buffer.
         keeps_reference = loss.needs_reference and not reference_follows
         self.reference = Reference(model, version=0) if keeps_reference else None
@@ -142,7 +144,7 @@ class Trainer:
 
     def _wait_for_other_stages(self) -> None:
         """Let the timeline tell this wait from the optimiser's step, which would begin with it."""
-        if parallel_state.get_pipeline_model_parallel_world_size() > 1:
+        if num_stages() > 1:
             with span("exchange", reason=PIPELINE_BUBBLE):
                 dist.barrier(parallel_state.get_pipeline_model_parallel_group())
 

@@ -200,6 +200,9 @@ def check_timeline(folder: Path, *, num_stages: int) -> None:
         assert bool(waits) == (num_stages > 1)
         computing = [span for span in spans if span.phase in ("forward", "backward", "optimizer")]
         assert all(wait.end_s <= s.start_s or wait.start_s >= s.end_s for wait in waits for s in computing)
+        (gradients,) = [span for span in spans if span.phase == "gradients"]
+        inside_a_wait = [w for w in waits if w.start_s <= gradients.start_s and gradients.end_s <= w.end_s]
+        assert bool(inside_a_wait) == (num_stages > 1)  # the inner one counts
 
 
 def check_mismatch(folder: Path, model: Path, sequences: Sequence[Sample]) -> None:
