@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ EPILOG = """Examples:\n
 
 
 def tune(
+    context: typer.Context,
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of settings.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Settings to put over the file's.", metavar="KEY=VALUE")
@@ -34,7 +36,7 @@ def tune(
         int | None,
         typer.Option(help="Of a trial; otherwise schedule.num_steps, at most 120.", show_default=False),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Of the intervals that are kept to the end.")] = 4,
+    seeds: Annotated[int, typer.Option(min=1, help="Of the intervals that are kept to the end.")] = 3,
     margin: Annotated[
         float, typer.Option(min=0.0, help="Reward per step that an interval may lose to online.")
     ] = 0.02,
@@ -85,6 +87,19 @@ def tune(
         from rlstack.tuning.interval.tune import tune as run
 
         shown = config.name if config.is_absolute() else str(config)
-        is_complete = run(request, command=shlex.join(["rlstack", "tune", shown, *(overrides or ())]))
+        words = ["rlstack", "tune", shown, *(overrides or ()), *_given(context)]
+        is_complete = run(request, command=shlex.join(words))
     if not is_complete:
         raise typer.Exit(1)
+
+
+def _given(context: typer.Context) -> Iterator[str]:
+    """The options of the command line, but for the folder, which is this machine's."""
+    for parameter in context.command.params:
+        source, value = context.get_parameter_source(str(parameter.name)), context.params[str(parameter.name)]
+        if source is None or source.name != "COMMANDLINE" or not parameter.opts[0].startswith("--"):
+            continue
+        if value is False:
+            yield parameter.secondary_opts[0]
+        elif parameter.name != "out":
+            yield from (parameter.opts[0], *([] if value is True else [str(value)]))

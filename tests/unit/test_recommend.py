@@ -89,8 +89,10 @@ def test_one_seed_is_not_enough_where_others_had_more() -> None:
 
 
 def test_one_seed_for_all_is_judged_by_its_steps() -> None:
-    found = recommended([*seeds_of(1, 0.7, 2.0, num=1), *seeds_of(5, 0.7, 1.5, num=1)])
+    unsure = result(10, rewards=(*(0.2,) * 10, 0.6, 0.8))
+    found = recommended([*seeds_of(1, 0.7, 2.0, num=1), *seeds_of(5, 0.7, 1.5, num=1), unsure])
     assert found is not None and found.interval == 5
+    assert any(reason.startswith("10 is undecided") for reason in found.reasons)
 
 
 @pytest.mark.parametrize("results", [[], seeds_of(10, 0.7, 1.0)], ids=["all failed", "online failed"])

@@ -159,6 +159,7 @@ def test_what_is_left_is_told_from_what_has_been(trainer: Trainer, workspace: Wo
     assert runs.seconds(trials) is None
     assert runs_in(workspace, forecast=lambda trial: 7.0)[0].seconds(trials) == 14.0
     runs.run()
+    assert runs.seconds(trials) == 0  # they are there
     again, _ = runs_in(workspace)
     again.run()  # nothing has to be trained, so nothing is known but what the summaries say
-    assert again.seconds(trials) == pytest.approx(2 * WALL_S)
+    assert again.seconds([Trial(1, 7), Trial(5, 7)]) == pytest.approx(2 * WALL_S)

@@ -132,11 +132,12 @@ def test_the_exit_status_says_whether_all_that_was_asked_for_is_done(
     is_complete: bool, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def tune(request: Request, *, command: str) -> bool:
-        assert command == "rlstack tune quickstart.yaml run.seed=3"
+        options = "--intervals 5 --seeds 2 --budget-minutes 1.5 --no-calibrate"
+        assert command == f"rlstack tune quickstart.yaml run.seed=3 {options}"
         assert (request.plan.intervals, request.plan.seeds, request.budget_s) == ((1, 5), (3, 4), 90.0)
         return is_complete
 
     monkeypatch.setattr(rlstack.tuning.interval.tune, "tune", tune)
-    options = ["--intervals", "5", "--seeds", "2", "--budget-minutes", "1.5"]
+    options = ["--intervals", "5", "--seeds", "2", "--budget-minutes", "1.5", "--no-calibrate", "--out", "x"]
     done = CliRunner().invoke(app, ["tune", str(QUICKSTART), "run.seed=3", *options])
     assert done.exit_code == status

@@ -1,7 +1,7 @@
 """Which trials to run: successive halving over the intervals, seed by seed. Pure.
 
 Successive halving (Karnin et al. 2013; Jamieson and Talwalkar 2016, arXiv 1502.07943) gives every candidate a
-little, keeps the better half, gives it more, and so on. What is given here is seeds: 1, then 2, then 4. It is
+little, keeps the better half, gives it more, and so on. What is given here is seeds: 1, 2, 4 and so on. It is
 not steps, for an interval is judged by what its staleness leads to, which a few steps do not show. Online is
 kept throughout, since every comparison is with it.
 

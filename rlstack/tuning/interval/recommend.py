@@ -108,11 +108,13 @@ def _reasons(
     if len(equal) > 1:
         names = _listed(m.interval for m in equal)
         yield f"{names} are within noise of each other in reward per hour; {_preferred(chosen, equal)}"
-    for interval, verdict in verdicts.items():
-        difference = by_interval[interval].reward_difference
-        if verdict is Verdict.undecided and by_interval[interval].num_seeds > 1:
-            yield f"{label(interval)} is undecided: its difference to online is {difference_text(difference)}"
-    if early := [s for s, v in verdicts.items() if v is Verdict.undecided and by_interval[s].num_seeds == 1]:
+    undecided = [s for s, verdict in verdicts.items() if verdict is Verdict.undecided]
+    early = [s for s in undecided if by_interval[s].num_seeds == 1 < online.num_seeds]
+    for interval in undecided:
+        if interval not in early:
+            difference = difference_text(by_interval[interval].reward_difference)
+            yield f"{label(interval)} is undecided: its difference to online is {difference}"
+    if early:
         yield f"{_listed(early)} had one seed and cannot be decided on it"
     if worse := [s for s, v in verdicts.items() if v is Verdict.worse]:
         yield f"Worse per step than online by more than {margin:g}: {_listed(worse)}"

@@ -71,8 +71,9 @@ class TrialRuns:
                 self._tell(todo, clock(self._train(todo[0])))
 
     def seconds(self, trials: Iterable[Trial]) -> float | None:
-        """That `trials` will take, one after the other; None: nothing is known yet."""
-        expected = [self._expected_s(trial) for trial in trials]
+        """That those of `trials` will take that are not there yet; None: nothing is known of them."""
+        summaries = {t: self._workspace.trials / t.name / "summary.json" for t in trials}
+        expected = [self._expected_s(trial) for trial, path in summaries.items() if not path.exists()]
         known = [seconds for seconds in expected if seconds is not None]
         return sum(known) if len(known) == len(expected) else None
 

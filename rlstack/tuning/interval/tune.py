@@ -83,12 +83,12 @@ def plan_lines(plan: Plan, runs: TrialRuns) -> list[str]:
     """What is going to be run, and how long that will take as far as it is known."""
     trials = plan.most_trials()
     seconds = runs.seconds(trials)
-    estimate = "" if seconds is None else f", about {clock(seconds)}"
+    estimate = "" if seconds is None else f", about {clock(seconds)} of them to come"
     seeds = ", ".join(map(str, plan.seeds))
     return [
         f"s = {', '.join(map(label, plan.intervals))}; {plan.num_steps} steps each; seeds {seeds}",
-        f"{len(plan.rungs)} rounds with {', '.join(map(str, plan.rungs))} seeds, each with online and the "
-        f"better half of the others: at most {len(trials)} trials{estimate}",
+        f"rounds with {', '.join(map(str, plan.rungs))} seeds, each with online and the better half of the "
+        f"others: at most {len(trials)} trials{estimate}",
     ]
 
 
