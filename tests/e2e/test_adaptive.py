@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from rlstack.telemetry.metrics import is_timing
+
 ROOT = Path(__file__).resolve().parents[2]
 NUM_STEPS = 9
 
