@@ -1,7 +1,8 @@
 """One rank of policies whose memory is counted; a program, because the ranks are real processes.
 
 python -m tests.distributed.memory_job FOLDER RANK: as policy_job.py, but each policy leaves memory-RANK.json:
-bytes that megatron-core allocated, and the most that a training step held for its backward passes.
+bytes that megatron-core allocated, the most that a training step held for its backward passes, and with a
+second step (num_steps) the most that it allocated in all.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import json
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from torch.profiler import ProfilerActivity, profile
 
 from rlstack.config.schema import RunConfig
 from rlstack.policy.parallel import stage
@@ -81,6 +84,15 @@ def allocated(trainer: Trainer) -> dict[str, int]:
     }
 
 
+def peak_bytes(call: Callable[[], object]) -> int:
+    """The most that torch holds at one time of what it allocates within `call`."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return max(accumulate(changes, initial=0))
+
+
 def run(folder: Path, job: dict[str, Any], rank: int) -> None:
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), job["config"]))
     assert isinstance(config, RunConfig)
@@ -92,6 +104,8 @@ def run(folder: Path, job: dict[str, Any], rank: int) -> None:
     with SavedBytes([*trainer.model.parameters(), *kept]) as saved:
         worker.train_step(batches)
     report = allocated(trainer) | {"stage": stage(), "saved": saved.peak}
+    if job["num_steps"] > 1:
+        report["peak"] = peak_bytes(lambda: worker.train_step(batches))
     (folder / f"memory-{rank}.json").write_text(json.dumps(report))
     worker.stop()
 
