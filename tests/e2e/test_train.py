@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.e2e.timelines import check_timeline
+
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
 SHORT = ["schedule.num_steps=4", "batch.prompts_per_step=8", "evaluation.num_prompts=8", "evaluation.n=2"]
@@ -41,7 +43,7 @@ def rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def check(folder, *, versions, syncs):
+def check(folder, *, versions, syncs, num_ranks=2):
     """What every finished run must have left behind."""
     summary = json.loads((folder / "summary.json").read_text())
     steps = rows(folder / "metrics.jsonl")
@@ -58,6 +60,7 @@ def check(folder, *, versions, syncs):
     assert len(sampled) == 8 * 8 * len(versions)
     assert {(row["step"] - 1, row["version"]) for row in sampled} == set(enumerate(versions))
     assert {row["outcome"] for row in sampled} == {"ok"}
+    check_timeline(folder, num_ranks=num_ranks)
     return steps
 
 
@@ -72,6 +75,7 @@ def test_semi_online_dpo_from_the_repository_root(tmp_path):
     folder = run(ROOT, "schedule.sync_interval=2", "policy.pipeline_parallel=2", run_dir=tmp_path / "runs")
     steps = check(folder, versions=[0, 0, 2, 2], syncs=2)
     assert all("mismatch/logprob_abs_max" in row for row in steps)  # the reference holds each version
+    assert all(row["wait/pipeline_bubble"] > 0 for row in steps)
     before, after = exported_weights(ROOT / "configs/tiny/seed"), exported_weights(folder / "model")
     assert before.keys() == after.keys()
     assert any(not before[name].equal(after[name]) for name in before)
@@ -83,7 +87,7 @@ def test_offline_dpo(tmp_path):
 
 def test_online_dpo_through_four_ranks_into_two_engine_ranks(tmp_path):
     overrides = ["policy.tensor_parallel=2", "policy.pipeline_parallel=2", "rollout.tensor_parallel=2"]
-    check(run(tmp_path, "schedule.sync_interval=1", *overrides), versions=[0, 1, 2, 3], syncs=4)
+    check(run(tmp_path, "schedule.sync_interval=1", *overrides), versions=[0, 1, 2, 3], syncs=4, num_ranks=4)
 
 
 def test_online_grpo_with_a_kl_term(tmp_path):
