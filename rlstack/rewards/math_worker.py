@@ -70,6 +70,7 @@ def _gold(gold: str) -> list[Any]:
     return parsed
 
 
+@lru_cache(maxsize=16384)  # parsing takes most of the time, and the answers to different problems recur
 def _parse(expression: str) -> list[Any]:
     from math_verify import LatexExtractionConfig, parse
 
