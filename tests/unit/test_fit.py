@@ -194,10 +194,18 @@ def test_quantiles_are_values_in_order(values, count):
     assert len(found) == count and list(found) == sorted(found) and set(found) <= set(values)
 
 
-def test_calibration_runs_are_two_in_turn_and_one_with_overlap():
+def test_calibration_runs_are_in_turn_at_several_batches_and_one_with_overlap():
     runs = calibration_runs(RunConfig())
-    assert ["rollout.overlap=false" in run.settings for run in runs] == [True, True, False]
-    assert len({run.name for run in runs}) == 3
+    in_turn = [run for run in runs if "rollout.overlap=false" in run.settings]
+    prompts = [each for run in in_turn for each in run.settings if each.startswith("batch.prompts_per_step")]
+    assert prompts == [f"batch.prompts_per_step={count}" for count in (16, 4, 32)]  # 32 x 8 fill 256 places
+    assert [run.name for run in runs if run not in in_turn] == ["overlapped"]
+
+
+def test_where_a_step_fills_the_engines_no_larger_batch_is_run():
+    config = RunConfig()
+    config.rollout.max_num_seqs = 64
+    assert "in-turn-large" not in [run.name for run in calibration_runs(config)]
 
 
 def test_runs_that_trained_on_nothing_tell_nothing_of_training():
