@@ -1,38 +1,24 @@
 """One vLLM engine and the version of the weights that it holds.
 
-Everything of vLLM's that this project calls is in this file and in continuous.py, for the weights in
+Everything of vLLM's that this project calls is in this file, load.py and continuous.py, for the weights in
 `rlstack.transfer`: landing.py, vllm_engine.py, bake.py, scatter.py and plugin.py, and for reward models in
 `rlstack.rewards.vllm_engine`.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from rlstack.config.schema import Landing, Precision, RunConfig, TransferMethod
-from rlstack.config.vllm_environment import vllm_environment
+from rlstack.config.schema import RunConfig, TransferMethod
 from rlstack.data.records import Prompt, Rollout
 from rlstack.rollout.continuous import run_continuously
+from rlstack.rollout.load import load_llm
 from rlstack.rollout.sampling import stop_token_ids, to_rollout
 from rlstack.rollout.turns import Turns
 from rlstack.transfer.group import TransferError
-from rlstack.transfer.plugin import BACKEND, PLAIN_WEIGHTS
 from rlstack.transfer.scatter import LandingError
-
-_DTYPES: dict[Precision, Any] = {Precision.fp32: "float32", Precision.bf16: "bfloat16"}
-
-
-def engine_environment(*, cuda: bool, plain_weights: bool) -> dict[str, str]:
-    """Environment of a process that holds an engine; to be set before vLLM is imported.
-
-    `plain_weights` lets the linears of a CPU engine do without a packed copy (transfer.landing=direct).
-    """
-    return vllm_environment(cuda=cuda) | ({} if cuda else {PLAIN_WEIGHTS: str(int(plain_weights))})
 
 
 class Engine:
@@ -44,46 +30,16 @@ class Engine:
 
     def __init__(self, config: RunConfig, *, index: int) -> None:
         """Load `config.policy.model` as version 0; `index` tells the engines of a run apart."""
-        cuda = torch.cuda.is_available()
-        transfer = config.transfer
-        direct = transfer.landing is Landing.direct
-        os.environ.update(engine_environment(cuda=cuda, plain_weights=direct))
-        from vllm import LLM  # only now: it reads the environment when it is imported
-
-        rollout, folder = config.rollout, config.policy.model
-        memory: dict[str, Any] = (
-            {"gpu_memory_utilization": rollout.gpu_memory_fraction}
-            if cuda
-            else {"kv_cache_memory_bytes": int(rollout.kv_cache_gib * 2**30)}
-        )
-        reshard = transfer.method is TransferMethod.reshard
-        if not cuda:
-            torch.set_num_threads(1)
-        self._llm: Any = LLM(
-            folder,
-            dtype=_DTYPES[config.policy.precision],
-            tensor_parallel_size=rollout.tensor_parallel,
-            distributed_executor_backend="mp" if rollout.tensor_parallel > 1 else "uni",
-            worker_extension_cls="rlstack.transfer.landing.WeightLanding",
-            weight_transfer_config={"backend": BACKEND} if reshard else None,
-            enforce_eager=not cuda,
-            max_num_seqs=rollout.max_num_seqs,
-            # A prompt cut in two draws a token for its first part, which it takes back by rewinding its
-            # generator: torch's CPU generator cannot do that (vllm/v1/worker/gpu_model_runner.py).
-            enable_chunked_prefill=cuda,
-            seed=config.run.seed + index,
-            generation_config="vllm",  # not the folder's: the run's settings alone decide how to sample
-            logprobs_mode="raw_logprobs",  # before temperature and top-p, as the trainer computes them
-            **memory,
-        )
+        self._llm: Any = load_llm(config, index=index)
+        self._tokenizer: Any = self._llm.get_tokenizer()
         self._turns = Turns()
-        self._max_num_seqs = rollout.max_num_seqs
-        self._max_new_tokens = rollout.max_new_tokens
-        self._transfer = transfer
+        self._max_num_seqs = config.rollout.max_num_seqs
+        self._max_new_tokens = config.rollout.max_new_tokens
+        self._transfer = config.transfer
         policy = config.policy
         self._num_stages = policy.pipeline_parallel
         self._num_sources = policy.tensor_parallel * policy.pipeline_parallel * policy.data_parallel
-        self._stop_token_ids = stop_token_ids(Path(folder))
+        self._stop_token_ids = stop_token_ids(Path(policy.model))
         self._version = 0
         self._broken: str | None = None  # why the engine must not serve any more
 
@@ -131,6 +87,7 @@ class Engine:
                     max_tokens=self._max_new_tokens,
                     logprobs=0,  # of the sampled token and no others
                     stop_token_ids=self._stop_token_ids,
+                    detokenize=False,  # token by token, which takes longer than once at the end
                 ),
             )
             for prompt, seed in zip(prompts, seeds, strict=True)
@@ -145,7 +102,16 @@ class Engine:
                 yield [(place, self._rollouts(output)) for place, output in finished]
 
     def _rollouts(self, output: Any) -> tuple[Rollout, ...]:
-        return tuple(to_rollout(completion, version=self._version) for completion in output.outputs)
+        return tuple(
+            to_rollout(completion, version=self._version, decode=self._decode)
+            for completion in output.outputs
+        )
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(
+            token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
 
     def open_transfer(
         self, host: str, port: int, *, method: TransferMethod, first_receiver: int, num_receivers: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,18 @@ def stop_token_ids(folder: Path) -> list[int]:
     return sorted(ids)
 
 
-def to_rollout(completion: Any, *, version: int) -> Rollout:
-    """A rollout of vLLM's CompletionOutput that was sampled with `logprobs=0`: the sampled tokens' only."""
+def to_rollout(completion: Any, *, version: int, decode: Callable[[Sequence[int]], str]) -> Rollout:
+    """A rollout of vLLM's CompletionOutput that was sampled with `logprobs=0`: the sampled tokens' only.
+
+    `decode` gives the text of tokens, special ones left out; of the end token it is not asked.
+    """
     token_ids = tuple(completion.token_ids)
     logprobs = tuple(at[token].logprob for at, token in zip(completion.logprobs, token_ids, strict=True))
+    finished = completion.finish_reason == "stop"
     return Rollout(
         token_ids=token_ids,
         generator_logprobs=logprobs,
-        text=completion.text,
-        finished=completion.finish_reason == "stop",
+        text=decode(token_ids[:-1] if finished else token_ids),
+        finished=finished,
         version=version,
     )

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import itertools
 import json
+from types import SimpleNamespace
 
-from rlstack.rollout.sampling import prompt_seed, stop_token_ids
+import pytest
+
+from rlstack.rollout.sampling import prompt_seed, stop_token_ids, to_rollout
 
 
 def test_prompt_seeds_are_far_apart_and_repeatable():
@@ -28,3 +31,15 @@ def test_stop_tokens_come_from_both_files_of_the_folder(tmp_path):
 def test_a_folder_may_name_no_stop_token(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": None}))
     assert stop_token_ids(tmp_path) == []
+
+
+@pytest.mark.parametrize(("finish_reason", "text"), [("stop", "5 6"), ("length", "5 6 7")])
+def test_the_end_token_is_in_the_tokens_and_not_in_the_text(finish_reason, text):
+    completion = SimpleNamespace(
+        token_ids=[5, 6, 7],
+        logprobs=[{token: SimpleNamespace(logprob=-token / 10)} for token in (5, 6, 7)],
+        finish_reason=finish_reason,
+    )
+    rollout = to_rollout(completion, version=3, decode=lambda token_ids: " ".join(map(str, token_ids)))
+    assert (rollout.token_ids, rollout.generator_logprobs) == ((5, 6, 7), (-0.5, -0.6, -0.7))
+    assert (rollout.text, rollout.finished, rollout.version) == (text, finish_reason == "stop", 3)

@@ -15,7 +15,13 @@ ROOT = Path(__file__).parents[2]
 
 # module -> name -> its parameters in order; None where only the name matters.
 CONTRACT: dict[str, dict[str, tuple[str, ...] | None]] = {
-    "vllm": {"LLM": None, "LLM.enqueue": None, "PoolingParams": None, "SamplingParams": None},
+    "vllm": {
+        "LLM": None,
+        "LLM.enqueue": None,
+        "LLM.get_tokenizer": ("self",),
+        "PoolingParams": None,
+        "SamplingParams": None,
+    },
     "vllm.distributed.weight_transfer.base": {
         "WeightTransferEngine": ("config", "vllm_config", "device", "model"),
         "WeightTransferEngine.init_transfer_engine": ("self", "init_info"),
