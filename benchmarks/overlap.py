@@ -26,12 +26,8 @@ from whole_runs import finished_run
 from rlstack.telemetry.curves import read_rows
 from rlstack.telemetry.metrics import is_timing
 
-SCHEDULES = {  # s and lag
-    "s10": (10, 0),
-    "s10-lag1": (10, 1),
-    "s1": (1, 0),
-    "s1-lag1": (1, 1),
-}
+SCHEDULES = {"s10": (10, 0), "s10-lag1": (10, 1), "s1": (1, 0), "s1-lag1": (1, 1)}  # s and lag
+REPETITIONS = {"s10": 3}  # the others, one run of each mode, are for information
 MODES = {"blocking": False, "overlapped": True}
 PHASES = ("generate_wait", "reward", "train", "sync")
 
@@ -41,8 +37,8 @@ def main() -> None:
     runs: dict[tuple[str, str], list[list[Mapping[str, Any]]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.runs or Path(scratch)
-        for repetition in range(arguments.repetitions):
-            for schedule in arguments.schedules:
+        for schedule in arguments.schedules:
+            for repetition in range(arguments.repetitions or REPETITIONS.get(schedule, 1)):
                 for mode in MODES:
                     name = f"{schedule}-{mode}-{repetition}"
                     run = finished_run(name, settings(schedule, mode, arguments.steps), folder)
@@ -59,7 +55,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--runs", type=Path, help="folder to keep the runs in; otherwise they are deleted")
     parser.add_argument("--steps", type=int, default=40, help="of each run")
-    parser.add_argument("--repetitions", type=int, default=3, help="runs of each mode")
+    parser.add_argument("--repetitions", type=int, help="runs of each mode; otherwise 3 of s10, 1 of others")
     parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=list(SCHEDULES))
     return parser.parse_args()
 
@@ -84,6 +80,7 @@ def row(schedule: str, mode: str, runs: Sequence[Sequence[Mapping[str, Any]]]) -
     return {
         "schedule": schedule,
         "mode": mode,
+        "runs": len(runs),
         "steps": len(steady[0]),
         "wall_s": statistics.median(walls),
         "fastest_s": min(walls),
