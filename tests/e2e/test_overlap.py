@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from rlstack.telemetry.metrics import is_timing
+from tests.e2e.timelines import check_timeline, seconds_side_by_side
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yaml"
 SHORT = ["schedule.num_steps=6", "batch.prompts_per_step=4", "evaluation.num_prompts=4", "evaluation.n=2"]
+SHORT += ["rollout.max_num_seqs=32"]  # one step's: with room for an interval's, all steps would end together
 
 pytestmark = pytest.mark.slow
 
@@ -30,24 +32,30 @@ def results(folder, name, *overrides):
 
 
 @pytest.mark.parametrize(
-    ("regime", "versions"),
+    ("regime", "versions", "arrivals"),
     [
-        (["schedule.sync_interval=3", "schedule.evaluate_every=3"], [0, 0, 0, 3, 3, 3]),
-        (["schedule.sync_interval=1", "schedule.lag=1"], [0, 0, 1, 2, 3, 4]),
-        (["schedule.sync_interval=2", "schedule.lag=2"], [0, 0, 0, 0, 2, 2]),
+        (["schedule.sync_interval=3", "schedule.evaluate_every=3"], [0, 0, 0, 3, 3, 3], {3: 3, 6: 6}),
+        (["schedule.sync_interval=1", "schedule.lag=1"], [0, 0, 1, 2, 3, 4], {1: 2, 2: 3, 3: 4, 4: 5, 5: 6}),
+        (["schedule.sync_interval=2", "schedule.lag=2"], [0, 0, 0, 0, 2, 2], {2: 4, 4: 6}),
     ],
     ids=["s3", "s1-lag1", "s2-lag2"],
 )
-def test_overlap_changes_nothing_but_times(tmp_path, regime, versions):
+def test_overlap_changes_nothing_but_times(tmp_path, regime, versions, arrivals):
+    """A version arrives with the last step that can do without it; one after the end is nobody's."""
     steps, rollouts = results(tmp_path, "overlapped", *regime)
     assert [row["step"] - 1 - row["version_age"] for row in steps] == versions
     assert [row["version"] for row in rollouts[:: 4 * 8]] == versions
-    assert (steps, rollouts) == results(tmp_path, "again", *regime)
+    synced = [row for row in steps if "sync/version" in row]
+    assert {row["sync/version"]: row["step"] for row in synced} == arrivals
+    assert all(row["sync/verified"] for row in synced)
     assert (steps, rollouts) == results(tmp_path, "in_turns", *regime, "rollout.overlap=false")
+    overlapped, in_turns = (
+        seconds_side_by_side(check_timeline(tmp_path / name, num_ranks=2))
+        for name in ("overlapped", "in_turns")
+    )
+    assert overlapped > 0 == in_turns
 
 
-def test_a_version_arrives_while_the_older_ones_rollouts_are_trained_on(tmp_path):
-    """Its metrics come with the last step that can do without it."""
-    steps, _ = results(tmp_path, "lag", "schedule.sync_interval=2", "schedule.lag=1")
-    assert {row["sync/version"]: row["step"] for row in steps if "sync/version" in row} == {2: 3, 4: 5}
-    assert all(row["sync/verified"] for row in steps if "sync/version" in row)
+def test_the_same_settings_give_the_same_run(tmp_path):
+    regime = ["schedule.sync_interval=2", "schedule.lag=1"]
+    assert results(tmp_path, "once", *regime) == results(tmp_path, "twice", *regime)
