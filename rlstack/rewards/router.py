@@ -39,9 +39,11 @@ class Rewards:
                 if task.reward not in scorers:
                     scorer = start_scorer(task.reward, config.reward, setting=f"{key}.reward")
                     scorers[task.reward] = started.enter_context(closing(scorer))
-            lanes = {name: Lane(name, scorer) for name, scorer in scorers.items()}
+            workers = config.reward.workers
+            lanes = {name: Lane(name, scorer, num_workers=workers) for name, scorer in scorers.items()}
+            for lane in lanes.values():
+                started.callback(lane.close)
             self._running = started.pop_all()
-        self._lanes = lanes
         self._lane_of = {task.name: lanes[task.reward] for task in tasks.values()}
 
     def expect(self, prompts: Sequence[Prompt]) -> Scoring:
@@ -63,8 +65,6 @@ class Rewards:
     def close(self) -> None:
         """End every process of the rewards."""
         self._running.close()
-        for lane in self._lanes.values():
-            lane.close()
 
     def __enter__(self) -> Rewards:
         return self

@@ -1,4 +1,4 @@
-"""A reward beside the rest: what waits is scored together, unless that changes the scores."""
+"""A reward beside the rest: side by side, or batch by batch where the scores change with the batch."""
 
 from __future__ import annotations
 
@@ -40,25 +40,43 @@ def question(problem: str) -> Question:
     return Question(problem=problem, answer=None, responses=("a", "b"))
 
 
-@pytest.mark.parametrize(
-    ("depends_on_batch", "calls"), [(False, [["a"], ["bb", "ccc"]]), (True, [["a"], ["bb"], ["ccc"]])]
-)
-def test_what_came_meanwhile_is_scored_together(depends_on_batch: bool, calls: list[list[str]]) -> None:
-    scorer = Gate(depends_on_batch=depends_on_batch)
-    lane = Lane("judge", scorer)
-    first = lane.start([question("a")])
-    assert scorer.begun.wait(LIMIT_S)
-    others = [lane.start([question("bb")]), lane.start([question("ccc")])]
+def test_the_first_is_done_while_another_takes_long() -> None:
+    """Two workers and a call in waiting; of a reward whose scores change with the batch one at a time."""
+    slow, quick = threading.Event(), threading.Barrier(2)
+
+    class Scorer(Gate):
+        def score(self, questions: Sequence[Question]) -> list[tuple[Score, ...]]:
+            if questions[0].problem == "slow":
+                assert slow.wait(LIMIT_S)
+            else:
+                quick.wait(LIMIT_S)  # side by side with the other one
+            return super().score(questions)
+
+    scorer = Scorer(depends_on_batch=False)
     scorer.let_go.set()
-    rewards = [[score.reward for score in job.result(LIMIT_S)[0]] for job in (first, *others)]
-    assert rewards == [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]
-    assert scorer.calls == calls
+    lane = Lane("judge", scorer, num_workers=2)
+    first, *others = [lane.start([question(problem)]) for problem in ("slow", "bb", "ccc")]
+    assert [job.result(LIMIT_S)[0][0].reward for job in others] == [2.0, 3.0]
+    assert not first.done()
+    slow.set()
+    assert first.result(LIMIT_S)[0][1].reward == 4.0
+    lane.close()
+
+
+def test_a_reward_whose_scores_change_with_the_batch_gets_one_call_at_a_time() -> None:
+    scorer = Gate(depends_on_batch=True)
+    lane = Lane("judge", scorer, num_workers=2)
+    jobs = [lane.start([question("a"), question("bb")]), lane.start([question("ccc")])]
+    assert scorer.begun.wait(LIMIT_S)
+    assert scorer.calls == [["a", "bb"]]
+    scorer.let_go.set()
+    assert [[scores[0].reward for scores in job.result(LIMIT_S)] for job in jobs] == [[1.0, 2.0], [3.0]]
     lane.close()
 
 
 def test_a_failure_is_that_of_the_questions_scored_together_and_of_no_others() -> None:
     scorer = Gate(depends_on_batch=True)
-    lane = Lane("judge", scorer)
+    lane = Lane("judge", scorer, num_workers=1)
     bad, good = lane.start([question("bad")]), lane.start([question("good")])
     scorer.let_go.set()
     with pytest.raises(RuntimeError, match="the judge died"):
