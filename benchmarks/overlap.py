@@ -27,7 +27,7 @@ from rlstack.telemetry.curves import read_rows
 from rlstack.telemetry.metrics import is_timing
 
 SCHEDULES = {"s10": (10, 0), "s10-lag1": (10, 1), "s1": (1, 0), "s1-lag1": (1, 1)}  # s and lag
-REPETITIONS = {"s10": 3, "s10-lag1": 3}  # of each mode; one of the others
+REPETITIONS = {"s10": 3}  # of each mode; one of the others
 MODES = {"blocking": False, "overlapped": True}
 PHASES = ("generate_wait", "reward", "train", "sync")
 
@@ -55,7 +55,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--runs", type=Path, help="folder to keep the runs in; otherwise they are deleted")
     parser.add_argument("--steps", type=int, default=40, help="of each run")
-    parser.add_argument("--repetitions", type=int, help="runs of each mode; otherwise 3 at s = 10, 1 at 1")
+    parser.add_argument(
+        "--repetitions", type=int, help="runs of each mode; otherwise 3 of s10, 1 of the others"
+    )
     parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=list(SCHEDULES))
     return parser.parse_args()
 
