@@ -61,7 +61,7 @@ class RewardEngine(StrEnum):
 
 
 class TransferMethod(StrEnum):
-    gather = "gather"  # each pipeline stage broadcasts its whole tensors
+    gather = "gather"  # each pipeline stage broadcasts its whole tensors; all stand still, whatever the lag
     gather_rank0 = "gather_rank0"  # rank 0 broadcasts the whole model
     reshard = "reshard"
 
@@ -225,7 +225,7 @@ class Evaluation:
 
 @dataclass
 class Transfer:
-    method: TransferMethod = TransferMethod.reshard
+    method: TransferMethod = TransferMethod.reshard  # which needs room for a second copy of an engine's shard
     landing: Landing = Landing.auto  # of reshard: into live parameters, or through vLLM's own loader
     channel: TransferChannel = TransferChannel.auto  # of reshard
     bucket_mib: int = 256
