@@ -60,8 +60,6 @@ def test_an_interval_is_cut_only_if_it_must_be_and_then_into_halves_of_the_limit
         (None, 0, 1, [1] * 30),
     ],
 )
-def test_the_chunks_of_thirty_steps(
-    interval: int | None, lag: int, max_steps: int, sizes: list[int]
-) -> None:
+def test_the_chunks_of_thirty_steps(interval: int | None, lag: int, max_steps: int, sizes: list[int]) -> None:
     schedule = Schedule(num_steps=30, sync_interval=interval, lag=lag)
     assert [len(chunk) for chunk in chunks(schedule, max_steps)] == sizes
