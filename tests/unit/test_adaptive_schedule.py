@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,8 @@ def test_a_sync_falls_on_every_evaluation_and_cuts_the_way_there_evenly(
         assert schedule.evaluates_at(version) == (version % every == 0)
     for decision in decisions:
         assert 0 < decision["until"] - decision["version"] <= decision["interval"]
-    to_the_first = [decision for decision in decisions if decision["until"] <= every]
-    lengths = [d["until"] - d["version"] for d in to_the_first if d["interval"] == start]
+    unchanged = takewhile(lambda d: d["interval"] == start and d["until"] <= every, decisions)
+    lengths = [d["until"] - d["version"] for d in unchanged]
     assert max(lengths, default=0) - min(lengths, default=0) <= 1
 
 

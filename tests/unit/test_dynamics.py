@@ -50,6 +50,7 @@ def test_lengths_cut_offs_and_entropy_are_those_of_all_rollouts() -> None:
     metrics = rollout_metrics([RolloutGroup(step=5, prompt=PROMPT, rollouts=rollouts)], 5)
     assert metrics == {
         "version_age": 2,
+        "rollout/prompt_length_mean": 1,
         "rollout/length_mean": 4,
         "rollout/length_max": 6,
         "rollout/cut_off": pytest.approx(1 / 3),
