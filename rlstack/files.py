@@ -1,7 +1,8 @@
-"""Files that a reader sees whole or not at all."""
+"""Files that a reader sees whole or not at all, and folders that one process has for itself."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,3 +27,20 @@ def written_at_once(path: Path) -> Iterator[TextIO]:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def try_lock(folder: Path) -> int | None:
+    """Hold `folder` until the descriptor returned is closed or this process ends, however it ends.
+
+    Returns None if another process holds it.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import numbers
@@ -15,7 +14,7 @@ from typing import Any
 from rlstack.config.load import dump_config
 from rlstack.config.schema import RunConfig
 from rlstack.errors import ConfigError
-from rlstack.files import written_at_once
+from rlstack.files import try_lock, written_at_once
 from rlstack.telemetry.metrics import check_declared
 
 
@@ -121,14 +120,11 @@ def _move_aside(path: Path) -> Path | None:
 
 
 def _lock(path: Path) -> int:
-    """Hold the folder until the descriptor is closed or this process ends, however it ends."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
+    """As files.try_lock; refuses a folder that another run holds."""
+    descriptor = try_lock(path)
+    if descriptor is None:
         raise ConfigError(
             f"run.name = {path.name}: a run of this name is going on in {path}; "
             "wait for its end, or give another run.name"
-        ) from None
+        )
     return descriptor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from rlstack.config.load import load_config
 from rlstack.errors import ConfigError
+from rlstack.files import try_lock
 from rlstack.telemetry.curves import read_summary
 
 FINISHED = ("completed", "stopped")  # stopped: by an alarm, as it would be again
@@ -79,14 +79,10 @@ def wait_until_free(folder: Path, *, limit_s: float = 60.0) -> None:
 
 
 def _is_held(folder: Path) -> bool:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
+    descriptor = try_lock(folder)
+    if descriptor is not None:
         os.close(descriptor)
-    return False
+    return descriptor is None
 
 
 def is_finished(config: Path, overrides: Sequence[str]) -> bool:

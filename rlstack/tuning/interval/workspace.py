@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ import yaml
 from rlstack.config.load import dump_config, load_config
 from rlstack.config.schema import RunConfig
 from rlstack.errors import ConfigError
-from rlstack.files import written_at_once
+from rlstack.files import try_lock, written_at_once
 
 
 class Workspace:
@@ -74,13 +73,10 @@ def differences(there: Any, ours: Any, path: str = "") -> Iterator[str]:
 
 
 def _lock(folder: Path) -> int:
-    """Hold the folder until the descriptor is closed or this process ends, however it ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
+    """As files.try_lock; refuses a folder that another tuning holds."""
+    descriptor = try_lock(folder)
+    if descriptor is None:
         raise ConfigError(
             f"--out {folder}: a tuning is going on there; wait for its end, or give another --out"
-        ) from None
+        )
     return descriptor
