@@ -17,6 +17,7 @@ from rlstack.orchestration.predict import predicted_receiver_pieces
 from rlstack.policy.hf_map import shard_shape, stage_rules
 from rlstack.policy.known_models import KNOWN_MODELS
 from rlstack.transfer.layout import volume
+from rlstack.tuning.interval.intervals import parse
 from rlstack.tuning.parts import Layout
 from rlstack.tuning.planning.activations import Layers, MicroBatchShape, layer_activations
 from rlstack.tuning.planning.assumptions import Assumptions
@@ -29,7 +30,6 @@ from rlstack.tuning.planning.layouts import engine_layouts, splits, trainer_layo
 from rlstack.tuning.planning.model import planned_model
 from rlstack.tuning.planning.planner import Budget, choose, fitting_trainers
 from rlstack.tuning.planning.policy_memory import policy_rank_memory
-from rlstack.tuning.planning.request import parse_intervals
 from rlstack.tuning.planning.shards import engine_parameters, matrix_parameters, policy_parameters
 
 ROOT = Path(__file__).parents[2]
@@ -268,10 +268,10 @@ def test_a_model_is_known_by_its_folder_or_its_name(tmp_path: Path) -> None:
 
 
 def test_intervals_are_numbers_of_steps_or_offline() -> None:
-    assert parse_intervals("1, 10,inf,null") == (1, 10, None, None)
+    assert parse("1, 10,inf,null") == [1, 10, None, None]
     for text in ("", "0", "1,,2", "often"):
-        with pytest.raises(ConfigError, match="--intervals = "):
-            parse_intervals(text)
+        with pytest.raises(ConfigError, match="--intervals '"):
+            parse(text)
 
 
 @pytest.mark.parametrize("text", ["mfu", "mfu=", "mfu=fast", "mfu=-1", "mfu=1.5", "speed=2", "mfu=nan"])

@@ -42,10 +42,15 @@ def choose(text: str | None, *, num_steps: int, lag: int) -> tuple[Interval, ...
         )
     if text is None:
         return tuple(s for s in DEFAULT if s == ONLINE or not list(_problems(s, num_steps, lag)))
-    asked = [_parse(part.strip()) for part in text.split(",")]
+    asked = parse(text)
     if problems := [problem for s in asked for problem in _problems(s, num_steps, lag)]:
         raise ConfigError("\n".join(problems))
     return in_order([ONLINE, *asked])
+
+
+def parse(text: str) -> list[Interval]:
+    """Those that `text` names, such as "1,10,inf". Raises ConfigError for what is not an interval."""
+    return [_parse(part.strip()) for part in text.split(",")]
 
 
 def fits(interval: Interval, num_steps: int, lag: int = 0) -> bool:

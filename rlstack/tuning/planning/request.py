@@ -10,12 +10,11 @@ from rlstack.config.load import load_config
 from rlstack.config.machine import Machine
 from rlstack.config.validate import problems
 from rlstack.errors import ConfigError
+from rlstack.tuning.interval.intervals import parse
 from rlstack.tuning.planning.assumptions import Assumptions
 from rlstack.tuning.planning.demand import Demand
 from rlstack.tuning.planning.hardware import gpu_of
 from rlstack.tuning.planning.model import planned_model
-
-OFFLINE = ("inf", "null")
 
 
 def make_demand(
@@ -36,20 +35,5 @@ def make_demand(
         architecture=architecture,
         gpu=gpu_of(gpu),
         assumptions=Assumptions().with_overrides(assume),
-        intervals=parse_intervals(intervals),
+        intervals=tuple(parse(intervals)),
     )
-
-
-def parse_intervals(text: str) -> tuple[int | None, ...]:
-    """Sync intervals as in "1,10,inf"; None for inf, which is offline. Raises ConfigError."""
-    return tuple(_parse_interval(part.strip(), text) for part in text.split(","))
-
-
-def _parse_interval(part: str, text: str) -> int | None:
-    if part in OFFLINE:
-        return None
-    if not part.isdecimal() or int(part) == 0:
-        raise ConfigError(
-            f"--intervals = {text!r}: numbers of steps from 1, or inf, are accepted, as in 1,10,inf"
-        )
-    return int(part)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from rlstack.tuning.interval.intervals import label
 from rlstack.tuning.planning.choices import Choice
 from rlstack.tuning.planning.derivation import Figure, number_text
 from rlstack.tuning.planning.report import IntervalRow, Plan
@@ -52,7 +53,7 @@ def layout_text(choice: Choice) -> tuple[str, str]:
 
 def choices_table(plan: Plan) -> Table:
     """The best layouts of each split of the GPUs, and the config's own."""
-    interval = interval_text(plan.demand.own_interval)
+    interval = label(plan.demand.own_interval)
     table = Table(
         "",
         "policy",
@@ -103,7 +104,7 @@ def engine_table(choice: Choice) -> Table:
 def intervals_table(plan: Plan) -> Table:
     """Step time and cost for each sync interval."""
     columns = {
-        "s": lambda row: interval_text(row.sync_interval),
+        "s": lambda row: label(row.sync_interval),
         "s per step": lambda row: f"{row.step_s:.2f}",
         "generate": lambda row: f"{row.generate_s:.2f}",
         "train": lambda row: f"{row.train_s:.2f}",
@@ -146,10 +147,6 @@ def arithmetic(choice: Choice) -> dict[str, list[Figure]]:
 def explained(figure: Figure) -> str:
     """Name, formula, numbers, value."""
     return f"{figure.name} = {figure.formula} = {figure.with_numbers} = {figure.text}"
-
-
-def interval_text(interval: int | None) -> str:
-    return "inf" if interval is None else str(interval)
 
 
 def _gpus_text(choice: Choice) -> str:
