@@ -34,11 +34,14 @@ class Block(NamedTuple):
 
 
 class Section(NamedTuple):
+    """A part of the page below a heading of its own."""
+
     title: str
     blocks: Sequence[Block]
 
 
 def text(paragraph: str) -> Block:
+    """A paragraph, escaped."""
     return Block(f"<p>{html.escape(paragraph)}</p>")
 
 

@@ -46,6 +46,7 @@ def gpu_rows(samples: Sequence[Sample], start_s: float, end_s: float) -> Iterato
 
 
 def by_role(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+    """The samples of each role, in their order."""
     of_role: dict[str, list[Sample]] = {}
     for sample in samples:
         of_role.setdefault(sample.role, []).append(sample)

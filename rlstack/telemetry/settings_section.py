@@ -15,6 +15,8 @@ from rlstack.telemetry.run_record import RunRecord
 
 
 def settings_section(run: RunRecord) -> Section | None:
+    """The settings that are not the defaults, all of them folded away, and machine and versions of a run
+    that has ended."""
     defaults = flat(yaml.safe_load(dump_config(RunConfig())))
     defaults = {key: "must be given" if UNSET in value else value for key, value in defaults.items()}
     given = flat(run.settings)

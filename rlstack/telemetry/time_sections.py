@@ -45,6 +45,7 @@ def shares(run: RunRecord) -> Section | None:
 
 
 def timeline(run: RunRecord) -> Section | None:
+    """What each role did in the middle of the run, as many steps as can be drawn; None without spans."""
     steps, pieces = run.step_laps, run.pieces
     if not pieces:
         return None
@@ -98,6 +99,7 @@ def sync_intervals(run: RunRecord) -> Section | None:
 
 
 def gpus(run: RunRecord) -> Section | None:
+    """Power, energy, use, memory and temperature of each role's GPUs; None where NVML has told nothing."""
     steps = run.step_laps
     if not run.samples or not steps:
         return None

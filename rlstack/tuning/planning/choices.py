@@ -89,6 +89,7 @@ class Choice:
 
 
 def trainer_choice(demand: Demand, layout: Layout) -> TrainerChoice:
+    """What `layout` takes of the fuller of its first and last stage's GPUs, and how fast it trains."""
     stages = {
         stage: policy_rank_memory(demand, layout, stage=stage) for stage in (0, layout.pipeline_parallel - 1)
     }
@@ -100,6 +101,7 @@ def trainer_choice(demand: Demand, layout: Layout) -> TrainerChoice:
 
 
 def engine_choice(demand: Demand, layout: EngineLayout) -> EngineChoice:
+    """What `layout` takes of an engine's GPU, and how fast it samples."""
     memory = engine_worker_memory(demand, tensor_parallel=layout.tensor_parallel)
     made, figures = generation(demand, layout, memory)
     return EngineChoice(demand=demand, layout=layout, memory=memory, generation=made, figures=figures)

@@ -70,6 +70,7 @@ def choose(demand: Demand, budget: Budget) -> list[Choice]:
 
 
 def fitting_trainers(demand: Demand, num_gpus: int) -> list[TrainerChoice]:
+    """Those that take all of `num_gpus` GPUs and whose fullest rank fits."""
     layouts = trainer_layouts(
         demand.architecture,
         num_gpus=num_gpus,
@@ -81,6 +82,7 @@ def fitting_trainers(demand: Demand, num_gpus: int) -> list[TrainerChoice]:
 
 
 def fitting_engines(demand: Demand, num_gpus: int) -> list[EngineChoice]:
+    """Those that take all of `num_gpus` GPUs and whose ranks fit."""
     layouts = engine_layouts(demand.architecture, num_gpus=num_gpus, gpus_per_node=demand.gpu.gpus_per_node)
     choices = (engine_choice(demand, layout) for layout in layouts)
     return [choice for choice in choices if choice.memory.fits]
