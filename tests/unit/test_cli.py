@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -8,25 +6,15 @@ from typer.testing import CliRunner
 import rlstack.train
 from rlstack.cli import app
 from rlstack.config.schema import RunConfig
+from tests.heavy import HEAVY, run_without
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ("torch", "ray", "vllm", "transformers", "megatron", "omegaconf", "numpy", "plotly")
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = f"""
-import sys
-from rlstack.cli import app
-for command in ("train", "tune", "evaluate", "score", "judge", "report", "plan", "plan-transfer"):
-    try:
-        app([command, "--help"])
-    except SystemExit as end:
-        assert end.code == 0
-found = [name for name in {HEAVY!r} if name in sys.modules]
-sys.exit(f"imported {{found}}" if found else 0)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    commands = ("train", "tune", "evaluate", "score", "judge", "report", "plan", "plan-transfer")
+    light = (*HEAVY, "omegaconf", "numpy", "plotly")
+    done = run_without(light, *(([command, "--help"], 0) for command in commands))
     assert "rlstack train configs/quickstart.yaml" in done.stdout
 
 
@@ -40,18 +28,7 @@ sys.exit(f"imported {{found}}" if found else 0)
 def test_settings_are_refused_before_anything_heavy_is_imported(
     command: str, setting: str, shown: str, quickstart: Path
 ) -> None:
-    code = f"""
-import sys
-from rlstack.cli import app
-try:
-    app([{command!r}, {str(quickstart)!r}, {setting!r}])
-except SystemExit as end:
-    assert end.code == 2
-found = [name for name in ("torch", "ray", "vllm", "transformers") if name in sys.modules]
-sys.exit(f"imported {{found}}" if found else 0)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = run_without(HEAVY, ([command, str(quickstart), setting], 2))
     assert f"{setting.replace('=', ' = ')}: {shown}" in done.stderr
 
 

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from rlstack.cli import app
 from rlstack.errors import ConfigError
 from rlstack.orchestration.layout_text import parse_engines, parse_trainer
 from rlstack.policy.known_models import KNOWN_MODELS
+from tests.heavy import HEAVY, run_without
 
 
 def test_figures_of_a_resharding_are_exact(tmp_path: Path) -> None:
@@ -99,16 +98,5 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_help_and_refusals_import_nothing_heavy() -> None:
-    code = """
-import sys
-from rlstack.cli import app
-for arguments, status in ((["--help"], 0), (["Llama-3.1-8B", "--from", "TP3", "--to", "TP1"], 2)):
-    try:
-        app(["plan-transfer", *arguments])
-    except SystemExit as end:
-        assert end.code == status
-found = [name for name in ("torch", "ray", "vllm", "transformers", "megatron") if name in sys.modules]
-sys.exit(f"imported {found}" if found else 0)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    refused = ["plan-transfer", "Llama-3.1-8B", "--from", "TP3", "--to", "TP1"]
+    run_without(HEAVY, (["plan-transfer", "--help"], 0), (refused, 2))
