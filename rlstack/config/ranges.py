@@ -50,6 +50,7 @@ RANGES: dict[str, Range] = {
     "schedule.adaptive.max_sync_share": FRACTION,
     "schedule.lag": NOT_NEGATIVE,
     "schedule.evaluate_every": ONE_OR_MORE,
+    "schedule.save_every": ONE_OR_MORE,
     "policy.tensor_parallel": ONE_OR_MORE,
     "policy.pipeline_parallel": ONE_OR_MORE,
     "policy.data_parallel": ONE_OR_MORE,
@@ -64,6 +65,7 @@ RANGES: dict[str, Range] = {
     "optimizer.adam_eps": POSITIVE,
     "optimizer.weight_decay": NOT_NEGATIVE,
     "optimizer.clip_grad": NOT_NEGATIVE,
+    "optimizer.max_skipped_steps": ONE_OR_MORE,
     "rollout.engines": ONE_OR_MORE,
     "rollout.tensor_parallel": ONE_OR_MORE,
     "rollout.n": Range(low=2),  # a pair and an advantage both compare rollouts of one prompt
@@ -107,6 +109,10 @@ RANGES: dict[str, Range] = {
     "alarms.divergence.max_grad_norm": POSITIVE,
     "alarms.divergence.max_mismatch": POSITIVE,
     "alarms.divergence.max_drift": POSITIVE,
+    "checkpoint.keep_last": ONE_OR_MORE,
+    "checkpoint.keep_best": NOT_NEGATIVE,
+    "checkpoint.timeout_s": POSITIVE,
+    "recovery.max_restarts": NOT_NEGATIVE,
     "cluster.ranks_per_core": ONE_OR_MORE,
     "cluster.object_store_mib": Range(low=80),  # Ray refuses less than 75 MB
     "cluster.shutdown_timeout_s": POSITIVE,
@@ -114,6 +120,7 @@ RANGES: dict[str, Range] = {
 
 # What to write instead, where the range alone does not say it.
 REMEDIES = {
+    "schedule.save_every": "null saves nothing",
     "schedule.sync_interval": "1 is online, null is offline, auto adapts",
     "schedule.num_steps": "give the number of optimiser steps",
     "rollout.n": "a pair needs two rollouts of a prompt",

@@ -105,6 +105,7 @@ class Schedule:
     lag: int = 0  # steps by which the generator's version may trail at a sync, which from 1 on idles nobody
     reference_sync: str | int = "with_generator"  # never | with_generator | every this many steps
     evaluate_every: int | None = None  # steps; the first and the last version are always evaluated
+    save_every: int | None = 50  # steps between checkpoints, and the last version is saved too; null = none
 
 
 @dataclass
@@ -132,6 +133,7 @@ class Optimizer:
     adam_eps: float = 1e-8
     weight_decay: float = 0.0
     clip_grad: float = 1.0  # global norm; 0 = no clipping
+    max_skipped_steps: int = 5  # in a row, as loss or gradient was not finite; then the run ends
 
 
 @dataclass
@@ -266,6 +268,20 @@ class Alarms:
 
 
 @dataclass
+class Checkpoint:
+    """What is kept below `run.dir`/`run.name`/checkpoints; `schedule.save_every` says when one is written."""
+
+    keep_last: int = 2
+    keep_best: int = 1  # by eval/selection; those without one are not among the best
+    timeout_s: float = 600.0  # for the ranks to write or to read one
+
+
+@dataclass
+class Recovery:
+    max_restarts: int = 3  # processes replaced over the whole run; 0: the first failure ends it
+
+
+@dataclass
 class Cluster:
     address: str | None = None  # of a running Ray cluster; null starts one on this machine, on loopback
     ranks_per_core: int = 4  # CPU only: how far processes may outnumber the cores
@@ -287,4 +303,6 @@ class RunConfig:
     evaluation: Evaluation = field(default_factory=Evaluation)
     transfer: Transfer = field(default_factory=Transfer)
     alarms: Alarms = field(default_factory=Alarms)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    recovery: Recovery = field(default_factory=Recovery)
     cluster: Cluster = field(default_factory=Cluster)

@@ -136,6 +136,7 @@ def build_schedule(config: ScheduleConfig) -> Schedule:
         reference_interval=every if isinstance(every, int) else None,
         reference_follows=every == WITH_GENERATOR,
         evaluate_every=config.evaluate_every,
+        save_every=config.save_every,
         settings=config.adaptive,
         replayed=None if config.adaptive.replay is None else _read(Path(config.adaptive.replay), config),
     )

@@ -37,6 +37,7 @@ class Schedule:
     lag: int = 0
     reference_interval: int | None = None  # None: the reference stays at version 0
     evaluate_every: int | None = None
+    save_every: int | None = None
 
     @classmethod
     def of(cls, config: ScheduleConfig) -> Schedule:
@@ -50,6 +51,7 @@ class Schedule:
             lag=config.lag,
             reference_interval=reference if isinstance(reference, int) else None,
             evaluate_every=config.evaluate_every,
+            save_every=config.save_every,
         )
 
     def version_for(self, step: int) -> int:
@@ -92,6 +94,12 @@ class Schedule:
     def evaluates_at(self, version: int) -> bool:
         """Whether held-out accuracy is measured between the steps; the first and last version always are."""
         return version < self.num_steps and _falls_on(version, self.evaluate_every)
+
+    def saves_at(self, version: int) -> bool:
+        """Whether a checkpoint of `version` is written: every so often, and of the last version."""
+        return self.save_every is not None and (
+            version == self.num_steps or _falls_on(version, self.save_every)
+        )
 
 
 def _last_before(step: int, interval: int | None) -> int:

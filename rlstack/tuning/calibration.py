@@ -57,6 +57,7 @@ def _steps(num_steps: int, interval: int) -> tuple[str, ...]:
         f"schedule.sync_interval={interval}",
         "schedule.lag=0",
         "schedule.evaluate_every=null",
+        "schedule.save_every=null",
     )
 
 

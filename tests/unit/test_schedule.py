@@ -61,6 +61,16 @@ def test_evaluation_between_steps_leaves_out_the_first_and_the_last_version():
     assert [v for v in range(7) if regime.evaluates_at(v)] == [2, 4]
 
 
+def test_checkpoints_are_of_every_so_many_steps_and_of_the_last_version():
+    saves = {every: Schedule(num_steps=7, sync_interval=3, save_every=every) for every in (2, 7, 50, None)}
+    assert {every: [v for v in range(8) if saves[every].saves_at(v)] for every in saves} == {
+        2: [2, 4, 6, 7],
+        7: [7],
+        50: [7],
+        None: [],
+    }
+
+
 @pytest.mark.parametrize("reference_sync", ["never", "with_generator", 4])
 @pytest.mark.parametrize("sync_interval", [None, 1, 3])
 def test_a_run_that_goes_on_at_any_step_has_the_versions_of_one_that_was_never_interrupted(

@@ -80,10 +80,10 @@ def make_request(
 
 
 def shared(config: RunConfig, num_steps: int, interval: Interval) -> RunConfig:
-    """The settings of trials, but for their names, folders and seeds: no evaluation between the steps."""
+    """The settings of trials, but for their names, folders and seeds: no evaluation or save between steps."""
     run = dataclasses.replace(config.run, name="trial", dir="runs")
     schedule = dataclasses.replace(
-        config.schedule, num_steps=num_steps, sync_interval=interval, evaluate_every=None
+        config.schedule, num_steps=num_steps, sync_interval=interval, evaluate_every=None, save_every=None
     )
     return dataclasses.replace(config, run=run, schedule=schedule)
 
