@@ -36,6 +36,11 @@ class PendingGroups:
             group.result()
         return [group.result() for group in self._groups]
 
+    def finished(self) -> dict[int, RolloutGroup]:
+        """The groups that are there, by position."""
+        there = {i: group for i, group in enumerate(self._groups) if group.done()}
+        return {i: group.result() for i, group in there.items() if group.exception() is None}
+
     def _arrival(
         self,
         position: int,
@@ -80,6 +85,10 @@ class PendingScores:
     def groups(self) -> list[RolloutGroup]:
         """See PendingGroups.result."""
         return self._groups.result()
+
+    def finished(self) -> dict[int, RolloutGroup]:
+        """See PendingGroups.finished."""
+        return self._groups.finished()
 
     def scored(self) -> list[ScoredGroup]:
         """The groups with their scores, in the order of the prompts; waits for both. Once only."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+
 from rlstack.config.schema import RunConfig
-from rlstack.data.records import RolloutGroup, ScoredGroup
+from rlstack.data.records import Prompt, RolloutGroup, ScoredGroup
 from rlstack.data.sampling import PromptSampler
+from rlstack.errors import ConfigError
 from rlstack.orchestration.chunks import chunk_at
 from rlstack.orchestration.engine_group import EngineGroup, Sampling
-from rlstack.orchestration.pending import PendingScores
+from rlstack.orchestration.pending import Answer, PendingScores
 from rlstack.orchestration.schedule import Schedule
 from rlstack.rewards.router import Rewards
 
@@ -28,7 +32,14 @@ class RolloutStream:
         rewards: Rewards,
         schedule: Schedule,
         config: RunConfig,
+        *,
+        first_step: int = 0,
+        kept: Mapping[int, Mapping[int, RolloutGroup]] | None = None,
     ) -> None:
+        """first_step: the first that will be taken; kept: groups that are there, by step and position.
+
+        Raises ConfigError if a group that is kept answers another prompt than its place has.
+        """
         self._prompts = prompts
         self._engines = engines
         self._rewards = rewards
@@ -39,7 +50,8 @@ class RolloutStream:
         rollout = config.rollout
         self._sampling = Sampling(n=rollout.n, temperature=rollout.temperature, top_p=rollout.top_p)
         self._version: int | None = None  # of the generator; nothing may start before the first admit
-        self._next_step = 0  # the first step that has not been asked for
+        self._next_step = first_step  # the first step that has not been asked for
+        self._kept = {step: dict(groups) for step, groups in (kept or {}).items()}  # of steps not asked for
         self._ahead: dict[int, PendingScores] = {}  # asked for and not taken
         self._taken: PendingScores | None = None  # whose scores are to be asked for next
 
@@ -72,6 +84,11 @@ class RolloutStream:
             if self._is_of_older(step, before):
                 pending.groups()
 
+    def finished(self) -> dict[int, dict[int, RolloutGroup]]:
+        """The groups that are there, by step and position, of steps that have not been taken."""
+        there = self._kept | {step: pending.finished() for step, pending in self._ahead.items()}
+        return {step: dict(there[step]) for step in sorted(there) if there[step]}
+
     def _ask_ahead(self) -> None:
         while self._overlap and self._may_start(self._next_step):
             chunk = chunk_at(self._schedule, self._next_step, max_steps=self._max_steps_ahead)
@@ -80,16 +97,36 @@ class RolloutStream:
             self._ask(chunk)
 
     def _ask(self, steps: range) -> None:
-        count = self._num_prompts
-        prompts = [prompt for step in steps for prompt in self._prompts.take(step, count)]
-        places = [(step, position) for step in steps for position in range(count)]
-        answers = self._engines.submit(prompts, self._sampling, stream="train", places=places)
-        for i, step in enumerate(steps):
-            of_step = slice(i * count, (i + 1) * count)
+        prompts = {step: self._prompts.take(step, self._num_prompts) for step in steps}
+        kept = {step: self._take_kept(step, of_step) for step, of_step in prompts.items()}
+        places = [(step, i) for step in steps for i in range(self._num_prompts) if i not in kept[step]]
+        answers = self._engines.submit(
+            [prompts[step][i] for step, i in places], self._sampling, stream="train", places=places
+        )
+        answer_at = dict(zip(places, answers, strict=True))
+        for step in steps:
             self._ahead[step] = PendingScores(
-                prompts[of_step], answers[of_step], self._rewards, step=step, early=self._overlap
+                prompts[step],
+                [
+                    _there(kept[step][i]) if i in kept[step] else answer_at[step, i]
+                    for i in range(self._num_prompts)
+                ],
+                self._rewards,
+                step=step,
+                early=self._overlap,
             )
         self._next_step = steps.stop
+
+    def _take_kept(self, step: int, prompts: Sequence[Prompt]) -> dict[int, RolloutGroup]:
+        kept = self._kept.pop(step, {})
+        for position, group in kept.items():
+            if group.prompt != prompts[position]:
+                raise ConfigError(
+                    f"the checkpoint holds rollouts of another prompt for place {position} of step {step}: "
+                    f"row {group.prompt.row} of task {group.prompt.task!r}, where the data has row "
+                    f"{prompts[position].row} of task {prompts[position].task!r}; go on with the same data"
+                )
+        return kept
 
     def _may_start(self, step: int) -> bool:
         return (
@@ -109,3 +146,9 @@ class RolloutStream:
                 f"the rollouts of step {step} come from versions {sorted(found)}; "
                 f"the schedule asks for version {expected}"
             )
+
+
+def _there(group: RolloutGroup) -> Future[Answer]:
+    answer: Future[Answer] = Future()
+    answer.set_result(group.rollouts)
+    return answer

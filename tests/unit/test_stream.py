@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 
@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from rlstack.config.schema import Batch, Data, RunConfig, Task
 from rlstack.config.schema import Rollout as RolloutSettings
-from rlstack.data.records import Prompt, Rollout, Score, ScoredGroup
+from rlstack.data.records import Prompt, Rollout, RolloutGroup, Score, ScoredGroup
 from rlstack.data.sampling import PromptSampler
+from rlstack.errors import ConfigError
 from rlstack.orchestration.engine_group import Sampling
 from rlstack.orchestration.schedule import Schedule
 from rlstack.orchestration.stream import RolloutStream
@@ -39,6 +40,7 @@ class Engines:
 
     def __init__(self, jitter: random.Random) -> None:
         self.calls: list[list[int]] = []  # steps
+        self.places: list[tuple[int, int]] = []  # of all calls
         self._version = 0
         self._jitter = jitter
         self._threads: list[threading.Thread] = []
@@ -52,6 +54,7 @@ class Engines:
         self, prompts: Sequence[Prompt], sampling: Sampling, *, stream: str, places: list[tuple[int, int]]
     ) -> list[Future[tuple[Rollout, ...]]]:
         self.calls.append(sorted({step for step, _ in places}))
+        self.places += places
         answers: list[Future[tuple[Rollout, ...]]] = [Future() for _ in prompts]
         text = f"{self.calls[-1]}"
         values = [
@@ -118,12 +121,28 @@ def config(*, overlap: bool = True, max_steps_ahead: int = 4) -> RunConfig:
 
 
 @contextmanager
-def stream_of(engines: Engines, schedule: Schedule, settings: RunConfig) -> Iterator[RolloutStream]:
+def stream_of(
+    engines: Engines,
+    schedule: Schedule,
+    settings: RunConfig,
+    *,
+    first_step: int = 0,
+    kept: Mapping[int, Mapping[int, RolloutGroup]] | None = None,
+    seed: int = 0,
+) -> Iterator[RolloutStream]:
     jitter = random.Random(1)
-    sampler = PromptSampler(PROMPTS, weights=dict.fromkeys(TASKS, 1.0), seed=0)
+    sampler = PromptSampler(PROMPTS, weights=dict.fromkeys(TASKS, 1.0), seed=seed)
     with Rewards(settings, {"lengths": Lengths(jitter), "judge": Judge(jitter)}) as rewards:
-        stream = RolloutStream(sampler, engines, rewards, schedule, settings)  # type: ignore[arg-type]
-        stream.admit(version=0)
+        stream = RolloutStream(
+            sampler,
+            engines,  # type: ignore[arg-type]
+            rewards,
+            schedule,
+            settings,
+            first_step=first_step,
+            kept=kept,
+        )
+        stream.admit(version=schedule.generator_version_at(first_step))
         yield stream
     engines.finish()
 
@@ -231,3 +250,72 @@ def test_what_ends_an_engine_is_raised_where_the_step_is_taken() -> None:
         pytest.raises(RuntimeError, match="engine 1 died"),
     ):
         stream.take(0)
+
+
+def texts(groups: Sequence[RolloutGroup]) -> list[list[str]]:
+    """Without what else was asked for at the same time, which a resumed run does not repeat."""
+    return [[rollout.text.partition("[")[0] for rollout in group.rollouts] for group in groups]
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+@pytest.mark.parametrize("lag", [0, 2])
+@pytest.mark.parametrize("first_step", [0, 2, 3, 4])
+def test_a_stream_goes_on_from_what_another_one_had_finished(
+    first_step: int, lag: int, overlap: bool
+) -> None:
+    schedule, chosen = Schedule(num_steps=8, sync_interval=3, lag=lag), config(overlap=overlap)
+    engines = Engines(random.Random(0))
+    rest: list[list[RolloutGroup]] = []
+    with stream_of(engines, schedule, chosen) as stream:
+        for step in range(schedule.num_steps):
+            if step == first_step:
+                stream.complete(before=schedule.generator_version_at(step))
+                engines.finish()
+                kept = stream.finished()
+            groups = stream.take(step)
+            rest += [groups] if step >= first_step else []
+            if schedule.syncs_at(version := step + 1):
+                stream.complete(before=version)
+                engines.hold(version)
+                stream.admit(version=version)
+    assert all(step >= first_step for step in kept)
+    if lag:  # those of the version that no engine holds any more
+        older = range(first_step, schedule.generator_version_at(first_step) + lag)
+        assert all(len(kept[step]) == NUM_PROMPTS for step in older)
+    some = {step: dict(list(groups.items())[: step % 2 + 2]) for step, groups in kept.items()}
+    kept = {step: kept[step] if step < first_step + lag else some[step] for step in kept}
+
+    again = Engines(random.Random(0))
+    again.hold(schedule.generator_version_at(first_step))
+    with stream_of(again, schedule, chosen, first_step=first_step, kept=kept) as stream:
+        assert all(stream.finished()[step].items() >= kept[step].items() for step in kept)
+        for step in range(first_step, schedule.num_steps):
+            assert texts(stream.take(step)) == texts(rest[step - first_step])
+            stream.scores()
+            if schedule.syncs_at(version := step + 1):
+                stream.complete(before=version)
+                again.hold(version)
+                stream.admit(version=version)
+    assert not {(step, position) for step in kept for position in kept[step]} & set(again.places)
+    assert min(step for step, _ in again.places) >= first_step
+
+
+def test_what_is_kept_is_still_finished_before_it_is_asked_for() -> None:
+    schedule = Schedule(num_steps=6, sync_interval=1)
+    engines = Engines(random.Random(0))
+    with stream_of(engines, schedule, config(overlap=False)) as stream:
+        kept = {3: dict(enumerate(stream.take(0)))}
+    with stream_of(engines, schedule, config(), first_step=2, kept=kept) as stream:
+        assert stream.finished()[3] == kept[3]
+
+
+def test_a_group_that_is_kept_for_another_prompt_is_refused() -> None:
+    schedule = Schedule(num_steps=2, sync_interval=None)
+    engines = Engines(random.Random(0))
+    with stream_of(engines, schedule, config()) as stream:
+        kept = {0: dict(enumerate(stream.take(0)))}
+    with (
+        pytest.raises(ConfigError, match="another prompt for place 0 of step 0: row"),
+        stream_of(engines, schedule, config(), kept=kept, seed=1),
+    ):
+        pass
