@@ -11,7 +11,7 @@ from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.policy_group import PolicyGroup
 from rlstack.orchestration.roles import Role, wait_for
 from rlstack.rendezvous import serve_store
-from rlstack.transfer.group import TransferError
+from rlstack.transfer.errors import TransferError
 
 PHASES = ("receive_s", "wait_s", "land_s")  # of an engine; the wait is the part of receiving in the commit
 

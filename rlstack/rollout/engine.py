@@ -17,8 +17,7 @@ from rlstack.rollout.continuous import run_continuously
 from rlstack.rollout.load import load_llm
 from rlstack.rollout.sampling import stop_token_ids, to_rollout
 from rlstack.rollout.turns import Turns
-from rlstack.transfer.group import TransferError
-from rlstack.transfer.scatter import LandingError
+from rlstack.transfer.errors import LandingError, TransferError
 
 
 class Engine:

@@ -7,7 +7,7 @@ import datetime
 import torch.distributed as dist
 from torch.distributed import Store
 
-from rlstack.transfer.group import TransferError
+from rlstack.transfer.errors import TransferError
 
 _FINE = "fine"
 

@@ -21,7 +21,7 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlstack.transfer.group import TransferError
+from rlstack.transfer.errors import TransferError
 from rlstack.transfer.layout import Box, Piece, View, intersection, volume
 
 aten = torch.ops.aten

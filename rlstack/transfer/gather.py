@@ -18,7 +18,8 @@ import torch
 from rlstack.rendezvous import connect_store
 from rlstack.transfer.buckets import Bucket, TensorSpec, plan_buckets
 from rlstack.transfer.digest import digest
-from rlstack.transfer.group import BroadcastGroup, TransferError, meet
+from rlstack.transfer.errors import TransferError
+from rlstack.transfer.group import BroadcastGroup, meet
 
 TRAILER_BYTES = 8
 _LEADER = 0  # the leader's rank in its stage's group; worker i is rank i + 1

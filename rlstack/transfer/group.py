@@ -16,11 +16,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed import PrefixStore, Store
 
+from rlstack.transfer.errors import TransferError
+
 _POLL_S = 0.0005
-
-
-class TransferError(RuntimeError):
-    """A transfer did not happen, or not as it should; the engines keep the weights that they have."""
 
 
 class BroadcastGroup:

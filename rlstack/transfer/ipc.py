@@ -14,7 +14,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, Store
 
-from rlstack.transfer.group import TransferError, collect, until
+from rlstack.transfer.errors import TransferError
+from rlstack.transfer.group import collect, until
 from rlstack.transfer.shared_memory import SharedMemory, open_memory
 
 

@@ -17,10 +17,10 @@ from typing import Any, Concatenate, ParamSpec
 import torch
 from safetensors import safe_open
 
+from rlstack.transfer.errors import LandingError, TransferError
 from rlstack.transfer.gather import GatherReceiver
-from rlstack.transfer.group import TransferError
 from rlstack.transfer.plan import encode
-from rlstack.transfer.scatter import LandingError, repack_tied_weights
+from rlstack.transfer.scatter import repack_tied_weights
 
 P = ParamSpec("P")
 Answer = dict[str, Any]  # error (None, or its text), fatal (the engine must not serve any more), figures

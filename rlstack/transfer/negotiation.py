@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch.distributed import PrefixStore, Store
 
-from rlstack.transfer.group import TransferError, collect
+from rlstack.transfer.errors import TransferError
+from rlstack.transfer.group import collect
 from rlstack.transfer.layout import Piece
 from rlstack.transfer.move_buckets import Bucket, plan_buckets
 from rlstack.transfer.plan import Plan, PlanError, decode, encode

@@ -18,7 +18,8 @@ from torch import Tensor
 from rlstack.rendezvous import connect_store
 from rlstack.transfer.background import Background
 from rlstack.transfer.deliveries import Delivery, deliveries
-from rlstack.transfer.group import PeerGroup, TransferError, meet
+from rlstack.transfer.errors import TransferError
+from rlstack.transfer.group import PeerGroup, meet
 from rlstack.transfer.inbox import Arrival, Channel, Inbox
 from rlstack.transfer.ipc import IpcGroup
 from rlstack.transfer.layout import Piece

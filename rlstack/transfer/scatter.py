@@ -15,13 +15,9 @@ import torch.nn.functional as F
 
 from rlstack.transfer.arena import window
 from rlstack.transfer.bake import Layout, Spec, named_tensors
-from rlstack.transfer.group import TransferError
+from rlstack.transfer.errors import LandingError
 from rlstack.transfer.inbox import Arrival
 from rlstack.transfer.layout import View
-
-
-class LandingError(TransferError):
-    """Weights were only partly replaced: the engine is of no use any more."""
 
 
 @torch.no_grad()

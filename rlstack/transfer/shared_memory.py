@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlstack.transfer.group import TransferError
+from rlstack.transfer.errors import TransferError
 
 
 class SharedMemory:

@@ -22,9 +22,9 @@ from rlstack.config.schema import Landing, TransferChannel
 from rlstack.rendezvous import connect_store
 from rlstack.transfer.agreement import Agreement
 from rlstack.transfer.bake import Layout, bake
-from rlstack.transfer.group import TransferError
+from rlstack.transfer.errors import LandingError, TransferError
 from rlstack.transfer.reshard import ReshardReceiver, published_shapes
-from rlstack.transfer.scatter import Arrival, LandingError, land_direct, land_staged, supports_direct
+from rlstack.transfer.scatter import Arrival, land_direct, land_staged, supports_direct
 
 
 @dataclass

@@ -16,7 +16,7 @@ import torch
 from torch.distributed import Store
 
 from rlstack.rendezvous import connect_store, serve_store
-from rlstack.transfer.group import TransferError
+from rlstack.transfer.errors import TransferError
 from rlstack.transfer.ipc import IpcGroup
 from rlstack.transfer.shared_memory import SharedMemory, open_memory
 

@@ -19,7 +19,8 @@ import torch
 
 from rlstack.rendezvous import connect_store, serve_store
 from rlstack.transfer import outbox
-from rlstack.transfer.group import PeerGroup, TransferError
+from rlstack.transfer.errors import TransferError
+from rlstack.transfer.group import PeerGroup
 from rlstack.transfer.ipc import IpcGroup
 from rlstack.transfer.layout import Box, Piece, View
 from rlstack.transfer.reshard import ReshardReceiver, ReshardSender, published_shapes

@@ -10,7 +10,7 @@ pytest.importorskip("vllm")
 from vllm.model_executor.model_loader.reload.layerwise import record_metadata_for_reloading
 
 from rlstack.transfer.bake import bake, box_of
-from rlstack.transfer.group import TransferError
+from rlstack.transfer.errors import TransferError
 from rlstack.transfer.layout import Piece, View
 from rlstack.transfer.scatter import land_direct, same_bits, window
 

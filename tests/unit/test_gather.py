@@ -11,8 +11,8 @@ import torch
 
 from rlstack.rendezvous import serve_store
 from rlstack.transfer import gather
+from rlstack.transfer.errors import TransferError
 from rlstack.transfer.gather import GatherReceiver, GatherSender
-from rlstack.transfer.group import TransferError
 
 HOST = "127.0.0.1"
 SPECS = [

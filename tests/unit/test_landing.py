@@ -10,9 +10,8 @@ from torch.distributed import HashStore
 from rlstack.config.schema import RunConfig, TransferMethod
 from rlstack.rollout.engine import Engine
 from rlstack.transfer.agreement import Agreement
-from rlstack.transfer.group import TransferError
+from rlstack.transfer.errors import LandingError, TransferError
 from rlstack.transfer.landing import WeightLanding
-from rlstack.transfer.scatter import LandingError
 
 FINE = {"error": None, "fatal": False, "bytes": 2.0, "receive_s": 1.0, "wait_s": 1.0, "land_s": 1.0}
 
