@@ -88,6 +88,9 @@ class AdaptiveSchedule(Schedule):
         self.decisions.append(decision)
         return asdict(decision)
 
+    def go_on_after(self, decisions: Sequence[Row]) -> None:
+        self.decisions[:] = [Decision(**row) for row in decisions]
+
     def _decision_at(self, step: int) -> Decision:
         """The last one of a version up to `step`."""
         return self.decisions[bisect_right(self.decisions, step, key=_version) - 1]

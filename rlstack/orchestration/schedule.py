@@ -74,6 +74,9 @@ class Schedule:
         """What is decided about the interval that begins at `version`: a sync's, or 0. Here nothing is."""
         return None
 
+    def go_on_after(self, decisions: Sequence[Row]) -> None:
+        """Take over the rows of intervals.jsonl that another schedule left; here there are none."""
+
     def interval_at(self, step: int) -> int | None:
         """How many steps are taken from the sync before `step` to the next one; None: there is no other."""
         return self.sync_interval

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,13 @@ class Console:
         left_s = (self._num_steps - metrics["step"]) * statistics.fmean(self._seconds)
         parts += [f"{metrics['time/step_s']:.2f} s", f"ETA {clock(left_s)}", *_events(metrics)]
         self._out.print("  ".join(parts))
+
+    def go_on_after(self, steps: Sequence[Mapping[str, Any]]) -> None:
+        """Let the means of the lines to come be over these rows of metrics.jsonl too."""
+        last = steps[-SMOOTHED_STEPS:]
+        self._seconds = deque((row["time/step_s"] for row in last), SMOOTHED_STEPS)
+        rewards = [row["reward/mean"] for row in steps if "reward/mean" in row]
+        self._rewards = deque(rewards, SMOOTHED_STEPS)
 
     def alarm(self, raised: Raised) -> None:
         """One line for an alarm."""

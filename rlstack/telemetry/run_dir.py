@@ -11,11 +11,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from rlstack.config.load import dump_config
+from rlstack.config.load import dump_config, load_config
+from rlstack.config.resume import resume_problems
 from rlstack.config.schema import RunConfig
 from rlstack.errors import ConfigError
 from rlstack.files import try_lock, written_at_once
+from rlstack.telemetry.curves import read_summary
+from rlstack.telemetry.log_files import ALARMS, INTERVALS, METRICS, ROLLOUTS, cut_back
 from rlstack.telemetry.metrics import check_declared
+
+CONFIG, SUMMARY, CHECKPOINTS = "config.yaml", "summary.json", "checkpoints"
 
 
 class RunDirectory:
@@ -23,12 +28,13 @@ class RunDirectory:
 
     def __init__(self, path: Path, *, moved_to: Path | None, lock: int) -> None:
         self.path = path
+        self.checkpoints = path / CHECKPOINTS
         self.logs = path / "logs"
         self.model = path / "model"  # not made here: it is there once the model has been saved
         self.moved_to = moved_to  # where an earlier run of this name is now
         self._lock = lock
-        self._metrics = (path / "metrics.jsonl").open("a", encoding="utf-8")
-        self._rollouts = (path / "rollouts.jsonl").open("a", encoding="utf-8")
+        self._metrics = (path / METRICS).open("a", encoding="utf-8")
+        self._rollouts = (path / ROLLOUTS).open("a", encoding="utf-8")
         self._last_step = 0
 
     @classmethod
@@ -37,15 +43,43 @@ class RunDirectory:
 
         Raises ConfigError if a run of this name is going on, or if the folder cannot be made.
         """
-        path = Path(config.run.dir).expanduser().absolute() / config.run.name
+        path = folder_of(config)
         try:
             moved_to = _move_aside(path)
             (path / "logs").mkdir(parents=True)
             lock = _lock(path)
         except OSError as error:
             raise ConfigError(f"run.dir = {config.run.dir}: {error}; give a folder to write to") from None
-        (path / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+        _write_config(path, config)
         return cls(path, moved_to=moved_to, lock=lock)
+
+    @classmethod
+    def resume(cls, config: RunConfig) -> RunDirectory:
+        """Take over the folder of an earlier run, with the settings of `config`; make it if there is none.
+
+        What the run has logged stays, until it is cut back.
+
+        Raises ConfigError if a run of this name is going on, if it cannot go on with these settings, or if it
+        has come to its end without a checkpoint.
+        """
+        path = folder_of(config)
+        if not (path / CONFIG).exists():
+            return cls.create(config)
+        lock = _lock(path)
+        try:
+            _refuse_to_resume(path, config)
+        except ConfigError:
+            os.close(lock)
+            raise
+        _write_config(path, config)
+        (path / SUMMARY).unlink(missing_ok=True)  # it is there for a run that has ended
+        return cls(path, moved_to=None, lock=lock)
+
+    @property
+    def config(self) -> Path:
+        """The run's settings; relative to the working directory if they are below it."""
+        path, here = self.path / CONFIG, Path.cwd()
+        return path.relative_to(here) if path.is_relative_to(here) else path
 
     def log_step(self, metrics: Mapping[str, Any]) -> None:
         """Append one step to metrics.jsonl. Its "step" is above the last one's; its names are declared."""
@@ -64,26 +98,47 @@ class RunDirectory:
 
     def log_alarms(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append the rows to alarms.jsonl, which is there from the first alarm on."""
-        self._append("alarms.jsonl", rows)
+        self._append(ALARMS, rows)
 
     def log_interval(self, row: Mapping[str, Any]) -> None:
         """Append a decision about the sync interval to intervals.jsonl, which is there if any is made."""
-        self._append("intervals.jsonl", [row])
+        self._append(INTERVALS, [row])
 
     def _append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         if lines := [to_json(row) + "\n" for row in rows]:
             with (self.path / name).open("a", encoding="utf-8") as file:
                 file.writelines(lines)
 
+    def cut_back(self, lengths: Mapping[str, int], *, last_step: int) -> None:
+        """Take the files of lines back to where they had these `lengths`, in bytes, after `last_step`.
+
+        Raises ConfigError if one of them is shorter.
+        """
+        cut_back(self.path, lengths)
+        self._last_step = last_step
+
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json."""
-        write_json(self.path / "summary.json", summary)
+        write_json(self.path / SUMMARY, summary)
 
     def close(self) -> None:
         """Close the files and let another run of this name begin."""
         self._metrics.close()
         self._rollouts.close()
         os.close(self._lock)
+
+
+def folder_of(config: RunConfig) -> Path:
+    """Where a run of these settings leaves everything."""
+    return Path(config.run.dir).expanduser().absolute() / config.run.name
+
+
+def has_completed(folder: Path) -> bool:
+    """Whether the last run in `folder`, if there was one, has done all that it was asked for."""
+    try:
+        return bool(read_summary(folder)["status"] == "completed")
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -109,6 +164,22 @@ def _plain(value: Any) -> Any:
     if isinstance(value, numbers.Real):
         return float(value) if math.isfinite(value) else None
     raise TypeError(f"{value!r} cannot be written as JSON")
+
+
+def _refuse_to_resume(folder: Path, config: RunConfig) -> None:
+    """Raise ConfigError if the run in `folder` cannot go on with the settings of `config`."""
+    if problems := resume_problems(load_config(folder / CONFIG), config):
+        raise ConfigError("\n".join(problems))
+    if has_completed(folder) and not any((folder / CHECKPOINTS).glob("step-*")):
+        raise ConfigError(
+            f"run.name = {folder.name}: that run has completed and left no checkpoint in {folder} to go on "
+            "from; leave --resume out to run it again"
+        )
+
+
+def _write_config(folder: Path, config: RunConfig) -> None:
+    with written_at_once(folder / CONFIG) as file:
+        file.write(dump_config(config))
 
 
 def _move_aside(path: Path) -> Path | None:

@@ -12,9 +12,10 @@ import yaml
 
 from rlstack.errors import ConfigError
 from rlstack.telemetry.curves import read_rows, read_summary
+from rlstack.telemetry.log_files import GPUS, TIMELINE
 from rlstack.telemetry.nvml import Sample
 from rlstack.telemetry.occupancy import Piece
-from rlstack.telemetry.run_timeline import GPUS, STEP, TIMELINE, laps, read_samples, read_timeline
+from rlstack.telemetry.run_timeline import STEP, laps, read_samples, read_timeline
 from rlstack.telemetry.time_tables import pieces_of_steps
 from rlstack.telemetry.timeline import Span
 

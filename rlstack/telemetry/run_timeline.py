@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rlstack.telemetry import nvml, timeline
 from rlstack.telemetry.curves import read_rows
 from rlstack.telemetry.energy import energy_by_kind
+from rlstack.telemetry.log_files import GPUS, TIMELINE
 from rlstack.telemetry.nvml import Sample
 from rlstack.telemetry.occupancy import Occupancy
 from rlstack.telemetry.shares import step_shares
 from rlstack.telemetry.timeline import CONTROLLER, Span
 from rlstack.telemetry.waiting import account
 
-TIMELINE, GPUS = "timeline.jsonl", "gpus.jsonl"
 STEP = "step"  # the phase of the controller in which all others of a step lie
 BETWEEN = "between_steps"  # as before the first and after the last one
 
@@ -26,7 +29,8 @@ class RunTimeline:
 
     Samples of GPUs go to gpus.jsonl, which is there if there are any.
 
-    The controller's time is one lap after the other; a lap is a step, or lies outside the steps.
+    The controller's time is one lap after the other; a lap is a step, or lies outside the steps. The times of
+    a run that was interrupted, or taken back, go on where they had been: what was between is left out.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,7 +40,10 @@ class RunTimeline:
         self._file = (folder / TIMELINE).open("a", encoding="utf-8")
         self._samples: list[Sample] = []  # of this lap and the one before
         self.num_spans = 0  # written so far
-        self._lap_starts = [timeline.now_s()]
+        self._shift_s = 0.0  # from the clock's time to the run's
+        self._floor_s = -math.inf  # before it, on the run's time, nothing new can have happened
+        self._start_s = timeline.now_s()
+        self._lap_starts = [self._start_s]
         self._lap_steps: list[int | None] = []
         self._last_end_s: dict[str, float] = {}  # of what is known of each role
         self.occupancy: dict[str, Occupancy] = {}  # of each role, from the run's start to the last lap's end
@@ -46,18 +53,42 @@ class RunTimeline:
 
         What a role has not reported yet is counted as going on since its last report.
         """
-        start_s, end_s = self._lap_starts[-1], timeline.now_s()
+        start_s, end_s = self._lap_starts[-1], timeline.now_s() + self._shift_s
         self._lap_starts.append(end_s)
         self._lap_steps.append(step)
-        spans = timeline.take()
+        spans = list(self._on_our_time(timeline.take()))
         going_on = list(self._going_on(spans))
         own = Span(CONTROLLER, BETWEEN if step is None else STEP, start_s, end_s)
         self._write([own, *spans])
         accounted = account([own, *spans, *going_on], start_s, end_s, roles=self.occupancy)
         for role, pieces in accounted.items():
-            before = Occupancy(idle_s=start_s - self._lap_starts[0])  # when nothing was known of it
+            before = Occupancy(idle_s=start_s - self._start_s)  # when nothing was known of it
             self.occupancy.setdefault(role, before).add(pieces)
         return step_shares(accounted) | self._energy(start_s, end_s)
+
+    def state(self) -> dict[str, Any]:
+        """What `rewind` goes on from at the end of the last lap, as JSON has it."""
+        return {
+            "start_s": self._start_s,
+            "end_s": self._lap_starts[-1],
+            "num_spans": self.num_spans,
+            "occupancy": {role: asdict(seconds) for role, seconds in self.occupancy.items()},
+        }
+
+    def rewind(self, state: Mapping[str, Any]) -> None:
+        """Begin a lap, as the first one after `state`, {}: as the first of all. Who calls cuts the files."""
+        timeline.take()
+        nvml.take()
+        now_s = timeline.now_s()
+        begin_s = state.get("end_s", now_s)
+        self._shift_s = begin_s - now_s
+        self._start_s = state.get("start_s", now_s)
+        self._floor_s = begin_s
+        self._lap_starts, self._lap_steps = [begin_s], []
+        self._samples.clear()
+        self._last_end_s.clear()
+        self.num_spans = state.get("num_spans", 0)
+        self.occupancy = {role: Occupancy(**part) for role, part in state.get("occupancy", {}).items()}
 
     def close(self) -> None:
         """End the last lap, which is outside the steps, and the file."""
@@ -65,7 +96,7 @@ class RunTimeline:
         self._file.close()
 
     def _energy(self, start_s: float, end_s: float) -> dict[str, float]:
-        if samples := nvml.take():
+        if samples := list(self._sampled()):
             with (self._folder / GPUS).open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(sample._asdict()) + "\n" for sample in samples)
         self._samples += samples
@@ -76,11 +107,23 @@ class RunTimeline:
     def _going_on(self, ended: Iterable[Span]) -> Iterator[Span]:
         for span in ended:
             self._last_end_s[span.role] = max(self._last_end_s.get(span.role, 0.0), span.end_s)
-        for span in timeline.going_on():
+        for span in self._on_our_time(timeline.going_on()):
             if span.role == CONTROLLER:
                 yield span
             else:
                 yield span._replace(start_s=max(span.start_s, self._last_end_s.get(span.role, 0.0)))
+
+    def _on_our_time(self, spans: Iterable[Span]) -> Iterator[Span]:
+        """What of them is not of a time that was left out."""
+        for span in spans:
+            start_s, end_s = (time_s + self._shift_s for time_s in (span.start_s, span.end_s))
+            if end_s > self._floor_s:
+                yield span._replace(start_s=max(start_s, self._floor_s), end_s=end_s)
+
+    def _sampled(self) -> Iterator[Sample]:
+        for sample in nvml.take():
+            if (time_s := sample.time_s + self._shift_s) >= self._floor_s:
+                yield sample._replace(time_s=time_s)
 
     def _write(self, spans: Iterable[Span]) -> None:
         rows = [span._replace(step=self._step_at(span.start_s)) for span in spans]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rlstack.telemetry.waiting import Reason
@@ -45,6 +45,12 @@ class Stopwatch:
         self._lap_started = now
         self._lap = dict.fromkeys(PHASES, 0.0)
         return metrics
+
+    def go_on(self, total_s: Mapping[str, float], *, elapsed_s: float) -> None:
+        """Begin a lap, after phases that took `total_s`; of what has elapsed at least `elapsed_s` counts."""
+        self.lap()
+        self.total_s = {name: total_s.get(name, 0.0) for name in PHASES}
+        self._started = min(self._started, self._lap_started - elapsed_s)
 
     @property
     def elapsed_s(self) -> float:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rlstack.config.schema import Adaptive
 from rlstack.config.schema import Schedule as ScheduleConfig
 from rlstack.errors import ConfigError
-from rlstack.orchestration.adaptive_schedule import AdaptiveSchedule, Decision, build_schedule
+from rlstack.orchestration.adaptive_schedule import AdaptiveSchedule, build_schedule
 from rlstack.orchestration.chunks import chunk_at
 from rlstack.orchestration.schedule import Schedule
 from rlstack.policy.reference import follows_policy
@@ -134,7 +134,7 @@ def test_a_run_that_goes_on_from_the_record_decides_the_same(rates: list[float],
     record = json.loads(json.dumps([asdict(decision) for decision in first.decisions]))
 
     second = adaptive(len(rates))
-    second.decisions.extend(Decision(**row) for row in record)
+    second.go_on_after(record)
     rows = [row(second, step, rate) for step, rate in enumerate(rates)]
     rows = rows[:cut]
     for step in range(cut, len(rates)):

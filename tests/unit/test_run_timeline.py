@@ -1,6 +1,7 @@
 """The timeline of a run as it goes on: files, steps, shares and totals."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -177,3 +178,52 @@ def test_without_gpus_there_is_no_file_of_theirs(run: RunTimeline, clock: Clock,
     one_step(clock)
     assert not [name for name in run.lap(1) if name.startswith("energy/")]
     assert not (tmp_path / "gpus.jsonl").exists()
+
+
+def test_a_timeline_that_goes_on_has_no_gap_and_nothing_of_what_was_undone(
+    run: RunTimeline, clock: Clock, tmp_path: Path
+) -> None:
+    path = tmp_path / "timeline.jsonl"
+    waits(Reason.start_up, clock, 5.0)
+    run.lap(None)
+    one_step(clock)
+    run.lap(1)
+    state, length = json.loads(json.dumps(run.state())), path.stat().st_size
+    one_step(clock)
+    run.lap(2)
+    clock.time_s += 1000.0
+
+    os.truncate(path, length)
+    resumed = RunTimeline(tmp_path)
+    resumed.rewind(state)
+    timeline.add([Span("engine 0", "sync", 1.0, 2.0), Span("engine 0", "generate", 0.0, clock.time_s + 2)])
+    waits(Reason.start_up, clock, 7.0)
+    resumed.lap(None)
+    one_step(clock)
+    resumed.lap(2)
+    resumed.close()
+    spans = list(read_timeline(path))
+    assert [(s.start_s, s.end_s, s.step) for s in laps(spans)] == [
+        (100, 105, None),
+        (105, 109, 1),
+        (109, 116, None),
+        (116, 120, 2),
+        (120, 120, None),
+    ]
+    engine = [(s.phase, s.start_s, s.end_s) for s in spans if s.role == "engine 0"]
+    assert engine == [("generate", 105, 108), ("generate", 109, 111), ("generate", 116, 119)]
+    assert {seconds.total_s for seconds in resumed.occupancy.values()} == {20.0}
+    assert resumed.num_spans == len(spans)
+
+
+def test_a_sample_of_what_was_undone_is_left_out(run: RunTimeline, clock: Clock, tmp_path: Path) -> None:
+    nvml.take()
+    one_step(clock)
+    run.lap(1)
+    state = run.state()
+    clock.time_s += 50.0
+    run.rewind(state)
+    nvml.add([Sample("engine 0", "0", time_s, 200.0, 0.5, 1.0, 50.0) for time_s in (149.0, 155.0)])
+    one_step(clock)
+    assert run.lap(2)["energy/engine"] == 800.0
+    assert [sample.time_s for sample in read_samples(tmp_path / "gpus.jsonl")] == [105.0]

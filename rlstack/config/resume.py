@@ -1,0 +1,70 @@
+"""Which settings may differ between a run and the one that takes it up. Pure.
+
+Those that change where and how fast something is computed, how long is waited for it, or when the run ends.
+All others change what is sampled or trained: with another value it would not be the same run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from fnmatch import fnmatchcase
+from typing import Any
+
+from rlstack.config.schema import RunConfig
+
+# Paths of settings; * stands for anything.
+MAY_DIFFER = (
+    "run.name",  # of a folder that was renamed
+    "run.dir",
+    "schedule.num_steps",
+    "schedule.save_every",
+    "policy.*_parallel",
+    "policy.logprob_*",
+    "policy.micro_batch_tokens",
+    "*timeout_s",
+    "optimizer.max_skipped_steps",
+    "rollout.engines",
+    "rollout.tensor_parallel",
+    "rollout.max_num_seqs",
+    "rollout.overlap",
+    "rollout.max_steps_ahead",
+    "rollout.kv_cache_gib",
+    "rollout.gpu_memory_fraction",
+    "reward.workers",
+    "reward.models?*?.engine",
+    "reward.models?*?.tensor_parallel",
+    "reward.models?*?.num_actors",
+    "reward.models?*?.batch_tokens",
+    "reward.models?*?.gpu_memory_fraction",
+    "transfer.*",
+    "alarms.*",
+    "checkpoint.*",
+    "recovery.*",
+    "cluster.*",
+)
+
+
+def resume_problems(before: RunConfig, now: RunConfig) -> list[str]:
+    """The settings of `now` with which a run of the settings `before` cannot go on; one line each."""
+    old, new = dict(_flat(asdict(before))), dict(_flat(asdict(now)))
+    changed = [key for key in {**old, **new} if old.get(key, "") != new.get(key, "")]
+    return [
+        f"{key} = {new.get(key, 'not given')}: {old.get(key, 'not given')} is accepted with --resume, as in "
+        "the run that goes on; set it back, or give another run.name to start afresh"
+        for key in changed
+        if not any(fnmatchcase(key, pattern) for pattern in MAY_DIFFER)
+    ]
+
+
+def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Each setting under its path, as JSON."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flat(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for i, item in enumerate(value):
+            yield from _flat(item, f"{path}[{i}]")
+    else:
+        yield path, json.dumps(value, ensure_ascii=False)

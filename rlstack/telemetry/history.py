@@ -1,0 +1,54 @@
+"""What a run has reported so far, which can be read back from its files but for some evaluations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlstack.telemetry.curves import read_rows
+from rlstack.telemetry.log_files import ALARMS, INTERVALS, METRICS
+
+Row = Mapping[str, Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class History:
+    steps: list[Row] = field(default_factory=list)  # as in metrics.jsonl
+    alarms: list[Row] = field(default_factory=list)  # as in alarms.jsonl
+    intervals: list[Row] = field(default_factory=list)  # as in intervals.jsonl
+    evaluations: dict[int, Row] = field(default_factory=dict)  # eval/*, by version
+
+    @classmethod
+    def read(cls, folder: Path, evaluations: Iterable[Row]) -> History:
+        """That of the run in `folder`, with these evaluations, which have their eval/version."""
+        return cls(
+            steps=[_measured(row) for row in _rows(folder / METRICS)],
+            alarms=_rows(folder / ALARMS),
+            intervals=_rows(folder / INTERVALS),
+            evaluations={row["eval/version"]: row for row in evaluations},
+        )
+
+    def add_step(self, row: Row) -> None:
+        """Take a row of metrics.jsonl, with its evaluation if it has one."""
+        self.steps.append(row)
+        if "eval/version" in row:
+            self.add_evaluation({name: value for name, value in row.items() if name.startswith("eval/")})
+
+    def add_evaluation(self, metrics: Row) -> None:
+        self.evaluations[metrics["eval/version"]] = metrics
+
+
+def _rows(path: Path) -> list[Row]:
+    return list(read_rows(path)) if path.exists() else []
+
+
+def _measured(row: Row) -> Row:
+    """The row as it was before JSON, in which null stands for what is not finite."""
+    return {
+        # An evaluation's null is of a measure that could not be taken.
+        name: math.nan if value is None and not name.startswith("eval/") else value
+        for name, value in row.items()
+    }
