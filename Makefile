@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11
 VENV := .venv
 STAMP := $(VENV)/.set-up
 
-.PHONY: quickstart setup test lint
+.PHONY: quickstart setup test faults lint
 
 quickstart: setup
 	$(VENV)/bin/rlstack train configs/quickstart.yaml
@@ -16,6 +16,10 @@ $(STAMP): pyproject.toml tools/setup.py
 
 test: lint
 	$(VENV)/bin/pytest
+
+# Most of an hour: one run for each fault. Those that were survived are not tried again.
+faults: setup
+	$(VENV)/bin/python -m tests.faults --out benchmarks/results/faults.json
 
 lint: setup
 	$(VENV)/bin/ruff check

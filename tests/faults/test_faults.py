@@ -1,0 +1,30 @@
+"""A few faults in real runs; `python -m tests.faults` tries all of them."""
+
+import pytest
+
+from tests.faults.faults import Action, Fault, Phase, Role
+from tests.faults.results import tried, undisturbed_run
+
+pytestmark = pytest.mark.slow
+
+FAULTS = [
+    Fault(Role.policy_1, Phase.optimizer_step, Action.kill),
+    Fault(Role.engine, Phase.sync_lands, Action.kill),
+    Fault(Role.driver, Phase.writing, Action.kill),
+]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(runs):
+    return undisturbed_run(runs)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_nothing_is_lost(fault, runs, undisturbed):
+    result = tried(fault, runs, undisturbed)
+    assert result["survived"], result["problems"]
