@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml tools/setup.py
 test: lint
 	$(VENV)/bin/pytest
 
-# Most of an hour: one run for each fault. Those that were survived are not tried again.
+# More than an hour: one run for each fault. Those that were survived are not tried again.
 faults: setup
 	$(VENV)/bin/python -m tests.faults --out benchmarks/results/faults.json
 
