@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -32,15 +32,20 @@ class SyncRounds:
         config: RunConfig,
         *,
         phase: Callable[[str], AbstractContextManager[None]],
+        settled: Mapping[str, Any] | None = None,
     ) -> None:
-        """phase: counts the time in it towards a part of the step, generate_wait or sync."""
+        """phase: counts the time in it towards a part of the step, generate_wait or sync.
+
+        settled: what another one had left when this one goes on in its place.
+        """
         self._weight_sync = weight_sync
         self._rollouts = rollouts
         self._schedule = schedule
         self._overlap = config.rollout.overlap and config.transfer.method is TransferMethod.reshard
         self._phase = phase
-        self._round: Ordered | dict[str, Any] | None = None  # under way, or its metrics
-        self._version = 0  # of the last round
+        left = settled or {}
+        self._round: Ordered | dict[str, Any] | None = left.get("metrics")  # under way, or its metrics
+        self._version: int = left.get("version", 0)  # of the last round
 
     def begin(self, version: int) -> None:
         """What the engines are asked for from now on, they do with `version`, which the policy holds."""
@@ -65,6 +70,16 @@ class SyncRounds:
         is_needed = version >= self._version + self._schedule.lag
         is_next = version > self._version and self._schedule.syncs_at(version)
         return self.end() if is_needed or is_next else {}
+
+    def settle(self) -> None:
+        """Let the engines hold the last version now; when the round ends for the steps stays as it is."""
+        if isinstance(self._round, Ordered):
+            self._round = self.end()
+
+    def settled(self) -> dict[str, Any]:
+        """After `settle`, the round that has still to end for the steps, as JSON has it; {} if none has."""
+        assert not isinstance(self._round, Ordered), "settle comes first"
+        return {} if self._round is None else {"version": self._version, "metrics": self._round}
 
     def end(self) -> dict[str, Any]:
         """End the round under way, if there is one; its metrics. Raises TransferError or RoleError."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Set
 from contextlib import nullcontext
 from typing import Any
 
@@ -62,16 +64,28 @@ def config(*, overlap: bool, method: TransferMethod = TransferMethod.reshard) ->
     return RunConfig(rollout=Rollout(overlap=overlap), transfer=Transfer(method=method))
 
 
-def loop(schedule: Schedule, settings: RunConfig) -> tuple[list[dict[str, Any]], Transfers]:
-    """The rows of the loop, and what was done; checks at each step what it may count on."""
-    transfers, rows = Transfers(), []
-    syncs = SyncRounds(
+def rounds(
+    schedule: Schedule, settings: RunConfig, transfers: Transfers, settled: dict[str, Any] | None = None
+) -> SyncRounds:
+    return SyncRounds(
         transfers,  # type: ignore[arg-type]
         Rollouts(transfers.done),  # type: ignore[arg-type]
         schedule,
         settings,
         phase=lambda name: nullcontext(),
+        settled=settled,
     )
+
+
+def loop(
+    schedule: Schedule, settings: RunConfig, *, saved: Set[int] = frozenset(), resumed: Set[int] = frozenset()
+) -> tuple[list[dict[str, Any]], Transfers]:
+    """The rows of the loop, and what was done; checks at each step what it may count on.
+
+    Versions in `saved` are saved, and at those in `resumed` another one goes on.
+    """
+    transfers, rows = Transfers(), []
+    syncs = rounds(schedule, settings, transfers)
     for step in range(schedule.num_steps):
         assert schedule.version_for(step) <= transfers.ended  # before a rollout of it is trained on
         version = step + 1
@@ -81,6 +95,11 @@ def loop(schedule: Schedule, settings: RunConfig) -> tuple[list[dict[str, Any]],
             assert transfers.held == version  # what is asked for now, at the latest when it is needed
             metrics |= syncs.end_due(version)
         rows.append(metrics)
+        if version in saved | resumed:
+            syncs.settle()
+            assert transfers.ended == transfers.held == schedule.generator_version_at(version)
+        if version in resumed:
+            syncs = rounds(schedule, settings, transfers, json.loads(json.dumps(syncs.settled())))
     syncs.end()
     return rows, transfers
 
@@ -88,14 +107,29 @@ def loop(schedule: Schedule, settings: RunConfig) -> tuple[list[dict[str, Any]],
 @given(schedule=schedules, overlap=st.booleans())
 def test_every_version_arrives_before_it_is_needed_one_at_a_time(schedule: Schedule, overlap: bool) -> None:
     _, transfers = loop(schedule, config(overlap=overlap))
-    rounds = [what for what in transfers.done if what[0] != "complete"]
+    parts = [what for what in transfers.done if what[0] != "complete"]
     versions = [v for v in range(1, schedule.num_steps + 1) if schedule.syncs_at(v)]
-    assert rounds == [(part, v) for v in versions for part in ("begin", "order", "end")]
+    assert parts == [(part, v) for v in versions for part in ("begin", "order", "end")]
 
 
 @given(schedule=schedules)
 def test_the_rows_are_the_same_whether_anyone_waits_or_not(schedule: Schedule) -> None:
     assert loop(schedule, config(overlap=True))[0] == loop(schedule, config(overlap=False))[0]
+
+
+@given(
+    schedule=schedules,
+    overlap=st.booleans(),
+    saved=st.sets(st.integers(1, 30)),
+    resumed=st.sets(st.integers(1, 30)),
+)
+def test_saving_and_going_on_from_there_change_no_row(
+    schedule: Schedule, overlap: bool, saved: set[int], resumed: set[int]
+) -> None:
+    rows, transfers = loop(schedule, config(overlap=overlap), saved=saved, resumed=resumed)
+    assert rows == loop(schedule, config(overlap=overlap))[0]
+    versions = [v for v in range(1, schedule.num_steps + 1) if schedule.syncs_at(v)]
+    assert [version for part, version in transfers.done if part == "end"] == versions
 
 
 @given(schedule=schedules, overlap=st.booleans())
