@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,11 +14,14 @@ from rlstack.telemetry import nvml
 from rlstack.telemetry.alarms import Alarms, StoppedByAlarm, Verdict
 from rlstack.telemetry.console import Console
 from rlstack.telemetry.environment import hardware, package_versions
+from rlstack.telemetry.history import History
+from rlstack.telemetry.log_files import lengths
 from rlstack.telemetry.logs import write_traceback
 from rlstack.telemetry.report import write_outputs
 from rlstack.telemetry.run_dir import RunDirectory
 from rlstack.telemetry.run_record import read_record
 from rlstack.telemetry.run_timeline import RunTimeline
+from rlstack.telemetry.skips import skipped_too_often
 from rlstack.telemetry.summary import summarise
 from rlstack.telemetry.timeline import span
 from rlstack.telemetry.timing import PHASES, Stopwatch
@@ -29,26 +32,34 @@ REPORT_S, REPORT_SHARE = 2.0, 0.02  # in seconds, or of its time; what takes lon
 
 
 class Recorder:
-    """A context: makes the run's folder on entry and leaves summary.json in it, however the run ends.
+    """A context: makes the run's folder, or goes on in it, and leaves summary.json, however the run ends.
 
     An error's traceback goes to logs/error.log, and a note on the error says so.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, *, resume: bool = False) -> None:
+        """resume: in the folder of an earlier run, which `rewind` takes back to where it can go on from.
+
+        Raises ConfigError if the folder cannot be used.
+        """
         self._stopwatch = Stopwatch()
-        self._run = RunDirectory.create(config)
+        self._run = RunDirectory.resume(config) if resume else RunDirectory.create(config)
         self._timeline = RunTimeline(self._run.path)
         self._is_own_cluster = config.cluster.address is None
         self._console = Console(config.schedule.num_steps)
-        self._steps: list[dict[str, Any]] = []
-        self._evaluations: dict[int, Mapping[str, Any]] = {}
+        self._history = History()
+        self._resumed: list[int] = []  # versions at which the run was taken up again
+        self._alarm_settings = config.alarms
         self.alarms = Alarms(config.alarms)
-        self._raised: list[dict[str, Any]] = []
-        self._intervals: list[Mapping[str, Any]] = []
+        self._max_skipped_steps = config.optimizer.max_skipped_steps
 
     @property
     def logs(self) -> Path:
         return self._run.logs
+
+    @property
+    def checkpoints(self) -> Path:
+        return self._run.checkpoints
 
     @property
     def model(self) -> Path:
@@ -81,7 +92,7 @@ class Recorder:
         self._stopwatch.lap()
         self._timeline.lap(None)
         if metrics:
-            self._evaluations[metrics["eval/version"]] = dict(metrics)
+            self._history.add_evaluation(dict(metrics))
             self._console.evaluation(metrics)
 
     def samples(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -91,27 +102,67 @@ class Recorder:
     def interval(self, decision: Mapping[str, Any] | None) -> None:
         """Log what the schedule has decided about the interval to come; None if it decides nothing."""
         if decision is not None:
-            self._intervals.append(decision)
+            self._history.intervals.append(decision)
             self._run.log_interval(decision)
             self._console.interval(decision)
 
     @property
-    def steps(self) -> Sequence[Mapping[str, Any]]:
-        """The rows of metrics.jsonl so far."""
-        return self._steps
+    def history(self) -> History:
+        """What has been reported so far."""
+        return self._history
+
+    def note(self, text: str) -> None:
+        """One line on the terminal."""
+        self._console.note(text)
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Show the time inside as the controller's wait for a checkpoint."""
+        with span("save", reason=Reason.training):
+            yield
+
+    def lengths(self) -> dict[str, int]:
+        """Bytes of each of the run's files of lines, which are on disk."""
+        return lengths(self._run.path)
+
+    def state(self) -> dict[str, Any]:
+        """What `rewind` needs beyond those files to go on after the step logged last, as JSON has it."""
+        return {
+            "elapsed_s": self._stopwatch.elapsed_s,
+            "phase_s": dict(self._stopwatch.total_s),
+            "timeline": self._timeline.state(),
+            "alarms": self.alarms.state(),
+            "evaluations": list(self._history.evaluations.values()),
+            "resumed": list(self._resumed),
+        }
+
+    def rewind(self, step: int, lengths: Mapping[str, int], state: Mapping[str, Any]) -> None:
+        """Go on as after `step`, when the files had these `lengths` and this was the `state`.
+
+        0, {} and {} are the start, before anything was logged.
+
+        Raises ConfigError if a file is shorter than that.
+        """
+        self._run.cut_back(lengths, last_step=step)
+        self._history = History.read(self._run.path, state.get("evaluations", []))
+        self._resumed = [*state.get("resumed", []), step]
+        self._console.go_on_after(self._history.steps)
+        self._stopwatch.go_on(state.get("phase_s", {}), elapsed_s=state.get("elapsed_s", 0.0))
+        self._timeline.rewind(state.get("timeline", {}))
+        self.alarms = Alarms(self._alarm_settings)
+        if "alarms" in state:
+            self.alarms.restore(state["alarms"])
 
     def step(self, version: int, metrics: Mapping[str, Any]) -> Verdict:
         """Log the step that made `version`, with the time since the last one; what its alarms ask for."""
         row = {"step": version, **metrics, **self._stopwatch.lap(), **self._timeline.lap(version)}
-        self._steps.append(row)
-        if "eval/version" in row:
-            evaluation = {name: value for name, value in row.items() if name.startswith("eval/")}
-            self._evaluations[row["eval/version"]] = evaluation
+        self._history.add_step(row)
         self._run.log_step(row)
         self._console.step(row)
         raised = self.alarms.update(version, row)
+        raised += skipped_too_often(self._history.steps, limit=self._max_skipped_steps)
         rows = [asdict(each) for each in raised]
-        self._raised += rows
+        self._history.alarms += rows
         self._run.log_alarms(rows)
         for each in raised:
             self._console.alarm(each)
@@ -125,21 +176,24 @@ class Recorder:
     ) -> None:
         self._timeline.close()
         summary = summarise(
-            self._steps,
+            self._history.steps,
             status=_status(kind),
-            evaluations=self._evaluations,
+            evaluations=self._history.evaluations,
             wall_s=self._stopwatch.elapsed_s,
             phase_s=self._stopwatch.total_s,
         )
         summary |= {
-            "alarms": self._raised,
-            "intervals": self._intervals,
+            "alarms": self._history.alarms,
+            "intervals": self._history.intervals,
+            "resumed": self._resumed,
             "roles": {role: asdict(seconds) for role, seconds in self._timeline.occupancy.items()},
             "versions": package_versions(),
             "hardware": hardware(),
         }
         self._run.write_summary(summary)
         self._console.summary(summary, self._run.path)
+        if summary["status"] in ("failed", "interrupted"):
+            self._console.note(f"to go on: rlstack train {self._run.config} --resume")
         if error is not None and summary["status"] == "failed":
             error.add_note(f"the traceback is in {write_traceback(error, self._run.logs)}")
         if isinstance(error, StoppedByAlarm):

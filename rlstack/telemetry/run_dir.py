@@ -133,12 +133,13 @@ def folder_of(config: RunConfig) -> Path:
     return Path(config.run.dir).expanduser().absolute() / config.run.name
 
 
-def has_completed(folder: Path) -> bool:
-    """Whether the last run in `folder`, if there was one, has done all that it was asked for."""
+def num_steps_completed(folder: Path) -> int:
+    """The steps of the last run in `folder` if it has done all that it was asked for; 0 if not."""
     try:
-        return bool(read_summary(folder)["status"] == "completed")
+        summary = read_summary(folder)
+        return int(summary["steps"]) if summary["status"] == "completed" else 0
     except (OSError, ValueError, KeyError):
-        return False
+        return 0
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -170,7 +171,7 @@ def _refuse_to_resume(folder: Path, config: RunConfig) -> None:
     """Raise ConfigError if the run in `folder` cannot go on with the settings of `config`."""
     if problems := resume_problems(load_config(folder / CONFIG), config):
         raise ConfigError("\n".join(problems))
-    if has_completed(folder) and not any((folder / CHECKPOINTS).glob("step-*")):
+    if num_steps_completed(folder) and not any((folder / CHECKPOINTS).glob("step-*")):
         raise ConfigError(
             f"run.name = {folder.name}: that run has completed and left no checkpoint in {folder} to go on "
             "from; leave --resume out to run it again"

@@ -352,7 +352,7 @@ def test_a_choice_of_the_interval_is_in_its_own_file_and_in_the_summary_and_a_ch
         for decision in (start, kept, changed):
             recorder.interval(decision)
         recorder.step(1, {"reward/mean": 0.25})
-        assert [row["reward/mean"] for row in recorder.steps] == [0.25]
+        assert [row["reward/mean"] for row in recorder.history.steps] == [0.25]
     assert rows(path / "intervals.jsonl") == [start, kept, changed]
     assert json.loads((path / "summary.json").read_text())["intervals"] == [start, kept, changed]
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("s ")]
