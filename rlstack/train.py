@@ -2,90 +2,112 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rlstack.config.schema import RunConfig
 from rlstack.credit.assign import assign
 from rlstack.credit.pair_yield import pair_yield
 from rlstack.data.load import load_prompts
+from rlstack.data.records import Prompt
 from rlstack.data.samples import sample_rows
+from rlstack.data.sampling import PromptSampler
 from rlstack.evaluation.evaluator import Evaluator
 from rlstack.orchestration.adaptive_schedule import build_schedule
-from rlstack.orchestration.cluster import Cluster
+from rlstack.orchestration.saving import Place, Saver
+from rlstack.orchestration.schedule import Schedule
 from rlstack.orchestration.stream import RolloutStream
 from rlstack.orchestration.sync_rounds import SyncRounds
-from rlstack.orchestration.weight_sync import WeightSync
-from rlstack.rewards.router import Rewards
+from rlstack.orchestration.team import Team, assembled
 from rlstack.rollout.dynamics import dynamics
 from rlstack.rollout.metrics import rollout_metrics
 from rlstack.telemetry.alarms import StoppedByAlarm
 from rlstack.telemetry.recorder import Recorder
 
 
-def train(config: RunConfig) -> None:
+def train(config: RunConfig, *, resume: bool = False) -> None:
     """Run what `config` (validated) describes; everything it leaves is in `run.dir`/`run.name`.
 
     Step t turns version t of the policy into t + 1. Its rollouts were written by `schedule.version_for(t)`,
     which is all that tells offline (s = None), semi-online and online (s = 1) training apart.
 
+    resume: go on from the newest checkpoint of the run in that folder, from its start if there is none yet.
+
     Raises:
-        ConfigError: the data, or the log of a run to replay, cannot be used; no process has been started.
+        ConfigError: the data, the log of a run to replay, or the run to resume cannot be used.
         StoppedByAlarm: an alarm whose action is stop was raised; the model has been exported.
         RoleError: a process failed, died or did not answer within its limit; all processes have ended.
     """
     schedule = build_schedule(config.schedule)
     prompts, held_out = load_prompts(config)
+    with Recorder(config, resume=resume) as recorder:
+        saver = Saver(config, schedule, recorder)
+        place = saver.go_back() if resume else Place()
+        with assembled(config, prompts, recorder) as team:
+            _run(place, config, schedule, prompts, held_out, team, recorder, saver)
 
-    with (
-        Recorder(config) as recorder,
-        Cluster(config, recorder.logs) as cluster,
-        Rewards(config, cluster.start_reward_models()) as rewards,
-    ):
-        with recorder.starting("policy and engines"):
-            policy, engines = cluster.launch()
-            probe = prompts.take(0, 1)[0].token_ids
-            weight_sync = WeightSync(policy, engines, config, host=cluster.host, probe=probe)
-        rollouts = RolloutStream(prompts, engines, rewards, schedule, config)
-        syncs = SyncRounds(weight_sync, rollouts, schedule, config, phase=recorder.phase)
-        evaluator = Evaluator(held_out, engines, rewards, config)
 
-        with recorder.phase("evaluate"):
-            recorder.evaluated(evaluator.run())
-        recorder.interval(schedule.decide(0, recorder.steps))
-        rollouts.admit(version=0)
+def _run(
+    place: Place,
+    config: RunConfig,
+    schedule: Schedule,
+    prompts: PromptSampler,
+    held_out: Sequence[Prompt],
+    team: Team,
+    recorder: Recorder,
+    saver: Saver,
+) -> None:
+    """From `place` to the end."""
+    policy, engines, rewards, first = team.policy, team.engines, team.rewards, place.state
+    rollouts = RolloutStream(
+        prompts, engines, rewards, schedule, config, first_step=first.step, kept=place.rollouts
+    )
+    syncs = SyncRounds(team.weight_sync, rollouts, schedule, config, phase=recorder.phase, settled=first.sync)
+    evaluator = Evaluator(held_out, engines, rewards, config)
 
-        for step in range(schedule.num_steps):
-            with recorder.phase("generate_wait"):
-                groups = rollouts.take(step)
-            with recorder.phase("reward"):
-                scored = rollouts.scores()
-                credit = assign(scored, config.objective, seed=config.run.seed, step=step)
-            metrics = rollout_metrics(groups, step) | rewards.metrics(scored) | credit.metrics()
-            metrics |= pair_yield(scored) | dynamics(scored, credit.examples) | schedule.metrics(step)
-            with recorder.phase("train"):
-                metrics |= policy.train_step(credit.examples, version=schedule.version_for(step))
-            version = step + 1
-            if schedule.reference_syncs_at(version):
-                policy.sync_reference(version)
+    team.go_to(place)
+    with recorder.phase("evaluate"):
+        recorder.evaluated(evaluator.run() if place.checkpoint is None else {})
+    if place.checkpoint is None:
+        recorder.interval(schedule.decide(0, recorder.history.steps))
+    rollouts.admit(version=first.served_version)
+
+    for step in range(first.step, schedule.num_steps):
+        with recorder.phase("generate_wait"):
+            groups = rollouts.take(step)
+        with recorder.phase("reward"):
+            scored = rollouts.scores()
+            credit = assign(scored, config.objective, seed=config.run.seed, step=step)
+        metrics = rollout_metrics(groups, step) | rewards.metrics(scored) | credit.metrics()
+        metrics |= pair_yield(scored) | dynamics(scored, credit.examples) | schedule.metrics(step)
+        with recorder.phase("train"):
+            metrics |= policy.train_step(credit.examples, version=schedule.version_for(step))
+        version = step + 1
+        if schedule.reference_syncs_at(version):
+            policy.sync_reference(version)
+        metrics |= syncs.end_due(version)
+        if schedule.syncs_at(version):
+            syncs.begin(version)
+            evaluation = evaluator.start() if schedule.evaluates_at(version) else None
+            recorder.interval(schedule.decide(version, [*recorder.history.steps, metrics]))
+            rollouts.admit(version=version)
             metrics |= syncs.end_due(version)
-            if schedule.syncs_at(version):
-                syncs.begin(version)
-                evaluation = evaluator.start() if schedule.evaluates_at(version) else None
-                recorder.interval(schedule.decide(version, [*recorder.steps, metrics]))
-                rollouts.admit(version=version)
-                metrics |= syncs.end_due(version)
-                if evaluation is not None:
-                    with recorder.phase("evaluate"):
-                        metrics |= evaluation.result()
-            recorder.samples(sample_rows(scored))
-            verdict = recorder.step(version, metrics)
-            policy.scale_lr(verdict.lr_factor)
-            if verdict.stop:
-                policy.export(recorder.model)
-                raise StoppedByAlarm(verdict.stop)
+            if evaluation is not None:
+                with recorder.phase("evaluate"):
+                    metrics |= evaluation.result()
+        recorder.samples(sample_rows(scored))
+        verdict = recorder.step(version, metrics)
+        policy.scale_lr(verdict.lr_factor)
+        if verdict.stop:
+            saver.finish(policy)
+            policy.export(recorder.model)
+            raise StoppedByAlarm(verdict.stop)
+        saver.save_due(version, policy, rollouts, syncs)
 
-        syncs.end()
-        policy.export(recorder.model)
-        if held_out and schedule.generator_version_at(schedule.num_steps) < schedule.num_steps:
-            with recorder.phase("sync"):
-                weight_sync.run(schedule.num_steps)  # the final evaluation is of the final weights
-        with recorder.phase("evaluate"):
-            recorder.evaluated(evaluator.run())
+    syncs.end()
+    policy.export(recorder.model)
+    if held_out and schedule.generator_version_at(schedule.num_steps) < schedule.num_steps:
+        with recorder.phase("sync"):
+            team.weight_sync.run(schedule.num_steps)  # the final evaluation is of the final weights
+    with recorder.phase("evaluate"):
+        recorder.evaluated(evaluator.run())
+    saver.finish(policy)

@@ -14,7 +14,9 @@ EPILOG = """Examples:\n
   rlstack train configs/quickstart.yaml run.name=online schedule.sync_interval=1\n
   rlstack train configs/quickstart.yaml run.name=offline schedule.sync_interval=null\n
   rlstack train configs/quickstart.yaml run.name=grpo objective.name=grpo\n
-  rlstack train configs/quickstart.yaml policy.tensor_parallel=2 rollout.tensor_parallel=2"""
+  rlstack train configs/quickstart.yaml policy.tensor_parallel=2 rollout.tensor_parallel=2\n
+  rlstack train configs/quickstart.yaml --resume\n
+  rlstack train runs/quickstart/config.yaml --resume schedule.num_steps=200"""
 
 
 def train(
@@ -22,6 +24,14 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Settings to put over the file's.", metavar="KEY=VALUE")
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in that folder, from its newest checkpoint. A run without one, or that "
+            "has not been begun, begins. Only settings that leave its results as they are may differ.",
+        ),
+    ] = False,
 ) -> None:
     """Train as CONFIG says; everything the run leaves is in the folder run.dir/run.name.
 
@@ -32,11 +42,15 @@ def train(
         from rlstack.config.machine import Machine
         from rlstack.config.validate import validate
         from rlstack.policy.architecture import Architecture
+        from rlstack.telemetry.run_dir import folder_of, num_steps_completed
 
         settings = load_config(config, overrides or ())
         architecture = Architecture.from_folder(Path(settings.policy.model))
         validate(settings, architecture=architecture, machine=Machine.detect())
+        if resume and (num_steps := num_steps_completed(folder_of(settings))) >= settings.schedule.num_steps:
+            typer.echo(f"{folder_of(settings)}: has completed its {num_steps} steps; nothing is left to do")
+            return
 
         from rlstack.train import train as run  # imports torch and Ray: after all that can be refused
 
-        run(settings)
+        run(settings, resume=resume)
