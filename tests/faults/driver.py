@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from rlstack.cli import main
-from tests.faults.faults import Role
-from tests.faults.roles import watch_roles
-from tests.faults.strike import watch
+from tests.faults.roles import watch_driver
 
 if __name__ == "__main__":
-    watch(Role.driver)
-    watch_roles()
+    watch_driver()
     main()

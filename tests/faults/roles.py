@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from rlstack.checkpoint.store import CheckpointStore
 from rlstack.orchestration import engine_group, policy_group
 from tests.faults.faults import Role
-from tests.faults.strike import Watched, watch
+from tests.faults.strike import Watched, note_calls, watch
 
 _build_policy_worker = policy_group.build_policy_worker
 _build_engine = engine_group.build_engine
 
 
 def build_policy_worker(**kwargs: Any) -> Any:
+    from torch.distributed.checkpoint import FileSystemWriter
+
     striker = watch(Role(f"policy rank {kwargs['rank']}"))
+    note_calls(FileSystemWriter, "write_data", striker, as_event="write")
     return Watched(_build_policy_worker(**kwargs), striker)
 
 
@@ -22,7 +26,9 @@ def build_engine(**kwargs: Any) -> Any:
     return Watched(_build_engine(**kwargs), striker)
 
 
-def watch_roles() -> None:
-    """Have the roles that this process, the driver, starts built by the functions above."""
+def watch_driver() -> None:
+    """Watch this process, the driver, and have the roles that it starts built by the functions above."""
+    striker = watch(Role.driver)
+    note_calls(CheckpointStore, "commit", striker, as_event="commit")
     policy_group.build_policy_worker = build_policy_worker
     engine_group.build_engine = build_engine

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 from collections.abc import Sequence
+from functools import wraps
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,18 @@ def watch(role: Role) -> Striker:
 
     timeline.span.__enter__ = enter  # type: ignore[method-assign]
     return striker
+
+
+def note_calls(owner: type, method: str, striker: Striker, *, as_event: str) -> None:
+    """Have each call of `owner`'s `method` in this process noted when it begins."""
+    original = getattr(owner, method)
+
+    @wraps(original)
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        striker.note(as_event)
+        return original(*args, **kwargs)
+
+    setattr(owner, method, noted)
 
 
 def as_text(fault: Fault | None) -> str:
