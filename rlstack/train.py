@@ -41,7 +41,7 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
     prompts, held_out = load_prompts(config)
     with Recorder(config, resume=resume) as recorder:
         saver = Saver(config, schedule, recorder)
-        place = saver.go_back() if resume else Place()
+        place = saver.go_back() if recorder.is_resumed else Place()
         with assembled(config, prompts, recorder) as team:
             _run(place, config, schedule, prompts, held_out, team, recorder, saver)
 

@@ -23,7 +23,6 @@ class Team:
     engines: EngineGroup
     rewards: Rewards
     weight_sync: WeightSync
-    engines_hold: int | None = 0  # the version that they begin with; None: not known
 
     def go_to(self, place: Place) -> None:
         """Have the policy and the engines hold what they held at `place`.
@@ -33,10 +32,9 @@ class Team:
         if place.checkpoint is not None:
             self.policy.restore(place.checkpoint)
         version = place.state.served_version
-        if version != self.engines_hold:
-            self.policy.serve(version)
-            self.weight_sync.run(version)
-            self.policy.end_serving()
+        if self.engines.version != version:
+            self.weight_sync.bring(version, self.engines.roles)
+            self.engines.version = version
 
 
 @contextmanager

@@ -38,7 +38,7 @@ class Recorder:
     """
 
     def __init__(self, config: RunConfig, *, resume: bool = False) -> None:
-        """resume: in the folder of an earlier run, which `rewind` takes back to where it can go on from.
+        """resume: in the folder of an earlier run if there is one; then `rewind` has to follow.
 
         Raises ConfigError if the folder cannot be used.
         """
@@ -48,7 +48,7 @@ class Recorder:
         self._is_own_cluster = config.cluster.address is None
         self._console = Console(config.schedule.num_steps)
         self._history = History()
-        self._resumed: list[int] = []  # versions at which the run was taken up again
+        self._resumed: list[int] = []  # versions from which the run went on to what its files hold
         self._alarm_settings = config.alarms
         self.alarms = Alarms(config.alarms)
         self._max_skipped_steps = config.optimizer.max_skipped_steps
@@ -56,6 +56,11 @@ class Recorder:
     @property
     def logs(self) -> Path:
         return self._run.logs
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the folder is that of an earlier run, which this one is to `rewind`."""
+        return self._run.is_resumed
 
     @property
     def checkpoints(self) -> Path:

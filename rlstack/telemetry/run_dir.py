@@ -19,6 +19,7 @@ from rlstack.files import try_lock, written_at_once
 from rlstack.telemetry.curves import read_summary
 from rlstack.telemetry.log_files import ALARMS, INTERVALS, METRICS, ROLLOUTS, cut_back
 from rlstack.telemetry.metrics import check_declared
+from rlstack.telemetry.run_links import refuse_links
 
 CONFIG, SUMMARY, CHECKPOINTS = "config.yaml", "summary.json", "checkpoints"
 
@@ -26,12 +27,13 @@ CONFIG, SUMMARY, CHECKPOINTS = "config.yaml", "summary.json", "checkpoints"
 class RunDirectory:
     """config.yaml, {metrics,rollouts,alarms,intervals}.jsonl, summary.json, model/ and logs/ below `path`."""
 
-    def __init__(self, path: Path, *, moved_to: Path | None, lock: int) -> None:
+    def __init__(self, path: Path, *, moved_to: Path | None, lock: int, is_resumed: bool = False) -> None:
         self.path = path
         self.checkpoints = path / CHECKPOINTS
         self.logs = path / "logs"
         self.model = path / "model"  # not made here: it is there once the model has been saved
         self.moved_to = moved_to  # where an earlier run of this name is now
+        self.is_resumed = is_resumed  # an earlier run's, of which everything is still there
         self._lock = lock
         self._metrics = (path / METRICS).open("a", encoding="utf-8")
         self._rollouts = (path / ROLLOUTS).open("a", encoding="utf-8")
@@ -44,6 +46,7 @@ class RunDirectory:
         Raises ConfigError if a run of this name is going on, or if the folder cannot be made.
         """
         path = folder_of(config)
+        refuse_links(path)
         try:
             moved_to = _move_aside(path)
             (path / "logs").mkdir(parents=True)
@@ -63,6 +66,7 @@ class RunDirectory:
         has come to its end without a checkpoint.
         """
         path = folder_of(config)
+        refuse_links(path, below=(CHECKPOINTS,))
         if not (path / CONFIG).exists():
             return cls.create(config)
         lock = _lock(path)
@@ -73,7 +77,7 @@ class RunDirectory:
             raise
         _write_config(path, config)
         (path / SUMMARY).unlink(missing_ok=True)  # it is there for a run that has ended
-        return cls(path, moved_to=None, lock=lock)
+        return cls(path, moved_to=None, lock=lock, is_resumed=True)
 
     @property
     def config(self) -> Path:

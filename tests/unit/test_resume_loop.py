@@ -1,0 +1,177 @@
+"""The whole loop with played processes: killed anywhere and taken up, it leaves what an unkilled one does."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlstack import train as loop
+from rlstack.config.load import load_config
+from rlstack.config.schema import RunConfig, Task
+from rlstack.data.records import Prompt
+from rlstack.data.sampling import PromptSampler
+from rlstack.errors import ConfigError
+from rlstack.telemetry import recorder
+from rlstack.telemetry.metrics import is_timing
+from tests.unit.played_team import Faults, Killed, played_team
+
+NUM_STEPS = 9
+PROMPTS = [Prompt(task="notes", row=row, problem=f"problem {row}", token_ids=(row,)) for row in range(7)]
+
+
+def config(folder: Path, name: str, overrides: list[str]) -> RunConfig:
+    ours = [f"schedule.num_steps={NUM_STEPS}", "batch.prompts_per_step=3", "rollout.n=2", "evaluation.n=1"]
+    place = [f"run.dir={folder}", f"run.name={name}", "policy.model=/model", "schedule.save_every=2"]
+    made = load_config(None, [*place, *ours, "alarms.length_collapse.action=lower_lr", *overrides])
+    made.alarms.length_collapse.window, made.alarms.length_collapse.fraction = 1, 0.9
+    made.data.tasks = [Task(name="notes", path="/notes", reward="lengths")]
+    return made
+
+
+class Runs:
+    """`rlstack train` on played processes."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.saved: list[int] = []
+        self._patch = monkeypatch
+        for slow in ("write_outputs", "package_versions", "hardware"):
+            monkeypatch.setattr(recorder, slow, lambda *_: None)
+        sampler = PromptSampler({"notes": PROMPTS}, {"notes": 1.0}, seed=0)
+        monkeypatch.setattr(loop, "load_prompts", lambda config: (sampler, PROMPTS[:2]))
+
+    def train(
+        self,
+        name: str,
+        *overrides: str,
+        seed: int = 0,
+        kill: tuple[str, int] | None = None,
+        resume: bool = False,
+    ) -> None:
+        """kill: what is going on then, and at which version of the policy."""
+
+        def faults(what: str, version: int) -> None:
+            if (what, version) == kill:
+                raise Killed
+            if what == "finish":
+                self.saved.append(version)
+
+        self._with(faults, random.Random(seed))
+        loop.train(config(self.folder, name, list(overrides)), resume=resume)
+
+    def _with(self, faults: Faults, jitter: random.Random) -> None:
+        self._patch.setattr(
+            loop, "assembled", lambda config, prompts, recorder: played_team(config, faults, jitter)
+        )
+
+    def left(self, name: str) -> dict[str, Any]:
+        """What a run says but for times, and its model."""
+        path = self.folder / name
+        logs = {
+            file.name: [
+                {name: value for name, value in json.loads(line).items() if not _is_timing(name)}
+                for line in file.read_text().splitlines()
+            ]
+            for file in (path / "metrics.jsonl", path / "rollouts.jsonl", path / "intervals.jsonl")
+            if file.exists()
+        }
+        summary = json.loads((path / "summary.json").read_text())
+        kept = ("status", "steps", "evaluations", "alarms", "syncs", "tokens", "best")
+        return {
+            **logs,
+            "summary": {name: summary[name] for name in kept},
+            "model": (path / "model" / "weights").read_text(),
+        }
+
+
+def _is_timing(name: str) -> bool:
+    """Whether it is a time, of a step or of an interval."""
+    return name == "sync_share" or is_timing(name)
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
+    return Runs(tmp_path, monkeypatch)
+
+
+REGIMES = {
+    "online": ["schedule.sync_interval=1"],
+    "one step off": ["schedule.sync_interval=1", "schedule.lag=1"],
+    "semi-online": ["schedule.sync_interval=3", "schedule.evaluate_every=6"],
+    "with lag": ["schedule.sync_interval=3", "schedule.lag=2"],
+    "in turns": ["schedule.sync_interval=3", "schedule.lag=2", "rollout.overlap=false"],
+    "offline": ["schedule.sync_interval=null"],
+    "adaptive": ["schedule.sync_interval=auto", "schedule.adaptive.start=2", "schedule.evaluate_every=4"],
+}
+KILLS = [("train", 1), ("train", 5), ("save", 4), ("finish", 6), ("train", 8), ("finish", 5), ("finish", 9)]
+
+
+@pytest.mark.parametrize(
+    ("regime", "kills"),
+    [(regime, KILLS if name == "with lag" else KILLS[1:4]) for name, regime in REGIMES.items()],
+    ids=REGIMES.keys(),
+)
+def test_a_run_that_was_killed_anywhere_and_taken_up_is_the_uninterrupted_one(
+    runs: Runs, regime: list[str], kills: list[tuple[str, int]]
+) -> None:
+    runs.train("whole", *regime)
+    whole = runs.left("whole")
+    assert [row["step"] for row in whole["metrics.jsonl"]] == list(range(1, NUM_STEPS + 1))
+    assert whole["summary"]["alarms"]  # so that the learning rate changes on the way
+    for number, kill in enumerate(kills):
+        name = f"killed{number}"
+        try:
+            runs.train(name, *regime, seed=number, kill=kill)
+        except Killed:
+            runs.train(name, *regime, seed=number + 1, resume=True)
+        assert runs.left(name) == whole
+
+
+def test_a_run_may_be_killed_again_and_again(runs: Runs) -> None:
+    regime = REGIMES["with lag"]
+    runs.train("whole", *regime)
+    for kill in [("train", 3), ("train", 5), ("save", 6), ("train", 7)]:
+        with pytest.raises(Killed):
+            runs.train("killed", *regime, kill=kill, resume=True)
+    runs.train("killed", *regime, resume=True)
+    assert runs.left("killed") == runs.left("whole")
+    summary = json.loads((runs.folder / "killed" / "summary.json").read_text())
+    assert summary["resumed"] == [0, 2, 4]
+
+
+def test_a_longer_run_goes_on_from_the_end_of_a_shorter_one(runs: Runs) -> None:
+    regime = REGIMES["semi-online"]
+    runs.train("whole", *regime, "schedule.evaluate_every=null")
+    runs.train("parts", *regime, "schedule.evaluate_every=null", "schedule.num_steps=5")
+    runs.train("parts", *regime, "schedule.evaluate_every=null", resume=True)
+    whole, parts = runs.left("whole"), runs.left("parts")
+    assert parts["metrics.jsonl"] == whole["metrics.jsonl"]
+    assert parts["model"] == whole["model"]
+    with pytest.raises(ConfigError, match=r"schedule\.num_steps = 8: at least 9 is accepted with --resume"):
+        runs.train("parts", *regime, "schedule.evaluate_every=null", "schedule.num_steps=8", resume=True)
+
+
+def test_saving_changes_nothing_and_null_saves_nothing(runs: Runs) -> None:
+    for name in ("one step off", "with lag"):
+        runs.saved.clear()
+        runs.train(name, *REGIMES[name])
+        assert len(runs.saved) == 5
+        runs.saved.clear()
+        runs.train(f"{name} unsaved", *REGIMES[name], "schedule.save_every=null")
+        assert runs.saved == []
+        assert not (runs.folder / f"{name} unsaved" / "checkpoints").exists()
+        assert runs.left(f"{name} unsaved") == runs.left(name)
+
+
+def test_the_last_and_the_best_checkpoints_are_kept(runs: Runs) -> None:
+    regime = REGIMES["online"]
+    runs.train(
+        "run", *regime, "schedule.evaluate_every=2", "checkpoint.keep_last=1", "checkpoint.keep_best=1"
+    )
+    best = runs.left("run")["summary"]["best"]["version"]
+    kept = {path.name for path in (runs.folder / "run" / "checkpoints").iterdir()}
+    assert kept == {"step-00000009", *([f"step-{best:08d}"] if best else [])}
