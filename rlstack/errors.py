@@ -1,4 +1,4 @@
-"""The one exception that speaks to the user rather than to a developer."""
+"""The exceptions that speak to the user rather than to a developer."""
 
 
 class ConfigError(ValueError):
@@ -6,3 +6,7 @@ class ConfigError(ValueError):
 
     The message names the setting (or the file and line), what was given, what is accepted and the remedy.
     """
+
+
+class CheckpointError(ConfigError):
+    """A checkpoint that cannot be gone on from: damaged, or of another model. The message names the file."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -17,9 +17,17 @@ class Background(Generic[T]):
         self._future: Future[T] = Future()
         threading.Thread(target=self._run, args=(call,), name=name, daemon=True).start()
 
-    def result(self) -> T:
-        """Wait for the call; its value, or its exception raised."""
-        return self._future.result()
+    def is_done(self) -> bool:
+        """Whether it has returned or raised."""
+        return self._future.done()
+
+    def wait(self) -> None:
+        """Wait for the call, however it ends."""
+        wait([self._future])
+
+    def result(self, timeout_s: float | None = None) -> T:
+        """Wait for the call; its value, or its exception raised. Raises TimeoutError after `timeout_s`."""
+        return self._future.result(timeout_s)
 
     def _run(self, call: Callable[[], T]) -> None:
         try:

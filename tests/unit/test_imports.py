@@ -15,6 +15,7 @@ ROOMS = (
     "config",
     "telemetry",
     "data",
+    "checkpoint",
     "rewards",
     "credit",
     "losses",

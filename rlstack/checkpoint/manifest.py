@@ -1,0 +1,163 @@
+"""What a checkpoint consists of: every file with its size and digest, in a file that vouches for itself.
+
+A flipped bit in any file changes its digest; one in the manifest changes its own, or leaves text that is not
+the one way to write what it says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rlstack.errors import CheckpointError
+from rlstack.files import written_at_once
+
+MANIFEST = "manifest.json"
+_CHUNK_BYTES = 8 * 1024**2
+
+
+class Digest(NamedTuple):
+    """Of one file."""
+
+    num_bytes: int
+    sha256: str  # in hex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    step: int
+    selection: float | None  # eval/selection of the last evaluation, None if there was none
+    files: Mapping[str, Digest]  # by path relative to the checkpoint, with slashes
+
+    def write(self, folder: Path) -> None:
+        """Write it to `folder`, durably."""
+        with written_at_once(folder / MANIFEST) as file:
+            file.write(_text(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read that of the checkpoint `folder`.
+
+        Raises CheckpointError if there is none, or if it is not to the letter what `write` writes.
+        """
+        path = folder / MANIFEST
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise CheckpointError(f"{path}: is missing, so {folder.name} is no checkpoint") from None
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read ({error})") from None
+        try:
+            manifest = _parsed(json.loads(content))
+            if _text(manifest).encode() != content:
+                raise ValueError("its content is not what its digest was taken of")
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise CheckpointError(f"{path}: is damaged ({error}); use another checkpoint") from None
+        return manifest
+
+
+def digest_of(path: Path) -> Digest:
+    """Of the file at `path`; it is read in pieces. Raises OSError."""
+    hashed, num_bytes = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            hashed.update(chunk)
+            num_bytes += len(chunk)
+    return Digest(num_bytes, hashed.hexdigest())
+
+
+def files_in(folder: Path) -> list[str]:
+    """Every file of the checkpoint `folder` but the manifest, sorted.
+
+    Raises CheckpointError for what is neither a folder nor a file of its own, such as a link.
+    """
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            continue
+        if path.is_symlink() or not path.is_file():
+            raise CheckpointError(f"{path}: is not a plain file, and a checkpoint has no others")
+        found.append(path.relative_to(folder).as_posix())
+    return [name for name in found if name != MANIFEST]
+
+
+def check_names(folder: Path, manifest: Manifest) -> None:
+    """Raise CheckpointError unless the files in `folder` are those of the manifest, by name and size."""
+    found = files_in(folder)
+    for name in sorted(manifest.files.keys() - set(found)):
+        raise CheckpointError(f"{folder / name}: is missing; use another checkpoint")
+    for name in found:
+        if name not in manifest.files:
+            raise CheckpointError(f"{folder / name}: is not part of the checkpoint; remove it")
+        size, expected = (folder / name).stat().st_size, manifest.files[name].num_bytes
+        if size != expected:
+            raise CheckpointError(
+                f"{folder / name}: has {size} bytes, but {expected} were written; use another checkpoint"
+            )
+
+
+def check_files(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:
+    """Raise CheckpointError for the first of the files `names` that is not what was written."""
+    for name in names:
+        try:
+            found = digest_of(folder / name)
+        except OSError as error:
+            raise CheckpointError(f"{folder / name}: cannot be read ({error})") from None
+        if found != manifest.files[name]:
+            raise CheckpointError(
+                f"{folder / name}: its digest is {found.sha256[:12]}..., but what was written had "
+                f"{manifest.files[name].sha256[:12]}...; use another checkpoint"
+            )
+
+
+def check(folder: Path) -> Manifest:
+    """The manifest of the checkpoint `folder`, of which every file has been read.
+
+    Raises CheckpointError naming the first file that is damaged, missing or too many.
+    """
+    manifest = Manifest.read(folder)
+    check_names(folder, manifest)
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        list(pool.map(lambda name: check_files(folder, manifest, [name]), sorted(manifest.files)))
+    return manifest
+
+
+def share(manifest: Manifest, *, rank: int, num_ranks: int) -> list[str]:
+    """The files that `rank` of `num_ranks` is to check: each belongs to one, with bytes spread evenly."""
+    loads = [0] * num_ranks
+    mine = []
+    for name, digest in sorted(manifest.files.items(), key=lambda item: (-item[1].num_bytes, item[0])):
+        chosen = loads.index(min(loads))
+        loads[chosen] += digest.num_bytes
+        if chosen == rank:
+            mine.append(name)
+    return mine
+
+
+def _text(manifest: Manifest) -> str:
+    """The one way to write it."""
+    body = {
+        "files": {name: list(digest) for name, digest in manifest.files.items()},
+        "selection": manifest.selection,
+        "step": manifest.step,
+    }
+    to_text: Callable[[Any], str] = json.JSONEncoder(sort_keys=True, indent=1, allow_nan=False).encode
+    return to_text({"content": body, "sha256": hashlib.sha256(to_text(body).encode()).hexdigest()}) + "\n"
+
+
+def _parsed(record: Any) -> Manifest:
+    body = record["content"]
+    step, selection = body["step"], body["selection"]
+    if type(step) is not int or step < 0:
+        raise ValueError(f"step = {step!r}")
+    if selection is not None and not (type(selection) is float and math.isfinite(selection)):
+        raise ValueError(f"selection = {selection!r}")
+    files = {str(name): Digest(int(size), str(sha256)) for name, (size, sha256) in body["files"].items()}
+    return Manifest(step=step, selection=selection, files=files)

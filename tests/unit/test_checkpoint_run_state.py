@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlstack.checkpoint.run_state import ROLLOUTS, RUN_STATE, RunState, read_rollouts, write_rollouts
+from rlstack.data.records import Prompt, Rollout, RolloutGroup
+from rlstack.errors import CheckpointError
+
+STATE = RunState(
+    step=7,
+    served_version=4,
+    reference_version=0,
+    positions={"metrics.jsonl": 1234},
+    recorder={"elapsed_s": 1.1},
+)
+TEXT = st.text(max_size=20)
+ROLLOUT = st.builds(
+    Rollout,
+    token_ids=st.lists(st.integers(0, 10**6), max_size=4).map(tuple),
+    generator_logprobs=st.lists(st.floats(max_value=0, allow_nan=False), max_size=4).map(tuple),
+    text=TEXT,
+    finished=st.booleans(),
+    version=st.integers(0, 100),
+)
+GROUP = st.builds(
+    RolloutGroup,
+    step=st.integers(0, 100),
+    prompt=st.builds(
+        Prompt,
+        task=TEXT,
+        row=st.integers(0, 10**6),
+        problem=TEXT,
+        token_ids=st.lists(st.integers(0, 10**6), max_size=4).map(tuple),
+        answer=st.none() | TEXT,
+    ),
+    rollouts=st.lists(ROLLOUT, max_size=3).map(tuple),
+)
+
+
+def test_the_state_comes_back(tmp_path) -> None:
+    STATE.write(tmp_path)
+    assert RunState.read(tmp_path) == STATE
+
+
+@pytest.mark.parametrize(
+    "change", [{"step": "7"}, {"step": True}, {"positions": []}, {"stranger": 1}, {"recorder": None}]
+)
+def test_a_state_of_another_form_is_refused(tmp_path, change) -> None:
+    record = dataclasses.asdict(STATE) | change
+    (tmp_path / RUN_STATE).write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match=r"run\.json"):
+        RunState.read(tmp_path)
+
+
+def test_a_missing_state_is_refused(tmp_path) -> None:
+    with pytest.raises(CheckpointError, match=r"run\.json: cannot be read"):
+        RunState.read(tmp_path)
+
+
+@given(
+    st.dictionaries(st.integers(0, 99), st.dictionaries(st.integers(0, 99), GROUP, min_size=1), max_size=3)
+)
+def test_rollouts_come_back_to_the_bit(tmp_path_factory, rollouts) -> None:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    write_rollouts(folder, rollouts)
+    assert read_rollouts(folder) == rollouts
+
+
+def test_the_smallest_and_infinite_logprobs_come_back(tmp_path) -> None:
+    logprobs = (-5e-324, -0.1, -math.inf, -1.7976931348623157e308)
+    rollout = Rollout(
+        token_ids=(1,) * 4, generator_logprobs=logprobs, text="\ud83d", finished=True, version=1
+    )
+    prompt = Prompt(task="t", row=0, problem="p", token_ids=(1,))
+    write_rollouts(tmp_path, {3: {0: RolloutGroup(step=3, prompt=prompt, rollouts=(rollout,))}})
+    (found,) = read_rollouts(tmp_path)[3][0].rollouts
+    assert found == rollout
+
+
+@pytest.mark.parametrize("line", ["{}", "[]", "nonsense", '{"step": 1, "position": 0, "group": {"step": 1}}'])
+def test_a_line_that_is_no_group_is_named(tmp_path, line) -> None:
+    write_rollouts(tmp_path, {})
+    with (tmp_path / ROLLOUTS).open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(CheckpointError, match=r"rollouts\.jsonl:1: is not a group of rollouts"):
+        read_rollouts(tmp_path)
