@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from rlstack.config.schema import Rollout
 from rlstack.data.records import Prompt
 from rlstack.evaluation.answers import AnsweredPrompt
-from rlstack.orchestration.engine_group import EngineGroup, Sampling
+from rlstack.orchestration.engine_group import EngineGroup
+from rlstack.orchestration.engine_seat import Sampling
 from rlstack.orchestration.pending import PendingGroups, PendingScores
 from rlstack.rewards.router import Rewards
 
@@ -49,9 +50,9 @@ def answer(
             places = [(0, position) for position in chunk.positions]
             answers = engines.submit(chunk.prompts, chunk.sampling, stream="evaluate", places=places)
             asked: Chunk = (
-                PendingScores(chunk.prompts, answers, rewards)
+                PendingScores(chunk.prompts, answers, rewards, attend=engines.attend)
                 if work.is_scored
-                else PendingGroups(chunk.prompts, answers)
+                else PendingGroups(chunk.prompts, answers, attend=engines.attend)
             )
             if waiting is not None:
                 keep(_finish(waiting))

@@ -24,7 +24,7 @@ from rlstack.evaluation.kept import KeptAnswers
 from rlstack.evaluation.report import evaluation_report, report_table
 from rlstack.evaluation.request import Request
 from rlstack.orchestration.cluster import Cluster
-from rlstack.orchestration.engine_group import Sampling
+from rlstack.orchestration.engine_seat import Sampling
 from rlstack.rewards.router import Rewards
 from rlstack.telemetry.console import Console
 from rlstack.telemetry.environment import hardware, package_versions

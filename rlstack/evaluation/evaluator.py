@@ -9,7 +9,8 @@ from rlstack.config.schema import RunConfig, Selection
 from rlstack.data.records import Prompt
 from rlstack.evaluation.answers import AnsweredPrompt
 from rlstack.evaluation.task_measures import by_task, overall_accuracy, selection_value, task_measures
-from rlstack.orchestration.engine_group import EngineGroup, Sampling
+from rlstack.orchestration.engine_group import EngineGroup
+from rlstack.orchestration.engine_seat import Sampling
 from rlstack.orchestration.pending import PendingScores
 from rlstack.rewards.router import Rewards
 
@@ -35,7 +36,8 @@ class Evaluator:
         """Ask for the answers, which come after all that the engines were asked for before."""
         places = [(0, position) for position in range(len(self._prompts))]
         answers = self._engines.submit(self._prompts, self._sampling, stream="evaluate", places=places)
-        return Evaluation(PendingScores(self._prompts, answers, self._rewards), self._selection)
+        pending = PendingScores(self._prompts, answers, self._rewards, attend=self._engines.attend)
+        return Evaluation(pending, self._selection)
 
 
 class Evaluation:

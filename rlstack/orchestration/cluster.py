@@ -16,7 +16,10 @@ from rlstack.config.schema import RunConfig
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.loopback import LOOPBACK, stay_on_loopback
 from rlstack.orchestration.policy_group import PolicyGroup
+from rlstack.orchestration.recovery import EngineRecovery
+from rlstack.orchestration.restarts import Note, Restarts
 from rlstack.orchestration.reward_group import RewardModelGroup
+from rlstack.orchestration.role_errors import BackToCheckpoint
 from rlstack.telemetry.timeline import span
 from rlstack.telemetry.waiting import Reason
 
@@ -24,9 +27,12 @@ from rlstack.telemetry.waiting import Reason
 class Cluster:
     """A context: everything that it started has ended when it is left, whatever the reason."""
 
-    def __init__(self, config: RunConfig, logs: Path) -> None:
+    def __init__(self, config: RunConfig, logs: Path, *, note: Note = lambda row: None) -> None:
+        """`note` gets a row for each role that is replaced; see Restarts."""
         self._config = config
         self._logs = logs
+        self.restarts = Restarts(config.recovery.max_restarts, note)
+        self._policy: PolicyGroup | None = None
         self._engines: EngineGroup | None = None
         self._reward_models: dict[str, RewardModelGroup] = {}
         self._ray: list[psutil.Process] = []  # what this has started, not what belongs to another cluster
@@ -56,17 +62,39 @@ class Cluster:
     def launch(self) -> tuple[PolicyGroup, EngineGroup]:
         """Start policy and engines, side by side, and wait until all roles are ready."""
         engines = self._start_engines()
-        policy = PolicyGroup(self._config, logs=self._logs, use_gpus=_has_gpus())
-        policy.start(LOOPBACK if self._config.cluster.address is None else None)
+        policy = self._start_policy()
         engines.wait_until_ready()
         self.wait_for_reward_models()
         return policy, engines
+
+    def restart_policy(self, lost: BackToCheckpoint) -> PolicyGroup:
+        """End all ranks of the policy and build it anew, from `policy.model`; the other roles stay.
+
+        The engines drop what they were asked for, and if it is one of them that was lost, it is replaced;
+        what they hold has to be brought to them.
+
+        Raises RoleError if that was one restart too many, or if a rank cannot be started.
+        """
+        assert self._policy is not None and self._engines is not None, "launch comes first"
+        with self.restarts.replacing(lost):
+            self._policy.kill()
+            self._engines.abandon()
+            if (seat := self._engines.seat_of(lost.role)) is not None:
+                seat.replace()
+                self._engines.load(seat.role)
+            return self._start_policy()
+
+    def _start_policy(self) -> PolicyGroup:
+        self._policy = PolicyGroup(self._config, logs=self._logs, use_gpus=_has_gpus())
+        self._policy.start(LOOPBACK if self._config.cluster.address is None else None)
+        return self._policy
 
     def launch_engines(self) -> EngineGroup:
         """Start the engines alone, where nothing is trained, and wait until they are ready."""
         engines = self._start_engines()
         engines.wait_until_ready()
         self.wait_for_reward_models()
+        engines.mend_with(EngineRecovery(engines, self.restarts, None).mend)
         return engines
 
     def start_reward_models(self) -> dict[str, RewardModelGroup]:
@@ -79,6 +107,7 @@ class Cluster:
                     key=f"reward.models[{i}]",
                     logs=self._logs,
                     num_gpus_per_actor=model.tensor_parallel if has_gpus else 0,
+                    restarts=self.restarts,
                 )
         return self._reward_models
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,12 @@ from typing import Any
 import ray
 
 from rlstack.config.schema import RunConfig
-from rlstack.data.records import Prompt, Rollout
-from rlstack.orchestration.dealing import deal, put_together
-from rlstack.orchestration.reader import Reader
-from rlstack.orchestration.roles import Role, wait_for, yielded
+from rlstack.data.records import Prompt
+from rlstack.orchestration.dealing import deal
+from rlstack.orchestration.engine_seat import Answer, Batch, EngineSeat, Request, Sampling
+from rlstack.orchestration.role_errors import EngineLost, RoleError
+from rlstack.orchestration.roles import POLL_S, Role, wait_for
 from rlstack.rollout.sampling import prompt_seed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """How answers are drawn; n of them per prompt."""
-
-    n: int
-    temperature: float
-    top_p: float
 
 
 def build_engine(**kwargs: Any) -> Any:
@@ -35,31 +26,29 @@ def build_engine(**kwargs: Any) -> Any:
 
 
 class EngineGroup:
-    """The engines of a run. Each works through its calls in the order in which they were made."""
+    """The engines of a run. Each works through its calls in the order in which they were made.
+
+    Whoever waits for answers calls attend() meanwhile, in the main thread.
+    """
 
     def __init__(self, config: RunConfig, *, logs: Path, num_gpus_per_engine: int) -> None:
         self._config = config
-        self.roles = [
-            Role(
-                f"engine {index}",
-                log=logs / f"engine-{index}.log",
-                build=build_engine,
-                num_gpus=num_gpus_per_engine,
-                beside=True,
-                config=config,
-                index=index,
-            )
+        self._mend: Callable[[RoleError], None] = _raise
+        self.version: int | None = 0  # of what is asked for from now on; None: not all hold the same
+        self._seats = [
+            EngineSeat(partial(_start, config, index, logs, num_gpus_per_engine), config.rollout)
             for index in range(config.rollout.engines)
         ]
-        self._readers = [Reader(role.name) for role in self.roles]
+
+    @property
+    def roles(self) -> list[Role]:
+        return [seat.role for seat in self._seats]
 
     def wait_until_ready(self) -> None:
-        wait_for(
-            {role: role.start("warm_up") for role in self.roles},
-            timeout_s=self._config.rollout.start_timeout_s,
-            doing="loading the engine",
-            setting="rollout.start_timeout_s",
-        )
+        """Return when all engines have loaded version 0, which is that of `policy.model`."""
+        self._wait_for(self.roles, "warm_up", doing="loading the engine")
+        for role in self.roles:
+            role.note_processes()
 
     def submit(
         self,
@@ -68,45 +57,113 @@ class EngineGroup:
         *,
         stream: str,
         places: Sequence[tuple[int, int]],
-    ) -> list[Future[tuple[Rollout, ...]]]:
+    ) -> list[Future[Answer]]:
         """Start sampling; one future of n rollouts for each prompt, which the engines begin in their order.
 
         `places` are the prompts' steps and their positions within them. The same (run.seed, `stream`,
         place, prompt, version) gives the same rollouts, on an engine whose arithmetic does not depend on what
         is decoded together; on others it takes the same prompts too.
 
-        A future fails with RoleError if its engine fails, dies, or finishes no prompt within
-        rollout.generate_timeout_s.
+        An engine is lost if it fails, dies, or finishes no prompt within rollout.generate_timeout_s; attend()
+        is told.
         """
+        assert self.version is not None, "a sync comes first"
         seed = self._config.run.seed
         seeds = [prompt_seed(seed, stream=stream, step=step, position=i) for step, i in places]
-        count = len(self.roles)
-        dealt = zip(self.roles, self._readers, deal(prompts, count), deal(seeds, count), strict=True)
-        shares = [
-            reader.read(
-                self._results(role, reader, of_role, seeds=seeds_of_role, **asdict(sampling)), len(of_role)
-            )
-            for role, reader, of_role, seeds_of_role in dealt
-        ]
-        return put_together(shares, len(prompts))
+        requests = [Request(prompt, s, Future()) for prompt, s in zip(prompts, seeds, strict=True)]
+        for seat, share in zip(self._seats, deal(requests, len(self._seats)), strict=True):
+            if share:
+                seat.ask(Batch(share, sampling, self.version))
+        return [request.answer for request in requests]
 
-    def _results(self, role: Role, reader: Reader, prompts: Sequence[Prompt], **sampling: Any) -> Any:
-        return partial(
-            yielded,
-            role,
-            role.stream("generate_stream", prompts, **sampling),
-            is_needed=reader.is_open,
-            timeout_s=self._config.rollout.generate_timeout_s,
-            doing="sampling rollouts",
-            setting="rollout.generate_timeout_s",
-        )
+    def mend_with(self, mend: Callable[[RoleError], None]) -> None:
+        """Have `mend` called with what has happened to an engine, which is raised otherwise."""
+        self._mend = mend
+
+    def attend(self) -> None:
+        """See to engines that have failed since the last time; raises what cannot be put right."""
+        while failures := [seat.failure for seat in self._seats if seat.failure is not None]:
+            # One that was lost may be why another one refuses to go on.
+            failures.sort(key=lambda failure: not isinstance(failure, EngineLost))
+            if not isinstance(failures[0], RoleError):
+                raise failures[0]
+            self.mend(failures[0])
+
+    def mend(self, error: RoleError) -> None:
+        """Put right what has happened to an engine, so that it never happened; raises what cannot be."""
+        self._mend(error)
+
+    def seat_of(self, role: Role) -> EngineSeat | None:
+        """Where `role` is; None if another one has taken its place."""
+        return next((seat for seat in self._seats if seat.role is role), None)
+
+    def finish_before(self, version: int) -> None:
+        """Wait for the answers of older versions than `version`.
+
+        Raises RoleError if an engine that has yet to give one fails.
+        """
+        while answers := [answer for seat in self._seats for answer in seat.open_before(version)]:
+            for seat in self._seats:
+                if seat.failure is not None and seat.open_before(version):
+                    raise seat.failure
+            wait(answers, timeout=POLL_S, return_when=FIRST_COMPLETED)
+
+    def withdraw(self) -> None:
+        """Let all engines drop what they were asked for, which stays open."""
+        for seat in self._seats:
+            seat.withdraw()
+
+    def ask_again(self) -> None:
+        """Ask for all that is open, after withdraw()."""
+        for seat in self._seats:
+            seat.ask_again()
+
+    def abandon(self) -> None:
+        """Let all engines drop what they were asked for, which nobody waits for any more.
+
+        What they hold is not known after that, and has to be brought to them.
+        """
+        self.withdraw()
+        for seat in self._seats:
+            seat.forget()
+        self.version = None
+
+    def load(self, role: Role) -> None:
+        """Wait until `role`, which was started as a replacement, has loaded version 0."""
+        self._wait_for([role], "warm_up", doing="loading the engine again")
+        role.note_processes()
 
     def stop_reading(self) -> None:
         """Take no more results, so that nothing asks Ray when it is gone."""
-        for reader in self._readers:
-            reader.close()
+        for seat in self._seats:
+            seat.close()
 
     def close(self, timeout_s: float) -> None:
         """Let the engines end the processes that they started."""
         calls = [role.start("close") for role in self.roles]
         ray.wait(calls, num_returns=len(calls), timeout=timeout_s)
+
+    def _wait_for(self, roles: Sequence[Role], method: str, *, doing: str) -> None:
+        wait_for(
+            {role: role.start(method) for role in roles},
+            timeout_s=self._config.rollout.start_timeout_s,
+            doing=doing,
+            setting="rollout.start_timeout_s",
+        )
+
+
+def _start(config: RunConfig, index: int, logs: Path, num_gpus: int) -> Role:
+    return Role(
+        f"engine {index}",
+        log=logs / f"engine-{index}.log",
+        build=build_engine,
+        num_gpus=num_gpus,
+        beside=True,
+        lost=EngineLost,
+        config=config,
+        index=index,
+    )
+
+
+def _raise(error: RoleError) -> None:
+    raise error

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 
-from rlstack.data.records import Prompt, Rollout, RolloutGroup, ScoredGroup
+from rlstack.data.records import Prompt, RolloutGroup, ScoredGroup
+from rlstack.orchestration.engine_seat import Answer
 from rlstack.rewards.router import Rewards
 
-Answer = tuple[Rollout, ...]  # the n rollouts of a prompt
+POLL_S = 0.2  # how soon one who waits sees that an engine was lost
 
 
 class PendingGroups:
@@ -19,21 +20,29 @@ class PendingGroups:
         prompts: Sequence[Prompt],
         answers: Sequence[Future[Answer]],
         *,
+        attend: Callable[[], object],
         step: int | None = None,
         then: Callable[[int, RolloutGroup], object] = lambda position, group: None,
     ) -> None:
         """step: the training step of the groups; None: the version of their rollouts.
 
+        `attend` is called now and then by who waits; see EngineGroup.attend.
         `then` is called with each group and its position as soon as it is there, by the thread that took it.
         """
+        self._attend = attend
         self._groups: list[Future[RolloutGroup]] = [Future() for _ in prompts]
         for position, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             answer.add_done_callback(self._arrival(position, prompt, step, then))
 
     def result(self) -> list[RolloutGroup]:
         """The groups in the order of the prompts. Raises what kept one of them from coming, at once."""
-        for group in wait(self._groups, return_when=FIRST_EXCEPTION).done:
-            group.result()
+        while True:
+            done, missing = wait(self._groups, timeout=POLL_S, return_when=FIRST_EXCEPTION)
+            for group in done:
+                group.result()
+            if not missing:
+                break
+            self._attend()
         return [group.result() for group in self._groups]
 
     def finished(self) -> dict[int, RolloutGroup]:
@@ -71,6 +80,7 @@ class PendingScores:
         answers: Sequence[Future[Answer]],
         rewards: Rewards,
         *,
+        attend: Callable[[], object],
         step: int | None = None,
         early: bool = True,
     ) -> None:
@@ -78,9 +88,9 @@ class PendingScores:
         self._early = early
         self._scoring = rewards.expect(prompts)
         if early:
-            self._groups = PendingGroups(prompts, answers, step=step, then=self._scoring.add)
+            self._groups = PendingGroups(prompts, answers, attend=attend, step=step, then=self._scoring.add)
         else:
-            self._groups = PendingGroups(prompts, answers, step=step)
+            self._groups = PendingGroups(prompts, answers, attend=attend, step=step)
 
     def groups(self) -> list[RolloutGroup]:
         """See PendingGroups.result."""

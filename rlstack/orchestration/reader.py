@@ -22,12 +22,14 @@ class _Call(NamedTuple):
 class Reader:
     """A thread that goes through streamed calls, one after the other, and fulfils their futures.
 
-    After the first failure everything fails with it: the engine works through its calls in their order.
+    It ends with the first failure, for the engine works through its calls in their order; what is not there
+    by then stays open, for another reader to fulfil.
     """
 
     def __init__(self, name: str) -> None:
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._is_open = True
+        self.failure: BaseException | None = None  # what a call failed with
         self._thread = threading.Thread(target=self._run, name=f"reader of {name}", daemon=True)
         self._thread.start()
 
@@ -35,39 +37,32 @@ class Reader:
         """Whether anyone still wants results."""
         return self._is_open
 
-    def read(self, make: Callable[[], Iterable[Finished[T]]], num_results: int) -> list[Future[T]]:
-        """Futures of the results 0 to num_results - 1 of a call, which `make` gives when its turn comes.
+    def read(self, make: Callable[[], Iterable[Finished[T]]], results: Sequence[Future[T]]) -> None:
+        """Fulfil `results`, by their places, from the call that `make` gives when its turn comes.
 
         What waits on a future by add_done_callback runs in the thread, and must not take long.
         """
-        results: list[Future[T]] = [Future() for _ in range(num_results)]
         self._calls.put(_Call(make, results))
-        return results
 
     def close(self) -> None:
-        """End the thread; results that are not there yet will not come."""
+        """End the thread; results that are not there yet do not come from it any more."""
         self._is_open = False
         self._calls.put(None)
         self._thread.join(JOIN_S)
 
     def _run(self) -> None:
-        failure: BaseException | None = None
-        while (call := self._calls.get()) is not None:
-            if failure is None and self._is_open:
-                failure = self._fulfil(call)
-            for result in call.results:
-                if failure is not None and not result.done():
-                    result.set_exception(failure)
-                result.cancel()  # one that nobody waits for any more
+        while self._is_open and (call := self._calls.get()) is not None:
+            try:
+                self._fulfil(call)
+            except BaseException as error:
+                self.failure = error
+                return
 
-    def _fulfil(self, call: _Call) -> BaseException | None:
-        """What the call failed with."""
-        try:
-            for finished in call.make():
-                for place, result in finished:
-                    call.results[place].set_result(result)
-            if self._is_open and not all(result.done() for result in call.results):
-                raise RuntimeError("a call ended without all of its results")
-        except BaseException as error:
-            return error
-        return None
+    def _fulfil(self, call: _Call) -> None:
+        for finished in call.make():
+            for place, result in finished:
+                if not self._is_open:
+                    return
+                call.results[place].set_result(result)
+        if self._is_open and not all(result.done() for result in call.results):
+            raise RuntimeError("a call ended without all of its results")

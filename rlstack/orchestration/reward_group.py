@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlstack.config.schema import RewardModel
 from rlstack.data.records import Score
 from rlstack.orchestration.dealing import deal, put_together
+from rlstack.orchestration.restarts import Restarts
+from rlstack.orchestration.role_errors import RewardModelLost
 from rlstack.orchestration.roles import Role, wait_for
 from rlstack.rewards.scorer import Question
 
@@ -24,44 +27,65 @@ class RewardModelGroup:
 
     depends_on_batch = True  # the order of the additions in a matrix product changes with its shape
 
-    def __init__(self, settings: RewardModel, *, key: str, logs: Path, num_gpus_per_actor: int) -> None:
+    def __init__(
+        self, settings: RewardModel, *, key: str, logs: Path, num_gpus_per_actor: int, restarts: Restarts
+    ) -> None:
         """`key` is the model's place in the settings, for messages: reward.models[0]."""
         self._settings = settings
         self._key = key
-        self._roles = [
-            Role(
-                f"reward model {settings.name} {index}",
-                log=logs / f"reward-{settings.name}-{index}.log",
-                build=build_reward_model,
-                num_gpus=num_gpus_per_actor,
-                settings=settings,
-            )
-            for index in range(settings.num_actors)
-        ]
+        self._logs = logs
+        self._num_gpus = num_gpus_per_actor
+        self._restarts = restarts
+        self._replacing = threading.Lock()  # callers may be several
+        self._roles = [self._start(index) for index in range(settings.num_actors)]
 
     def wait_until_ready(self) -> None:
-        wait_for(
-            {role: role.start("warm_up") for role in self._roles},
-            timeout_s=self._settings.start_timeout_s,
-            doing="loading the reward model",
-            setting=f"{self._key}.start_timeout_s",
-        )
+        self._load(self._roles)
 
     def score(self, questions: Sequence[Question]) -> list[tuple[Score, ...]]:
-        """See rewards.scorer.Scorer.
+        """See rewards.scorer.Scorer. A copy that is lost is replaced, and its share asked for again.
 
         Raises:
-            RoleError: a copy failed, died or did not answer within the limit.
+            RoleError: one copy too many failed, died or did not answer within the limit.
         """
-        dealt = zip(self._roles, deal(questions, len(self._roles)), strict=True)
-        calls = {role: role.start("score", of_role) for role, of_role in dealt}
-        shares = wait_for(
-            calls,
-            timeout_s=self._settings.timeout_s,
-            doing="scoring rollouts",
-            setting=f"{self._key}.timeout_s",
+        shares = deal(questions, len(self._roles))
+        while True:
+            roles = list(self._roles)
+            calls = {role: role.start("score", share) for role, share in zip(roles, shares, strict=True)}
+            try:
+                scores = self._wait(calls, "scoring rollouts", "timeout_s", self._settings.timeout_s)
+                return put_together(scores.values(), len(questions))
+            except RewardModelLost as lost:
+                self._replace(lost)
+
+    def _replace(self, lost: RewardModelLost) -> None:
+        with self._replacing:
+            if lost.role not in self._roles:
+                return
+            with self._restarts.replacing(lost):
+                lost.role.kill()
+                index = self._roles.index(lost.role)
+                self._roles[index] = self._start(index)
+                self._load([self._roles[index]])
+
+    def _start(self, index: int) -> Role:
+        return Role(
+            f"reward model {self._settings.name} {index}",
+            log=self._logs / f"reward-{self._settings.name}-{index}.log",
+            build=build_reward_model,
+            num_gpus=self._num_gpus,
+            lost=RewardModelLost,
+            settings=self._settings,
         )
-        return put_together(shares.values(), len(questions))
+
+    def _load(self, roles: Sequence[Role]) -> None:
+        calls = {role: role.start("warm_up") for role in roles}
+        self._wait(calls, "loading the reward model", "start_timeout_s", self._settings.start_timeout_s)
+        for role in roles:
+            role.note_processes()
+
+    def _wait(self, calls: Mapping[Role, Any], doing: str, limit: str, timeout_s: float) -> dict[Role, Any]:
+        return wait_for(calls, timeout_s=timeout_s, doing=doing, setting=f"{self._key}.{limit}")
 
     def close(self) -> None:
         """Nothing: the processes end with the cluster."""

@@ -6,60 +6,26 @@ imports and builds the object over there after that process's output has been re
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
+from rlstack.errors import ConfigError
+from rlstack.orchestration.processes import Processes, end_processes
+from rlstack.orchestration.role_errors import RoleError, RoleLost
+from rlstack.orchestration.role_host import Builder, Host, phase_of
 from rlstack.telemetry import nvml, timeline
-from rlstack.telemetry.logs import capture_output
-from rlstack.telemetry.timeline import Span
-
-Builder = Callable[..., Any]
-
-# What a role is doing, on the timeline, in the calls that are not called so themselves.
-PHASES = {
-    "generate_stream": "generate",
-    "train_step": "train",
-    "skip_step": "train",
-    "scale_lr": "train",
-    "sync_reference": "sync",
-    "open_transfer": "sync",
-    "begin_send": "sync",
-    "begin_receive": "sync",
-    "commit_receive": "sync",
-    "fence": "sync",
-    "probe": "sync",
-    "serve": "start_up",
-    "start": "start_up",
-    "warm_up": "start_up",
-}
+from rlstack.transfer.errors import TransferError
 
 BESIDE = "beside"  # Ray's concurrency group of the calls that do not wait for those under way
 POLL_S = 0.2  # how soon one who waits for a stream sees that nobody needs it any more
-
-
-_END = object()
-
-
-class RoleError(RuntimeError):
-    """A role failed, died or did not answer in time; the message names it and its log."""
-
-
-class Answer(NamedTuple):
-    """What travels back from a role: a result, and what the role has done since its last answer."""
-
-    result: Any
-    spans: list[Span]
-    samples: list[nvml.Sample]
-
-    @classmethod
-    def of(cls, result: Any) -> Answer:
-        return cls(result, timeline.take(), nvml.take())
+RESULT_S = 60.0  # for a result that is there to come to this process
+DEATH_S = 2.0  # how much later than those who talk to it Ray may notice that a process has died
 
 
 class Stream(NamedTuple):
@@ -67,45 +33,6 @@ class Stream(NamedTuple):
 
     phase: str
     items: ray.ObjectRefGenerator
-
-
-class _Host:
-    """Runs in the role's process."""
-
-    def __init__(self, name: str, log: Path, build: Builder, kwargs: Mapping[str, Any]) -> None:
-        capture_output(log)
-        timeline.act_as(name)
-        _sample_gpus(name)
-        with timeline.span("start_up"):
-            self._target = build(**kwargs)
-
-    def pid(self) -> int:
-        return os.getpid()
-
-    def call(self, method: str, /, *args: Any, **kwargs: Any) -> Answer:
-        with timeline.span(phase_of(method)):
-            result = getattr(self._target, method)(*args, **kwargs)
-        return Answer.of(result)
-
-    def stream(self, method: str, /, *args: Any, **kwargs: Any) -> Iterator[Answer]:
-        items = getattr(self._target, method)(*args, **kwargs)
-        while True:
-            with timeline.span(phase_of(method)):
-                item = next(items, _END)
-            if item is _END:
-                return
-            yield Answer.of(item)
-
-
-def _sample_gpus(name: str) -> None:
-    """Have the GPUs that Ray has given to this process sampled; what keeps NVML from it goes to the log."""
-    gpus = [str(gpu) for gpu in ray.get_gpu_ids()]
-    if not gpus:
-        return
-    try:
-        nvml.GpuSampler(name, gpus).start()
-    except nvml.NvmlError as error:
-        print(f"NVML does not tell of GPU {', '.join(gpus)}: {error}")
 
 
 class Role:
@@ -123,16 +50,20 @@ class Role:
         build: Builder,
         num_gpus: int = 0,
         beside: bool = False,
+        lost: type[RoleLost] = RoleLost,
         **kwargs: Any,
     ) -> None:
+        """lost: what is raised when the role dies, fails or does not answer in time."""
         self.name = name
         self.log = log
+        self.lost = lost
         # The group of its own is not for every role: in a process that has one, Ray makes no call from the
         # main thread.
         groups = {"concurrency_groups": {BESIDE: 1}} if beside else {}
         remote: Any = ray.remote  # Ray's own types do not know an actor's methods
-        host = remote(num_cpus=0, num_gpus=num_gpus, max_concurrency=1, **groups)(_Host)
+        host = remote(num_cpus=0, num_gpus=num_gpus, max_concurrency=1, **groups)(Host)
         self._actor = host.remote(name, log, build, kwargs)
+        self._processes: ray.ObjectRef = self._actor.processes.remote()
 
     def start(self, method: str, /, *args: Any, **kwargs: Any) -> ray.ObjectRef:
         return self._actor.call.remote(method, *args, **kwargs)
@@ -146,9 +77,28 @@ class Role:
         items = self._actor.stream.options(num_returns="streaming").remote(method, *args, **kwargs)
         return Stream(phase_of(method), items)
 
+    def note_processes(self) -> None:
+        """Note which processes the role has by now, once it has done what it was asked for before."""
+        self._processes = self._actor.processes.remote()
+
+    def processes(self, *, timeout_s: float = 0.0) -> Processes | None:
+        """As they were noted last; None if the role has not come to that."""
+        with suppress(RayError, GetTimeoutError):
+            found: Processes = ray.get(self._processes, timeout=timeout_s)
+            return found
+        return None
+
     def pid(self) -> int:
         """Of the role's process, on whichever node it is."""
-        return int(ray.get(self._actor.pid.remote()))
+        processes = self.processes(timeout_s=RESULT_S)
+        assert processes is not None, f"{self.name} has not come up"
+        return processes.members[0][0]
+
+    def kill(self) -> None:
+        """End the role and what it has started, for certain, whatever state it is in."""
+        if (processes := self.processes(timeout_s=0.1)) is not None:
+            end_processes(processes)
+        ray.kill(self._actor, no_restart=True)
 
 
 def wait_for(
@@ -157,7 +107,8 @@ def wait_for(
     """The results of one call to each role, in the order given.
 
     Returns as soon as all are there. The first failure, death or lapse of `timeout_s` (for all together,
-    `setting` is where to raise it) raises RoleError naming the role, what it was doing and its log.
+    `setting` is where to raise it) raises the role's own RoleLost naming it, what it was doing and its log;
+    RoleError if another process would fail as well.
     """
     roles = {ref: role for role, ref in calls.items()}
     pending, deadline = list(roles), time.monotonic() + timeout_s
@@ -166,10 +117,25 @@ def wait_for(
         left_s = max(0.0, deadline - time.monotonic())
         done, pending = ray.wait(pending, num_returns=1, timeout=left_s)
         if not done:
-            late = ", ".join(roles[ref].name for ref in pending)
-            raise RoleError(f"{doing}: no answer from {late} within {timeout_s:g} s ({setting})")
-        _raise_failure(roles[done[0]], done[0], doing)
+            raise _late([roles[ref] for ref in pending], doing, timeout_s, setting)
+        if (error := _failure(roles[done[0]], done[0], doing)) is not None:
+            # It may only have noticed first that another one has died.
+            raise _death(roles, pending, doing) or error
     return {role: received(ref) for role, ref in calls.items()}
+
+
+def silent_or_dead(
+    calls: Mapping[Role, ray.ObjectRef], *, timeout_s: float, doing: str, setting: str
+) -> RoleLost | None:
+    """Who has died, or else who gives no answer to `calls`, not even a failure, within `timeout_s` more."""
+    roles = {ref: role for role, ref in calls.items()}
+    if not roles:
+        return None
+    done, silent = ray.wait(list(roles), num_returns=len(roles), timeout=timeout_s)
+    for ref in done:
+        if isinstance(lost := _failure(roles[ref], ref, doing), RoleLost):
+            return lost
+    return _late([roles[ref] for ref in silent], doing, timeout_s, setting) if silent else None
 
 
 def yielded(
@@ -183,7 +149,7 @@ def yielded(
 ) -> Iterator[Any]:
     """What `role` yields in `stream`, a call of its own, as it comes; ends early once it `is_needed` no more.
 
-    Raises RoleError as `wait_for`; `timeout_s` is for each item.
+    Raises as `wait_for`; `timeout_s` is for each item.
     """
     items, deadline = stream.items, time.monotonic() + timeout_s
     with timeline.asked(role.name, stream.phase):
@@ -191,38 +157,67 @@ def yielded(
             ready, _ = ray.wait([items], timeout=POLL_S)
             if not ready:
                 if time.monotonic() > deadline:
-                    raise RoleError(f"{doing}: no answer from {role.name} within {timeout_s:g} s ({setting})")
+                    raise _late([role], doing, timeout_s, setting)
                 continue
             try:
                 ref = next(items)
             except StopIteration:
                 return
-            _raise_failure(role, ref, doing)
+            if (error := _failure(role, ref, doing)) is not None:
+                raise error
             yield received(ref)
             deadline = time.monotonic() + timeout_s
 
 
 def received(ref: ray.ObjectRef) -> Any:
     """The result of a role's call, which is there; what the role has done goes to the timeline."""
-    result, spans, samples = ray.get(ref)
+    result, spans, samples = ray.get(ref, timeout=RESULT_S)
     timeline.add(spans)
     nvml.add(samples)
     return result
 
 
-def phase_of(method: str) -> str:
-    """What the timeline calls the time in a role's `method`."""
-    return PHASES.get(method, method)
-
-
-def _raise_failure(role: Role, ref: ray.ObjectRef, doing: str) -> None:
+def _failure(role: Role, ref: ray.ObjectRef, doing: str) -> RoleError | None:
+    """What kept the call, which is done, from its result."""
+    log = f"\n  its log: {role.log}"
     try:
-        ray.get(ref, timeout=60.0)
+        ray.get(ref, timeout=RESULT_S)
     except RayTaskError as error:
-        raise RoleError(f"{doing}: {role.name} failed: {error.cause}\n  its log: {role.log}") from error
+        message = f"{doing}: {role.name} failed: {error.cause}{log}"
+        failed = role.lost(message, role=role) if _was_bad_luck(error.cause) else RoleError(message)
+        return _from(failed, error)
     except RayActorError as error:
-        raise RoleError(f"{doing}: {role.name} died\n  its log: {role.log}") from error
+        return _from(role.lost(f"{doing}: {role.name} died{log}", role=role), error)
     except GetTimeoutError as error:
-        raise RoleError(
-            f"{doing}: the result of {role.name} did not arrive\n  its log: {role.log}"
-        ) from error
+        return _from(role.lost(f"{doing}: the result of {role.name} did not arrive{log}", role=role), error)
+    return None
+
+
+def _was_bad_luck(cause: BaseException) -> bool:
+    """Whether another process in the role's place may do better."""
+    return not isinstance(cause, ConfigError | TransferError)
+
+
+def _death(
+    roles: Mapping[ray.ObjectRef, Role], pending: Sequence[ray.ObjectRef], doing: str
+) -> RoleError | None:
+    """The first of `pending` whose process turns out to have died."""
+    deadline = time.monotonic() + DEATH_S
+    while pending and (left_s := deadline - time.monotonic()) > 0:
+        done, pending = ray.wait(list(pending), num_returns=1, timeout=left_s)
+        for ref in done:
+            error = _failure(roles[ref], ref, doing)
+            if error is not None and isinstance(error.__cause__, RayActorError):
+                return error
+    return None
+
+
+def _late(roles: Sequence[Role], doing: str, timeout_s: float, setting: str) -> RoleLost:
+    names, first = ", ".join(role.name for role in roles), roles[0]
+    message = f"{doing}: no answer from {names} within {timeout_s:g} s ({setting})"
+    return first.lost(message, role=first, is_late=True)
+
+
+def _from(error: RoleError, cause: BaseException) -> RoleError:
+    error.__cause__ = cause
+    return error

@@ -10,8 +10,9 @@ from rlstack.data.records import Prompt, RolloutGroup, ScoredGroup
 from rlstack.data.sampling import PromptSampler
 from rlstack.errors import ConfigError
 from rlstack.orchestration.chunks import chunk_at
-from rlstack.orchestration.engine_group import EngineGroup, Sampling
-from rlstack.orchestration.pending import Answer, PendingScores
+from rlstack.orchestration.engine_group import EngineGroup
+from rlstack.orchestration.engine_seat import Answer, Sampling
+from rlstack.orchestration.pending import PendingScores
 from rlstack.orchestration.schedule import Schedule
 from rlstack.rewards.router import Rewards
 
@@ -112,6 +113,7 @@ class RolloutStream:
                     for i in range(self._num_prompts)
                 ],
                 self._rewards,
+                attend=self._engines.attend,
                 step=step,
                 early=self._overlap,
             )

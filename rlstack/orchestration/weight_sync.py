@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 from rlstack.config.schema import Precision, RunConfig, TransferMethod
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.policy_group import PolicyGroup
-from rlstack.orchestration.roles import Role, wait_for
+from rlstack.orchestration.role_errors import EngineLost, RoleError, RoleLost
+from rlstack.orchestration.roles import Role, silent_or_dead, wait_for
 from rlstack.rendezvous import serve_store
 from rlstack.transfer.errors import TransferError
 
@@ -19,19 +21,26 @@ PHASES = ("receive_s", "wait_s", "land_s")  # of an engine; the wait is the part
 PROBE_LIMIT = {Precision.fp32: 1e-3, Precision.bf16: 0.1}
 
 
-class Ordered(NamedTuple):
-    """A round whose version the engines will take over; the results come by role."""
+# How long those who can still answer may take once the store is gone where they meet; a landing is in it.
+GIVE_UP_S = 20.0
+
+
+@dataclass(slots=True)
+class Ordered:
+    """A version on its way; the results come by role."""
 
     version: int
-    commits: dict[Role, Any]
-    probes: dict[Role, Any]
+    commits: dict[Role, Any] = field(default_factory=dict)
+    probes: dict[Role, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] | None = None  # once it has ended
 
 
 class WeightSync:
-    """The ranks of both sides meet once, in a store on `host`; then each round moves one version.
+    """The ranks of both sides meet in a store on `host`; then each round moves one version.
 
     A round is begin(), order() and end(); the engines may generate all the time, and the policy may train.
-    run() does all at once. commit() is order() and end() without the probe.
+    run() does all at once. commit() is order() and end() without the probe. Where an engine is lost in a
+    round, the engines mend it, by redo(), and the round goes on as if nothing had happened.
     """
 
     def __init__(
@@ -47,23 +56,16 @@ class WeightSync:
         """probe: token ids of some text; method: another than config.transfer.method, beside others."""
         self._policy = policy
         self._engines = engines
+        self._host = host
         self._method = method or config.transfer.method
         self._probe_tokens = list(probe)
         self._probe_limit = PROBE_LIMIT[config.policy.precision]
+        self._ranks_per_engine = config.rollout.tensor_parallel
         self._timeout_s = config.transfer.timeout_s
-        self._store = serve_store(host, timeout_s=self._timeout_s)
-        ranks_per_engine = config.rollout.tensor_parallel
-        num_receivers = ranks_per_engine * len(engines.roles)
-        meeting = {"method": self._method, "num_receivers": num_receivers}
-        calls = {
-            role: role.start("open_transfer", host, self._store.port, **meeting) for role in policy.roles
-        }
-        for index, role in enumerate(engines.roles):
-            first_receiver = index * ranks_per_engine
-            calls[role] = role.start(
-                "open_transfer", host, self._store.port, first_receiver=first_receiver, **meeting
-            )
-        self._wait(calls, "opening the weight transfer")
+        self._store: Any = None  # where those in `_members` meet
+        self._members: list[Role] = []
+        self.under_way: Ordered | None = None
+        self._open(engines.roles)
 
     def run(self, version: int) -> dict[str, Any]:
         """Bring `version`, which the policy holds, to all engines: begin, commit and probe."""
@@ -72,11 +74,12 @@ class WeightSync:
 
     def begin(self, version: int) -> None:
         """Start to send and to receive `version`; the engines go on with the weights that they have."""
-        calls = {
-            role: role.start_beside("begin_receive", version, self._method) for role in self._engines.roles
-        }
-        calls |= {role: role.start("begin_send", version, self._method) for role in self._policy.roles}
-        self._wait(calls, f"beginning the sync of version {version}")
+        self.under_way = Ordered(version)
+        try:
+            self._meet(self._engines.roles)
+            self._begin(self._engines.roles, version)
+        except EngineLost as lost:
+            self._engines.mend(lost)
 
     def wait_sent(self, version: int) -> None:
         """Wait until all of `version` has left the policy; commit() then has to wait for little."""
@@ -88,14 +91,129 @@ class WeightSync:
         What they are asked for after this, they do with `version`. The probe is taken on both sides. Returns
         at once; end() has to follow before the next begin().
         """
-        commits = {role: role.start("commit_receive", version, self._method) for role in self._engines.roles}
-        if self._method is not TransferMethod.reshard:
-            commits |= self._fences()  # which is where these methods send
-        return Ordered(version, commits, self._start_probes())
+        assert self.under_way is not None and self.under_way.version == version, "begin comes first"
+        if self.under_way.metrics is None:
+            self._order(self._engines.roles, self.under_way)
+        self._engines.version = version
+        return self.under_way
 
     def end(self, ordered: Ordered) -> dict[str, Any]:
         """Wait until what was ordered has been done everywhere: what commit() and probe() return."""
-        return self._committed(ordered.commits, ordered.version) | self._compare(ordered)
+        if ordered.metrics is None:
+            try:
+                ordered.metrics = self._end(ordered)
+            except EngineLost as lost:
+                self._engines.mend(lost)
+        assert ordered.metrics is not None, "mending ends the round"
+        self.under_way = None
+        return ordered.metrics
+
+    def redo(self) -> None:
+        """Do the round under way from its beginning, with the engines as they are now.
+
+        Raises EngineLost, after which this can be called again.
+        """
+        assert self.under_way is not None
+        self._give_up()
+        self._await(self.under_way)
+        self.under_way.metrics = self.bring(self.under_way.version, self._engines.roles)
+
+    def bring(self, version: int, engines: Sequence[Role]) -> dict[str, Any]:
+        """Have these `engines`, which are asked for nothing meanwhile, hold `version`; as run().
+
+        Of the policy's versions it is the last that was begun. Raises EngineLost, after which this can be
+        called again.
+        """
+        self._policy.serve(version)
+        try:
+            self._give_up()
+            self._open(engines)
+            self._begin(engines, version)
+            ordered = Ordered(version)
+            self._order(engines, ordered)
+            metrics = self._end(ordered)
+        except EngineLost:
+            self._give_up()
+            self._policy.end_serving()
+            raise
+        self._policy.end_serving()
+        return metrics
+
+    def hold(self, version: int) -> None:
+        """As bring() to all engines, whatever they hold, for a run that goes on from there."""
+        self.under_way = Ordered(version)
+        try:
+            self.redo()
+        except EngineLost as lost:
+            self._engines.mend(lost)
+        self._engines.version, self.under_way = version, None
+
+    def follow(self, policy: PolicyGroup) -> None:
+        """Take the weights from `policy` from now on, which is in the place of the one before."""
+        self._give_up()
+        self._policy, self.under_way = policy, None
+
+    def who_is_lost(self) -> RoleLost | None:
+        """The one who keeps the round under way from its end, if it is not just slow, which then ends too."""
+        if self.under_way is None:
+            return None
+        self._give_up()
+        return silent_or_dead(
+            self.under_way.commits,
+            timeout_s=GIVE_UP_S,
+            doing=f"syncing version {self.under_way.version}",
+            setting="transfer.timeout_s",
+        )
+
+    def _await(self, given_up: Ordered) -> None:
+        """Wait until those who are still there have done what the round asked of them, well or not."""
+        there = {*self._policy.roles, *self._engines.roles}
+        for calls in (given_up.commits, given_up.probes):
+            left = {role: call for role, call in calls.items() if role in there}
+            lost = silent_or_dead(
+                left,
+                timeout_s=self._timeout_s,
+                doing=f"giving up the sync of version {given_up.version}",
+                setting="transfer.timeout_s",
+            )
+            if lost is not None:
+                raise lost
+
+    def _meet(self, engines: Sequence[Role]) -> None:
+        """Have the policy and `engines`, and nobody else, ready for a round."""
+        if self._members != list(engines):
+            self._give_up()
+            self._open(engines)
+
+    def _give_up(self) -> None:
+        """Nothing comes of the round that is open; those in it hear of that at once, not at their limits."""
+        self._store, self._members = None, []
+
+    def _open(self, engines: Sequence[Role]) -> None:
+        self._store = serve_store(self._host, timeout_s=self._timeout_s)
+        meeting = {"method": self._method, "num_receivers": self._ranks_per_engine * len(engines)}
+        where = (self._host, self._store.port)
+        calls = {role: role.start("open_transfer", *where, **meeting) for role in self._policy.roles}
+        for index, role in enumerate(engines):
+            first_receiver = index * self._ranks_per_engine
+            calls[role] = role.start_beside("open_transfer", *where, first_receiver=first_receiver, **meeting)
+        self._wait(calls, "opening the weight transfer")
+        self._members = list(engines)
+
+    def _begin(self, engines: Sequence[Role], version: int) -> None:
+        calls = {role: role.start_beside("begin_receive", version, self._method) for role in engines}
+        calls |= {role: role.start("begin_send", version, self._method) for role in self._policy.roles}
+        self._wait(calls, f"beginning the sync of version {version}")
+
+    def _order(self, engines: Sequence[Role], round_: Ordered) -> None:
+        version = round_.version
+        round_.commits = {role: role.start("commit_receive", version, self._method) for role in engines}
+        if self._method is not TransferMethod.reshard:
+            round_.commits |= self._fences()  # which is where these methods send
+        round_.probes = self._start_probes(engines)
+
+    def _end(self, round_: Ordered) -> dict[str, Any]:
+        return self._committed(round_.commits, round_.version) | self._compare(round_.probes, round_.version)
 
     def commit(self, version: int) -> dict[str, Any]:
         """Make all engines hold `version`, which was begun; generation stands still meanwhile.
@@ -106,7 +224,9 @@ class WeightSync:
             the run before anything is loaded.
         """
         calls = {role: role.start("commit_receive", version, self._method) for role in self._engines.roles}
-        return self._committed(calls, version)
+        metrics = self._committed(calls, version)
+        self._engines.version, self.under_way = version, None
+        return metrics
 
     def probe(self, version: int) -> dict[str, float]:
         """sync/probe_abs_mean: how far policy and engines are apart on the probe's logprobs, in nats.
@@ -115,11 +235,11 @@ class WeightSync:
 
         Raises TransferError if they are further apart than arithmetic explains.
         """
-        return self._compare(Ordered(version, {}, self._start_probes()))
+        return self._compare(self._start_probes(self._engines.roles), version)
 
     def _committed(self, commits: dict[Role, Any], version: int) -> dict[str, Any]:
         results = self._wait(commits | self._fences(), f"syncing version {version}")
-        received = [results[role] for role in self._engines.roles]
+        received = [results[role] for role in commits if role not in self._policy.roles]
         slowest = {f"sync/{phase}": max(stats[phase] for stats in received) for phase in PHASES}
         return {
             "sync/version": version,
@@ -129,29 +249,37 @@ class WeightSync:
             "sync/verified": all(stats["verified"] for stats in received),
         }
 
-    def _start_probes(self) -> dict[Role, Any]:
-        roles = [*self._policy.roles, *self._engines.roles]
-        return {role: role.start("probe", self._probe_tokens) for role in roles}
+    def _start_probes(self, engines: Sequence[Role]) -> dict[Role, Any]:
+        return {role: role.start("probe", self._probe_tokens) for role in (*self._policy.roles, *engines)}
 
-    def _compare(self, ordered: Ordered) -> dict[str, float]:
-        version = ordered.version
-        probes = self._wait(ordered.probes, f"probing version {version}")
-        (ours,) = (probe for role in self._policy.roles if (probe := probes[role]) is not None)
-        distances = [
-            statistics.fmean(abs(a - b) for a, b in zip(ours, probes[role], strict=True))
-            for role in self._engines.roles
-        ]
-        furthest = max(distances)
-        if not furthest <= self._probe_limit:
+    def _compare(self, probes: dict[Role, Any], version: int) -> dict[str, float]:
+        results = self._wait(probes, f"probing version {version}")
+        (ours,) = (probe for role in self._policy.roles if (probe := results[role]) is not None)
+        distances = {
+            role: statistics.fmean(abs(a - b) for a, b in zip(ours, probe, strict=True))
+            for role, probe in results.items()
+            if role not in self._policy.roles
+        }
+        furthest = max(distances, key=distances.__getitem__)
+        if not distances[furthest] <= self._probe_limit:
             raise TransferError(
-                f"version {version} has arrived, but engine {distances.index(furthest)} does not compute "
-                f"with it: its logprobs of the probe are {furthest:.2g} nats from the policy's, where "
+                f"version {version} has arrived, but {furthest.name} does not compute with it: its logprobs "
+                f"of the probe are {distances[furthest]:.2g} nats from the policy's, where "
                 f"{self._probe_limit:g} is accepted"
             )
-        return {"sync/probe_abs_mean": furthest}
+        return {"sync/probe_abs_mean": distances[furthest]}
 
     def _fences(self) -> dict[Role, Any]:
         return {role: role.start("fence", self._method) for role in self._policy.roles}
 
     def _wait(self, calls: dict[Role, Any], doing: str) -> dict[Role, Any]:
-        return wait_for(calls, timeout_s=self._timeout_s, doing=doing, setting="transfer.timeout_s")
+        limit = {"doing": doing, "setting": "transfer.timeout_s"}
+        try:
+            return wait_for(calls, timeout_s=self._timeout_s, **limit)
+        except RoleError as error:
+            if isinstance(error, RoleLost) and not error.is_late:
+                raise
+            # Those who answer, or fail, once nobody waits for the others any more were not the cause.
+            self._give_up()
+            lost = silent_or_dead(calls, timeout_s=GIVE_UP_S, **limit)
+            raise (lost or error) from error

@@ -23,6 +23,9 @@ class WeightOutlet(Protocol):
     def begin(self, version: int) -> None:
         """Start to send the weights, which are `version` and stay as they are until fence() returns."""
 
+    def settle(self) -> None:
+        """Wait until they may be written to, whatever became of the round: fence() has yet to say that."""
+
     def fence(self) -> dict[str, float]:
         """Wait until they have left; figures of the round, {} if none was begun."""
 
@@ -64,6 +67,9 @@ class GatherOutlet:
 
     def begin(self, version: int) -> None:
         self._version = version
+
+    def settle(self) -> None:
+        """Nothing: fence() does all of it."""
 
     def fence(self) -> dict[str, float]:
         version, self._version = self._version, None

@@ -8,12 +8,19 @@ import signal
 from rlstack.data.records import Outcome, Score
 from rlstack.rewards.worker_process import Ended, WorkerProcess
 
+STALLED_S = 10.0  # beyond its own limit, after which the process can only have been stopped
+
 logger = logging.getLogger(__name__)
 
 
 def math_process(timeout_s: float) -> WorkerProcess:
     """A process that takes [gold, answer] and ends itself after `timeout_s` seconds on one of them."""
-    return WorkerProcess("the math verifier", "rlstack.rewards.math_worker", [str(timeout_s)])
+    return WorkerProcess(
+        "the math verifier",
+        "rlstack.rewards.math_worker",
+        [str(timeout_s)],
+        timeout_s=timeout_s + STALLED_S,
+    )
 
 
 def verify(process: WorkerProcess, key: tuple[str, str]) -> Score:
@@ -21,7 +28,7 @@ def verify(process: WorkerProcess, key: tuple[str, str]) -> Score:
     gold, answer = key
     reply = process.ask([gold, answer])
     if isinstance(reply, Ended):
-        if reply.status == -signal.SIGALRM:
+        if reply.late or reply.status == -signal.SIGALRM:
             logger.warning("math-verify was out of time on %r against %r", answer, gold)
             return Score(reward=None, outcome=Outcome.timeout)
         logger.warning("math-verify died with status %s on %r against %r", reply.status, answer, gold)

@@ -49,7 +49,10 @@ class PluginScorer:
         self._name = name
         self._timeout_s = settings.plugin_timeout_s
         module = "rlstack.rewards.plugin_worker"
-        processes = [WorkerProcess(f"plug-in {name}", module, [name]) for _ in range(settings.workers)]
+        processes = [
+            WorkerProcess(f"plug-in {name}", module, [name], timeout_s=self._timeout_s)
+            for _ in range(settings.workers)
+        ]
         try:
             self._pool = WorkerPool(processes)
         except RuntimeError as error:
@@ -69,7 +72,7 @@ class PluginScorer:
 
     def _call(self, process: WorkerProcess, question: Question) -> tuple[Score, ...]:
         request = [question.problem, question.answer, question.responses]
-        reply = process.ask(request, timeout_s=self._timeout_s)
+        reply = process.ask(request)
         if isinstance(reply, Ended):
             outcome = Outcome.timeout if reply.late else Outcome.error
             what = f"took over {self._timeout_s:g} s" if reply.late else f"died with status {reply.status}"

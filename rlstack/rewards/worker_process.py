@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import selectors
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-READY = "ready\n"  # the process's first line, once its imports are done
+import psutil
+
+from rlstack.rewards.lines import Lines
+
+END_S = 5.0  # from the end of its output to that of the process
+READY = "ready"  # the process's first line, once its imports are done
 
 
 class Ended(NamedTuple):
@@ -19,18 +24,26 @@ class Ended(NamedTuple):
 
     status: int  # negative: the signal
     late: bool  # it was ended here, because its time was up
+    by_another: bool  # someone else has stopped or killed it, which says nothing about the request
 
 
 class WorkerProcess:
     """`python -m MODULE ARGUMENTS`, replaced when it ends. Used by one thread at a time, closed by any."""
 
     def __init__(
-        self, what: str, module: str, arguments: Sequence[str], *, start_timeout_s: float = 300.0
+        self,
+        what: str,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        timeout_s: float,
+        start_timeout_s: float = 300.0,
     ) -> None:
-        """Start it; `what` it is stands in messages."""
+        """Start it; `what` it is stands in messages. timeout_s: for an answer."""
         self._what = what
         # -P: the working directory may hold files named like modules.
         self._command = [sys.executable, "-P", "-m", module, *arguments]
+        self._timeout_s = timeout_s
         self._start_timeout_s = start_timeout_s
         self._closed = False
         self._ready = False
@@ -45,28 +58,34 @@ class WorkerProcess:
         """
         if self._ready:
             return
-        line = self._read_line(self._start_timeout_s)
-        if line is None:
+        line = self._lines.read(timeout_s=self._start_timeout_s)
+        if line is None and not self._lines.is_open and self._process.wait() == -signal.SIGKILL:
+            self._replace()  # which is nothing that its imports did
+            line = self._lines.read(timeout_s=self._start_timeout_s)
+        if line is None and self._lines.is_open:
             raise RuntimeError(f"{self._what}: not started within {self._start_timeout_s:g} s")
         if line != READY:
             status = self._process.wait()
-            why = line.strip() or f"ended with status {status} while it started; its error output says why"
+            why = line or f"ended with status {status} while it started; its error output says why"
             raise RuntimeError(f"{self._what}: {why}")
         self._ready = True
 
-    def ask(self, request: Any, *, timeout_s: float | None = None) -> dict[str, Any] | Ended:
-        """The reply to `request`, or how the process ended: by itself, or here after `timeout_s` seconds."""
+    def ask(self, request: Any) -> dict[str, Any] | Ended:
+        """The reply to `request`, or how the process ended: by itself, or here after `timeout_s` seconds.
+
+        A process that someone else has stopped or killed is replaced, and the next one asked; twice is once
+        too often, for it may have been the kernel, which found that it takes too much memory.
+        """
+        answer = self._ask(request)
+        return self._ask(request) if isinstance(answer, Ended) and answer.by_another else answer
+
+    def _ask(self, request: Any) -> dict[str, Any] | Ended:
         self.wait_ready()
-        line: str | None = ""
-        with contextlib.suppress(BrokenPipeError):
-            self._write_line(json.dumps(request))
-            line = self._read_line(timeout_s)
-        if line is not None and line.endswith("\n"):
+        line = self._lines.exchange(json.dumps(request), timeout_s=self._timeout_s)
+        if line is not None:
             reply: dict[str, Any] = json.loads(line)
             return reply
-        if line is None:
-            self._process.kill()
-        return self._replace(late=line is None)
+        return self._replace()
 
     def close(self) -> None:
         """End the process, whatever it is doing; an `ask` that waits for it raises RuntimeError."""
@@ -85,31 +104,30 @@ class WorkerProcess:
                 self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                text=True,
-                encoding="utf-8",
+                bufsize=0,
                 start_new_session=True,
             )
+            assert self._process.stdin is not None and self._process.stdout is not None
+            self._lines = Lines(self._process.stdin.fileno(), self._process.stdout.fileno())
             self._ready = False
 
-    def _replace(self, *, late: bool) -> Ended:
+    def _replace(self) -> Ended:
+        late, stopped = self._lines.is_open, self._is_stopped()
+        if not late:  # let it end by itself, for its status
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(END_S)
+        self._process.kill()
         status = self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             with contextlib.suppress(BrokenPipeError):  # the request that it did not read
                 pipe.close()
         self._start()
-        return Ended(status=status, late=late)
+        killed = not late and status == -signal.SIGKILL
+        return Ended(status=status, late=late, by_another=stopped or killed)
 
-    def _write_line(self, text: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(text + "\n")
-        self._process.stdin.flush()
-
-    def _read_line(self, timeout_s: float | None) -> str | None:
-        """The next line, whole or up to the process's end; None if none has begun within `timeout_s`."""
-        assert self._process.stdout is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
-            if not selector.select(timeout_s):
-                return None
-        return self._process.stdout.readline()
+    def _is_stopped(self) -> bool:
+        try:
+            return psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED
+        except psutil.NoSuchProcess:
+            return False

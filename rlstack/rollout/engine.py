@@ -8,6 +8,7 @@ Everything of vLLM's that this project calls is in this file, load.py and contin
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from rlstack.transfer.errors import LandingError, TransferError
 class Engine:
     """Generates rollouts with one model replica; a plain class, which Ray wraps as an actor.
 
-    Not for concurrent calls, begin_receive() apart: a call finds the weights of one version from beginning
-    to end.
+    Not for concurrent calls, open_transfer(), begin_receive() and drop_streams() apart: a call finds the
+    weights of one version from beginning to end.
     """
 
     def __init__(self, config: RunConfig, *, index: int) -> None:
@@ -40,6 +41,7 @@ class Engine:
         self._num_sources = policy.tensor_parallel * policy.pipeline_parallel * policy.data_parallel
         self._stop_token_ids = stop_token_ids(Path(policy.model))
         self._version = 0
+        self._first_needed = 0  # of the streams, by their numbers
         self._broken: str | None = None  # why the engine must not serve any more
 
     @property
@@ -61,18 +63,32 @@ class Engine:
         return [finished[place] for place in range(len(prompts))]
 
     def generate_stream(
-        self, prompts: Sequence[Prompt], *, n: int, temperature: float, top_p: float, seeds: Sequence[int]
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int,
+        temperature: float,
+        top_p: float,
+        seeds: Sequence[int],
+        version: int | None = None,
+        number: int | None = None,
     ) -> Iterator[list[tuple[int, tuple[Rollout, ...]]]]:
         """`n` rollouts of each prompt, as (place of the prompt, its rollouts) once all of them have ended.
 
         `seeds` has one number per prompt and makes its rollouts independent of the others in the batch;
         rollout k is sampled with seed + k. Up to rollout.max_new_tokens tokens, fewer where the context ends.
-        Prompts are begun in their order. To be run to its end.
+        Prompts are begun in their order. To be run to its end, which comes at once if its `number` is
+        dropped; see drop_streams.
 
-        Raises LandingError if a sync has left the engine without a whole set of weights.
+        Raises LandingError if a sync has left the engine without a whole set of weights; TransferError if it
+        holds another version than `version`, where one is given.
         """
         if self._broken:
             raise LandingError(self._broken)
+        if not self._is_needed(number):
+            return
+        if version not in (None, self._version):
+            raise TransferError(f"asked for rollouts of version {version}, it holds {self._version}")
         from vllm import SamplingParams
 
         requests = [
@@ -97,8 +113,16 @@ class Engine:
                 requests,
                 max_num_seqs=self._max_num_seqs,
                 between_steps=self._turns.give_way,
+                is_needed=partial(self._is_needed, number),
             ):
                 yield [(place, self._rollouts(output)) for place, output in finished]
+
+    def drop_streams(self, *, before: int) -> None:
+        """Let those with lower numbers end, whether they have begun or not. From any thread."""
+        self._first_needed = before
+
+    def _is_needed(self, number: int | None) -> bool:
+        return number is None or number >= self._first_needed
 
     def _rollouts(self, output: Any) -> tuple[Rollout, ...]:
         return tuple(
@@ -118,7 +142,8 @@ class Engine:
         """Connect this engine's workers with the policy's ranks through the store at (`host`, `port`).
 
         The workers are receivers `first_receiver` and up of `num_receivers`, counted over all engines. Blocks
-        until all sides have come. Every method can be open besides the others.
+        until all sides have come. Every method can be open besides the others; opening one again ends what it
+        had before. May be called while another thread generates, between two tokens of which it opens.
 
         Raises TransferError if someone does not come, or if the policy's weights do not fill the engine's.
         """
@@ -126,7 +151,7 @@ class Engine:
         if method is not TransferMethod.reshard:
             num_senders = self._num_stages if method is TransferMethod.gather else 1
             peers = (num_senders, first_receiver, num_receivers)
-            self._call("open_gather", method.value, host, port, *peers, timeout_s)
+            self._turns.do(lambda: self._call("open_gather", method.value, host, port, *peers, timeout_s))
             return
         init_info = {
             "store_host": host,
@@ -139,7 +164,7 @@ class Engine:
             "landing": self._transfer.landing.value,
             "channel": self._transfer.channel.value,
         }
-        self._call("open_reshard", init_info)
+        self._turns.do(lambda: self._call("open_reshard", init_info))
 
     def begin_receive(self, version: int, method: TransferMethod) -> None:
         """Let the policy's weights of `version` come in while the engine goes on with those that it has.

@@ -18,6 +18,7 @@ from torch.distributed import PrefixStore, Store
 
 from rlstack.transfer.errors import TransferError
 
+GIVEN_UP = "the store where all meet is gone: the driver has given the transfer up, or has ended"
 _POLL_S = 0.0005
 
 
@@ -120,7 +121,10 @@ def meet(store: Store, *, place: str, me: str, others: Mapping[str, str], timeou
 
     Raises TransferError naming those who are missing after `timeout_s`.
     """
-    store.set(f"{place}/{me}", "here")
+    try:
+        store.set(f"{place}/{me}", "here")
+    except dist.DistNetworkError as error:
+        raise TransferError(f"{place}: {GIVEN_UP}") from error
     collect(store, place=place, others=others, timeout_s=timeout_s)
 
 
@@ -137,6 +141,8 @@ def collect(store: Store, *, place: str, others: Mapping[str, str], timeout_s: f
             late = list(others.items())[i + 1 :]
             missing = [who, *(w for k, w in late if not store.check([f"{place}/{k}"]))]
             raise TransferError(f"{place}: waited {timeout_s:g} s for {', '.join(missing)}") from error
+        except dist.DistNetworkError as error:
+            raise TransferError(f"{place}: {GIVEN_UP}; who had not come is {who}") from error
     return [store.get(f"{place}/{key}").decode() for key in others]
 
 

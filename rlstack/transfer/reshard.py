@@ -91,6 +91,14 @@ class ReshardSender:
         stats = pending.result()
         return {**stats, "fence_s": time.perf_counter() - started}
 
+    def settle(self) -> None:
+        """Wait until the weights may be written to, and this may be dropped, whatever became of the round.
+
+        `fence` still says that.
+        """
+        if self._round is not None:
+            self._round.wait()
+
     def send(self, version: int) -> dict[str, float]:
         """`begin` and `fence`."""
         self.begin(version)
@@ -172,6 +180,11 @@ class ReshardReceiver:
             raise TransferError(f"version {version} was expected, but it was {begun} that was begun")
         self.stats = stats
         return self._inbox.arrivals
+
+    def settle(self) -> None:
+        """Wait until this may be dropped, whatever became of the round; `finish` still says that."""
+        if self._round is not None:
+            self._round[1].wait()
 
     def _receive(self, version: int) -> dict[str, float]:
         deadline = self._link.start(version)

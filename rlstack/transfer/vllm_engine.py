@@ -58,7 +58,7 @@ class ReshardEngine(WeightTransferEngine[ReshardInit, ReshardUpdate]):
     layout: Layout
     stats: dict[str, float]  # of the last version that was landed
 
-    _receiver: ReshardReceiver
+    _opened: ReshardReceiver | None = None
     _agreement: Agreement
     _direct: bool
     _coming: int | None = None  # the version that is arriving
@@ -66,10 +66,13 @@ class ReshardEngine(WeightTransferEngine[ReshardInit, ReshardUpdate]):
     def init_transfer_engine(self, init_info: ReshardInit) -> None:
         """Work out this worker's share and meet the trainer ranks and the other workers.
 
+        Done again, it ends what was there before, a round under way included.
+
         Raises TransferError if the trainer's weights do not fill the model, if `landing` is not possible with
         it, or if someone does not come in time.
         """
         info = init_info
+        self._leave()
         store = connect_store(info.store_host, info.store_port, timeout_s=info.timeout_s)
         shapes = published_shapes(store, timeout_s=info.timeout_s)
         dtype = self.model_config.dtype
@@ -80,7 +83,7 @@ class ReshardEngine(WeightTransferEngine[ReshardInit, ReshardUpdate]):
         self._agreement = Agreement(
             store, receiver=receiver, num_receivers=info.num_receivers, timeout_s=info.timeout_s
         )
-        self._receiver = ReshardReceiver(
+        self._opened = ReshardReceiver(
             store_host=info.store_host,
             store_port=info.store_port,
             receiver=receiver,
@@ -122,6 +125,18 @@ class ReshardEngine(WeightTransferEngine[ReshardInit, ReshardUpdate]):
 
     def shutdown(self) -> None:
         """Nothing: vLLM ends the process."""
+
+    @property
+    def _receiver(self) -> ReshardReceiver:
+        assert self._opened is not None, "init_transfer_engine comes first"
+        return self._opened
+
+    def _leave(self) -> None:
+        """Give up connections and memory; both end with the last reference to them."""
+        self._coming = None
+        if self._opened is not None:
+            self._opened.settle()
+            self._opened = None
 
     def _commit(self, version: int) -> None:
         if version != self._coming:

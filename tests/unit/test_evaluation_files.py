@@ -21,7 +21,7 @@ from rlstack.evaluation.games import read_answers
 from rlstack.evaluation.journal import Journal
 from rlstack.evaluation.kept import KeptAnswers
 from rlstack.evaluation.report import evaluation_report, report_table
-from rlstack.orchestration.engine_group import Sampling
+from rlstack.orchestration.engine_seat import Sampling
 from rlstack.rewards.router import Rewards
 from rlstack.rewards.scorer import Question
 
@@ -100,6 +100,9 @@ class Engines:
                 )
             )
         return answers
+
+    def attend(self) -> None:
+        """Nobody is ever lost."""
 
 
 class Ones:

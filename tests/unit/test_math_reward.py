@@ -100,13 +100,22 @@ def test_a_computation_over_the_limit_is_a_timeout_and_others_are_scored(
     assert len(caplog.records) == 1, "equal items are verified once"
 
 
-def test_a_dead_process_is_an_error_and_is_replaced(verifier: MathVerifier) -> None:
+def test_a_process_that_was_killed_is_replaced_and_its_question_asked_again(verifier: MathVerifier) -> None:
     verifier.score([(answer("6"), "6")])
     (process,) = workers_of(os.getpid())
     process.kill()
     assert verifier.score([(answer("6"), "6")]) == [OK], "remembered, so that no process is asked"
-    assert verifier.score([(answer("7"), "7")]) == [ERROR]
     assert verifier.score([(answer("7"), "7")]) == [OK]
+    assert workers_of(os.getpid()) != [process]
+
+
+def test_a_stopped_process_is_not_waited_for_and_blamed_on_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlstack.rewards.math_process.STALLED_S", 0.5)
+    with MathVerifier(workers=1, timeout_s=5.0) as verifier:  # one that the others do not share
+        (process,) = [worker for worker in workers_of(os.getpid()) if "5.0" in worker.cmdline()]
+        process.suspend()
+        assert verifier.score([(answer("7"), "7")]) == [OK]
+        assert not process.is_running()
 
 
 def test_a_gold_answer_that_nothing_could_equal_is_an_error(verifier: MathVerifier) -> None:

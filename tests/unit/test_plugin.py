@@ -31,6 +31,11 @@ def length(problem, answer, responses):
             os._exit(3)
         case "exit":
             sys.exit(0)
+        case "killed" | "stopped":
+            struck = len(os.listdir("strikes"))
+            if struck < int(answer):
+                open(f"strikes/{struck}", "w").close()
+                os.kill(os.getpid(), 9 if problem == "killed" else 19)
         case "sleep":
             time.sleep(600)
         case "signal":
@@ -101,6 +106,28 @@ def test_a_call_that_fails_is_counted_and_the_next_one_works(
     start: Start, problem: str, expected: Score
 ) -> None:
     assert start().score([ask(problem), ask()]) == [(expected, expected), rewards(1, 2)]
+
+
+@pytest.mark.parametrize("what", ["killed", "stopped"])
+def test_what_another_does_to_the_process_is_not_the_calls_fault_unless_it_happens_again(
+    start: Start, tmp_path: Path, what: str
+) -> None:
+    (tmp_path / "strikes").mkdir()
+    plugin = start(timeout_s=1.0)
+    assert plugin.score([ask(what, answer="1")]) == [rewards(1001, 1002)]
+    outcome = ERROR if what == "killed" else TIMEOUT
+    assert plugin.score([ask(what, answer="3")]) == [(outcome, outcome)]
+    assert plugin.score([ask()]) == [rewards(1, 2)]
+
+
+def test_a_request_that_nobody_reads_is_late(start: Start, tmp_path: Path) -> None:
+    """It is longer than what the pipe holds."""
+    (tmp_path / "strikes").mkdir()
+    plugin = start(timeout_s=2.0)
+    for child in psutil.Process().children():
+        if "my_rewards:length" in child.cmdline():
+            child.suspend()
+    assert plugin.score([ask("", "a" * 1_000_000)]) == [rewards(1_000_000)]
 
 
 def test_a_call_over_the_limit_is_ended(start: Start) -> None:

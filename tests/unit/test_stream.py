@@ -18,7 +18,7 @@ from rlstack.config.schema import Rollout as RolloutSettings
 from rlstack.data.records import Prompt, Rollout, RolloutGroup, Score, ScoredGroup
 from rlstack.data.sampling import PromptSampler
 from rlstack.errors import ConfigError
-from rlstack.orchestration.engine_group import Sampling
+from rlstack.orchestration.engine_seat import Sampling
 from rlstack.orchestration.schedule import Schedule
 from rlstack.orchestration.stream import RolloutStream
 from rlstack.rewards.router import Rewards
@@ -80,6 +80,9 @@ class Engines:
         self._threads.append(threading.Thread(target=answer))
         self._threads[-1].start()
         return answers
+
+    def attend(self) -> None:
+        """Nobody is ever lost."""
 
     def finish(self) -> None:
         for thread in self._threads:
@@ -279,8 +282,8 @@ def test_a_stream_goes_on_from_what_another_one_had_finished(
                 engines.hold(version)
                 stream.admit(version=version)
     assert all(step >= first_step for step in kept)
-    if lag:  # those of the version that no engine holds any more
-        older = range(first_step, schedule.generator_version_at(first_step) + lag)
+    if held := schedule.generator_version_at(first_step):  # those of versions that no engine holds any more
+        older = range(first_step, held + lag)
         assert all(len(kept[step]) == NUM_PROMPTS for step in older)
     some = {step: dict(list(groups.items())[: step % 2 + 2]) for step, groups in kept.items()}
     kept = {step: kept[step] if step < first_step + lag else some[step] for step in kept}

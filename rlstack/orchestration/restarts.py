@@ -1,0 +1,48 @@
+"""How many roles a run may replace, and a note of each that it has."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rlstack.orchestration.role_errors import RoleError, RoleLost
+
+Note = Callable[[dict[str, Any]], None]
+
+
+class Restarts:
+    """Counts over the whole run, whatever is replaced. From any thread."""
+
+    def __init__(self, max_restarts: int, note: Note = lambda row: None) -> None:
+        """note: gets what restarts.jsonl has of it, but for the step, once the time that it took is known."""
+        self._max = max_restarts
+        self._note = note
+        self._lock = threading.Lock()
+        self._count = 0
+
+    @contextmanager
+    def replacing(self, lost: RoleLost) -> Iterator[None]:
+        """Within, what was lost is replaced; the time of that is noted.
+
+        Raises RoleError, before anything is done, if that was one too many.
+        """
+        with self._lock:
+            if self._count >= self._max:
+                raise self._spent(lost) from lost
+            self._count += 1
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            seconds = round(time.monotonic() - started, 3)
+            with self._lock:
+                self._note({"role": lost.role.name, "reason": lost.reason, "seconds": seconds})
+
+    def _spent(self, lost: RoleLost) -> RoleError:
+        allowed = "1 role" if self._max == 1 else f"{self._max} roles"
+        return RoleError(
+            f"{lost}\n  the run may replace {allowed} (recovery.max_restarts), and has: {self._count}"
+        )

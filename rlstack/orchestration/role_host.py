@@ -1,0 +1,107 @@
+"""What runs in a role's process: the object that was built there, its calls, and where they are noted."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ray
+
+from rlstack.orchestration.processes import Processes, own_processes
+from rlstack.telemetry import nvml, timeline
+from rlstack.telemetry.logs import capture_output
+from rlstack.telemetry.timeline import Span
+
+Builder = Callable[..., Any]
+
+# What a role is doing, on the timeline, in the calls that are not called so themselves.
+PHASES = {
+    "generate_stream": "generate",
+    "train_step": "train",
+    "skip_step": "train",
+    "scale_lr": "train",
+    "sync_reference": "sync",
+    "open_transfer": "sync",
+    "begin_send": "sync",
+    "begin_receive": "sync",
+    "commit_receive": "sync",
+    "fence": "sync",
+    "probe": "sync",
+    "serve": "start_up",
+    "start": "start_up",
+    "warm_up": "start_up",
+}
+
+
+_END = object()
+
+
+class Answer(NamedTuple):
+    """What travels back from a role: a result, and what the role has done since its last answer."""
+
+    result: Any
+    spans: list[Span]
+    samples: list[nvml.Sample]
+
+    @classmethod
+    def of(cls, result: Any) -> Answer:
+        return cls(result, timeline.take(), nvml.take())
+
+
+class Host:
+    """An object in a process of its own."""
+
+    def __init__(self, name: str, log: Path, build: Builder, kwargs: Mapping[str, Any]) -> None:
+        capture_output(log)
+        timeline.act_as(name)
+        _sample_gpus(name)
+        with timeline.span("start_up"):
+            self._target = build(**kwargs)
+
+    def processes(self) -> Processes:
+        return own_processes()
+
+    def call(self, method: str, /, *args: Any, **kwargs: Any) -> Answer:
+        with timeline.span(phase_of(method)), _own_words():
+            result = getattr(self._target, method)(*args, **kwargs)
+        return Answer.of(result)
+
+    def stream(self, method: str, /, *args: Any, **kwargs: Any) -> Iterator[Answer]:
+        items = getattr(self._target, method)(*args, **kwargs)
+        while True:
+            with timeline.span(phase_of(method)), _own_words():
+                item = next(items, _END)
+            if item is _END:
+                return
+            yield Answer.of(item)
+
+
+def phase_of(method: str) -> str:
+    """What the timeline calls the time in a role's `method`."""
+    return PHASES.get(method, method)
+
+
+@contextmanager
+def _own_words() -> Iterator[None]:
+    """An exception of a library that the driver never imports travels as its text; the log has the rest."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] in ("builtins", "rlstack"):
+            raise
+        traceback.print_exc()
+        raise RuntimeError(f"{type(error).__name__}: {error}") from None
+
+
+def _sample_gpus(name: str) -> None:
+    """Have the GPUs that Ray has given to this process sampled; what keeps NVML from it goes to the log."""
+    gpus = [str(gpu) for gpu in ray.get_gpu_ids()]
+    if not gpus:
+        return
+    try:
+        nvml.GpuSampler(name, gpus).start()
+    except nvml.NvmlError as error:
+        print(f"NVML does not tell of GPU {', '.join(gpus)}: {error}")
