@@ -13,6 +13,7 @@ from rlstack.data.samples import sample_rows
 from rlstack.data.sampling import PromptSampler
 from rlstack.evaluation.evaluator import Evaluator
 from rlstack.orchestration.adaptive_schedule import build_schedule
+from rlstack.orchestration.role_errors import BackToCheckpoint
 from rlstack.orchestration.saving import Place, Saver
 from rlstack.orchestration.schedule import Schedule
 from rlstack.orchestration.stream import RolloutStream
@@ -42,8 +43,14 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
     with Recorder(config, resume=resume) as recorder:
         saver = Saver(config, schedule, recorder)
         place = saver.go_back() if recorder.is_resumed else Place()
-        with assembled(config, prompts, recorder) as team:
-            _run(place, config, schedule, prompts, held_out, team, recorder, saver)
+        with assembled(config, recorder, probe=prompts.take(0, 1)[0].token_ids) as team:
+            while True:
+                try:
+                    return _run(place, config, schedule, prompts, held_out, team, recorder, saver)
+                except BackToCheckpoint as lost:
+                    with recorder.starting("the policy again"):
+                        team.rebuild_policy(lost)
+                    place = saver.go_back()
 
 
 def _run(

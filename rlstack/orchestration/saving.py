@@ -34,7 +34,6 @@ class Saver:
         self._schedule = schedule
         self._recorder = recorder
         self._store = CheckpointStore(recorder.checkpoints, config.checkpoint, note=recorder.note)
-        self._store.sweep()
         self._under_way: int | None = None  # the step of the checkpoint that is being written
 
     def go_back(self) -> Place:
@@ -42,7 +41,8 @@ class Saver:
 
         Raises ConfigError if the files or schedule.num_steps do not fit it.
         """
-        self._under_way = None  # whoever was writing it does not go on
+        self._under_way = None  # who was writing it has gone
+        self._store.sweep()
         folder = self._store.newest()
         if folder is None:
             place = Place()

@@ -2,50 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from rlstack.config.schema import RunConfig
-from rlstack.data.sampling import PromptSampler
 from rlstack.orchestration.cluster import Cluster
-from rlstack.orchestration.engine_group import EngineGroup
-from rlstack.orchestration.policy_group import PolicyGroup
+from rlstack.orchestration.recovery import EngineRecovery
+from rlstack.orchestration.role_errors import BackToCheckpoint, EngineLost
 from rlstack.orchestration.saving import Place
 from rlstack.orchestration.weight_sync import WeightSync
 from rlstack.rewards.router import Rewards
 from rlstack.telemetry.recorder import Recorder
 
 
-@dataclass(slots=True)
 class Team:
-    policy: PolicyGroup
-    engines: EngineGroup
-    rewards: Rewards
-    weight_sync: WeightSync
+    """Policy, engines and rewards, and the way between the first two."""
+
+    def __init__(
+        self, cluster: Cluster, rewards: Rewards, config: RunConfig, *, probe: Sequence[int]
+    ) -> None:
+        """probe: see WeightSync."""
+        self._cluster = cluster
+        self._config = config
+        self._probe = probe
+        self.rewards = rewards
+        self.policy, self.engines = cluster.launch()
+        self.weight_sync = self._join()
 
     def go_to(self, place: Place) -> None:
-        """Have the policy and the engines hold what they held at `place`.
+        """Have the policy and the engines hold what they held at `place`; before the start nothing was done.
 
-        A policy that goes to the start has just been built.
+        Raises BackToCheckpoint if one of them was lost meanwhile.
         """
         if place.checkpoint is not None:
             self.policy.restore(place.checkpoint)
         version = place.state.served_version
         if self.engines.version != version:
-            self.weight_sync.bring(version, self.engines.roles)
+            try:
+                self.weight_sync.bring(version, self.engines.roles)
+            except EngineLost as lost:
+                raise BackToCheckpoint(str(lost), role=lost.role) from lost
             self.engines.version = version
+
+    def rebuild_policy(self, lost: BackToCheckpoint) -> None:
+        """Replace all ranks of the policy, and an engine if it is what was lost; go_to() has to follow.
+
+        Raises RoleError if that was one restart too many, or if a rank cannot be started.
+        """
+        self.policy = self._cluster.restart_policy(lost)
+        self.weight_sync = self._join()
+
+    def _join(self) -> WeightSync:
+        host = self._cluster.host
+        weight_sync = WeightSync(self.policy, self.engines, self._config, host=host, probe=self._probe)
+        self.engines.mend_with(EngineRecovery(self.engines, self._cluster.restarts, weight_sync).mend)
+        return weight_sync
 
 
 @contextmanager
-def assembled(config: RunConfig, prompts: PromptSampler, recorder: Recorder) -> Iterator[Team]:
+def assembled(config: RunConfig, recorder: Recorder, *, probe: Sequence[int]) -> Iterator[Team]:
     """Start every process of a run; all have ended when the context is left, whatever the reason."""
     with (
-        Cluster(config, recorder.logs) as cluster,
+        Cluster(config, recorder.logs, note=recorder.restarted) as cluster,
         Rewards(config, cluster.start_reward_models()) as rewards,
     ):
         with recorder.starting("policy and engines"):
-            policy, engines = cluster.launch()
-            probe = prompts.take(0, 1)[0].token_ids
-            weight_sync = WeightSync(policy, engines, config, host=cluster.host, probe=probe)
-        yield Team(policy, engines, rewards, weight_sync)
+            team = Team(cluster, rewards, config, probe=probe)
+        yield team

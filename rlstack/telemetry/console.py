@@ -71,6 +71,10 @@ class Console:
         factor = f" x {raised.lr_factor:g}" if raised.action is AlarmAction.lower_lr else ""
         self.note(f"ALARM {raised.alarm} ({raised.action.value}{factor}): {raised.reason}")
 
+    def restart(self, restart: Mapping[str, Any]) -> None:
+        """One line for a role that was replaced: a row of restarts.jsonl."""
+        self.note(f"{restart['role']} was replaced in {restart['seconds']:.1f} s: {restart['reason']}")
+
     def interval(self, decision: Mapping[str, Any]) -> None:
         """One line for a sync interval that has changed: a row of intervals.jsonl."""
         if decision["before"] not in (None, decision["interval"]):

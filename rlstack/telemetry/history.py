@@ -25,11 +25,16 @@ class History:
     def read(cls, folder: Path, evaluations: Iterable[Row]) -> History:
         """That of the run in `folder`, with these evaluations, which have their eval/version."""
         return cls(
-            steps=[_measured(row) for row in _rows(folder / METRICS)],
-            alarms=_rows(folder / ALARMS),
-            intervals=_rows(folder / INTERVALS),
+            steps=[_measured(row) for row in rows_of(folder / METRICS)],
+            alarms=rows_of(folder / ALARMS),
+            intervals=rows_of(folder / INTERVALS),
             evaluations={row["eval/version"]: row for row in evaluations},
         )
+
+    @property
+    def last_step(self) -> int:
+        """The last one that was logged; 0 before the first."""
+        return int(self.steps[-1]["step"]) if self.steps else 0
 
     def add_step(self, row: Row) -> None:
         """Take a row of metrics.jsonl, with its evaluation if it has one."""
@@ -41,7 +46,8 @@ class History:
         self.evaluations[metrics["eval/version"]] = metrics
 
 
-def _rows(path: Path) -> list[Row]:
+def rows_of(path: Path) -> list[Row]:
+    """Of a file of lines; none of one that is not there."""
     return list(read_rows(path)) if path.exists() else []
 
 

@@ -10,6 +10,7 @@ from rlstack.errors import ConfigError
 
 METRICS, ROLLOUTS, ALARMS, INTERVALS = "metrics.jsonl", "rollouts.jsonl", "alarms.jsonl", "intervals.jsonl"
 TIMELINE, GPUS = "timeline.jsonl", "gpus.jsonl"
+RESTARTS = "restarts.jsonl"  # which is never cut: what was undone is in it too
 FILES = (METRICS, ROLLOUTS, ALARMS, INTERVALS, TIMELINE, GPUS)
 
 

@@ -14,8 +14,8 @@ from rlstack.telemetry import nvml
 from rlstack.telemetry.alarms import Alarms, StoppedByAlarm, Verdict
 from rlstack.telemetry.console import Console
 from rlstack.telemetry.environment import hardware, package_versions
-from rlstack.telemetry.history import History
-from rlstack.telemetry.log_files import lengths
+from rlstack.telemetry.history import History, rows_of
+from rlstack.telemetry.log_files import RESTARTS, lengths
 from rlstack.telemetry.logs import write_traceback
 from rlstack.telemetry.report import write_outputs
 from rlstack.telemetry.run_dir import RunDirectory
@@ -116,6 +116,12 @@ class Recorder:
         """What has been reported so far."""
         return self._history
 
+    def restarted(self, restart: Mapping[str, Any]) -> None:
+        """Log that a role was replaced: `role`, `reason` and the `seconds` that it took. From any thread."""
+        row = {"step": self._history.last_step, **restart}
+        self._run.log_restart(row)
+        self._console.restart(row)
+
     def note(self, text: str) -> None:
         """One line on the terminal."""
         self._console.note(text)
@@ -191,6 +197,7 @@ class Recorder:
             "alarms": self._history.alarms,
             "intervals": self._history.intervals,
             "resumed": self._resumed,
+            "restarts": rows_of(self._run.path / RESTARTS),
             "roles": {role: asdict(seconds) for role, seconds in self._timeline.occupancy.items()},
             "versions": package_versions(),
             "hardware": hardware(),

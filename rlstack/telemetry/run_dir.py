@@ -17,7 +17,7 @@ from rlstack.config.schema import RunConfig
 from rlstack.errors import ConfigError
 from rlstack.files import try_lock, written_at_once
 from rlstack.telemetry.curves import read_summary
-from rlstack.telemetry.log_files import ALARMS, INTERVALS, METRICS, ROLLOUTS, cut_back
+from rlstack.telemetry.log_files import ALARMS, INTERVALS, METRICS, RESTARTS, ROLLOUTS, cut_back
 from rlstack.telemetry.metrics import check_declared
 from rlstack.telemetry.run_links import refuse_links
 
@@ -107,6 +107,10 @@ class RunDirectory:
     def log_interval(self, row: Mapping[str, Any]) -> None:
         """Append a decision about the sync interval to intervals.jsonl, which is there if any is made."""
         self._append(INTERVALS, [row])
+
+    def log_restart(self, row: Mapping[str, Any]) -> None:
+        """Append a role's replacement to restarts.jsonl, which is there from the first one on."""
+        self._append(RESTARTS, [row])
 
     def _append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         if lines := [to_json(row) + "\n" for row in rows]:

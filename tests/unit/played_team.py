@@ -6,19 +6,19 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from rlstack.config.schema import RunConfig
+import pytest
+
 from rlstack.data.records import Example, Prompt, Rollout, Score
-from rlstack.orchestration.engine_group import Sampling
-from rlstack.orchestration.team import Team
+from rlstack.orchestration import team
+from rlstack.orchestration.engine_seat import Sampling
+from rlstack.orchestration.role_errors import BackToCheckpoint
 from rlstack.orchestration.weight_sync import Ordered
-from rlstack.rewards.router import Rewards
 from rlstack.rewards.scorer import Question
 
 
@@ -33,7 +33,8 @@ class Engines:
     """Rollouts are those of the weights that were held when they were asked for; they come when they like."""
 
     def __init__(self, jitter: random.Random) -> None:
-        self.version, self.weights = 0, 1
+        self.version: int | None = 0
+        self.weights = 1
         self.roles: list[Any] = []
         self._jitter = jitter
         self._threads: list[threading.Thread] = []
@@ -59,12 +60,24 @@ class Engines:
         self._threads[-1].start()
         return answers
 
+    def mend_with(self, mend: object) -> None:
+        """None is ever lost."""
+
     def attend(self) -> None:
         """None is ever lost."""
+
+    def abandon(self) -> None:
+        self.finish()
+        self.version = None
 
     def finish(self) -> None:
         for thread in self._threads:
             thread.join()
+
+    @property
+    def _held(self) -> int:
+        assert self.version is not None, "a sync comes first"
+        return self.version
 
     def _rollouts(self, prompt: Prompt, n: int, stream: str, place: tuple[int, int]) -> tuple[Rollout, ...]:
         drawn = random.Random(f"{self.weights} {stream} {place} {prompt.problem}")
@@ -75,7 +88,7 @@ class Engines:
                 generator_logprobs=tuple(-drawn.random() for _ in range(length)),
                 text="x" * length,
                 finished=True,
-                version=self.version,
+                version=self._held,
             )
             for length in lengths
         )
@@ -85,14 +98,14 @@ class Policy:
     """Its weights are a number, which each step makes another one of."""
 
     def __init__(self, faults: Faults) -> None:
-        self._faults = faults
+        self.faults = faults
         self.version, self.weights, self.lr = 0, 1, 1.0
         self.served = {0: 1}  # weights of what the engines were sent last, by version
         self.serving: tuple[int, int] | None = None
         self._draft: Path | None = None
 
     def train_step(self, examples: Sequence[Example], *, version: int) -> dict[str, float]:
-        self._faults("train", self.version)
+        self.faults("train", self.version)
         assert self.serving is None
         self.weights = hash((self.weights, self.lr, repr(examples))) % 2**31
         age = self.version - version
@@ -115,14 +128,14 @@ class Policy:
             "served": [*self.served.items()],
         }
         (folder / "policy.json").write_text(json.dumps(state))
-        self._faults("save", self.version)
+        self.faults("save", self.version)
 
     def is_saved(self) -> bool:
         return self.version % 2 == 0
 
     def finish_save(self) -> None:
         assert self._draft is not None
-        self._faults("finish", self.version)
+        self.faults("finish", self.version)
         self._draft = None
 
     def restore(self, folder: Path) -> None:
@@ -150,6 +163,7 @@ class Transfers:
     def begin(self, version: int) -> None:
         held, weights = self._policy.serving or (self._policy.version, self._policy.weights)
         assert version == held
+        self._policy.faults("sync", version)
         self._policy.served = {version: weights}
 
     def order(self, version: int) -> Ordered:
@@ -182,12 +196,37 @@ class Lengths:
         pass
 
 
-@contextmanager
-def played_team(config: RunConfig, faults: Faults, jitter: random.Random) -> Iterator[Team]:
-    engines, policy = Engines(jitter), Policy(faults)
-    with Rewards(config, {"lengths": Lengths()}) as rewards:
-        parts = SimpleNamespace(policy=policy, engines=engines, transfers=Transfers(policy, engines))
-        try:
-            yield Team(parts.policy, parts.engines, rewards, parts.transfers)
-        finally:
-            engines.finish()
+class Cluster:
+    """Stands for a Cluster, with played roles."""
+
+    host = "127.0.0.1"
+    restarts = None
+
+    def __init__(self, faults: Faults, jitter: random.Random) -> None:
+        self._faults = faults
+        self._engines = Engines(jitter)
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._engines.finish()
+
+    def start_reward_models(self) -> dict[str, Lengths]:
+        return {"lengths": Lengths()}
+
+    def launch(self) -> tuple[Policy, Engines]:
+        return Policy(self._faults), self._engines
+
+    def restart_policy(self, lost: BackToCheckpoint) -> Policy:
+        self._engines.abandon()
+        return Policy(self._faults)
+
+
+def play(monkeypatch: pytest.MonkeyPatch, faults: Faults, jitter: random.Random) -> None:
+    """Let the teams that come play."""
+    monkeypatch.setattr(team, "Cluster", lambda *args, **kwargs: Cluster(faults, jitter))
+    monkeypatch.setattr(
+        team, "WeightSync", lambda policy, engines, config, host, probe: Transfers(policy, engines)
+    )
+    monkeypatch.setattr(team, "EngineRecovery", lambda *args: SimpleNamespace(mend=None))

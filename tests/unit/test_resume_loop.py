@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -15,9 +16,10 @@ from rlstack.config.schema import RunConfig, Task
 from rlstack.data.records import Prompt
 from rlstack.data.sampling import PromptSampler
 from rlstack.errors import ConfigError
+from rlstack.orchestration.role_errors import PolicyLost
 from rlstack.telemetry import recorder
 from rlstack.telemetry.metrics import is_timing
-from tests.unit.played_team import Faults, Killed, played_team
+from tests.unit.played_team import Killed, play
 
 NUM_STEPS = 9
 PROMPTS = [Prompt(task="notes", row=row, problem=f"problem {row}", token_ids=(row,)) for row in range(7)]
@@ -50,23 +52,23 @@ class Runs:
         *overrides: str,
         seed: int = 0,
         kill: tuple[str, int] | None = None,
+        lose: Sequence[tuple[str, int]] = (),
         resume: bool = False,
     ) -> None:
-        """kill: what is going on then, and at which version of the policy."""
+        """kill, lose: what is going on when the driver or the policy dies, and the policy's version then."""
+        to_lose = list(lose)
 
         def faults(what: str, version: int) -> None:
             if (what, version) == kill:
                 raise Killed
+            if (what, version) in to_lose:
+                to_lose.remove((what, version))
+                raise PolicyLost("training: policy rank 0 died", role=cast(Any, None))
             if what == "finish":
                 self.saved.append(version)
 
-        self._with(faults, random.Random(seed))
+        play(self._patch, faults, random.Random(seed))
         loop.train(config(self.folder, name, list(overrides)), resume=resume)
-
-    def _with(self, faults: Faults, jitter: random.Random) -> None:
-        self._patch.setattr(
-            loop, "assembled", lambda config, prompts, recorder: played_team(config, faults, jitter)
-        )
 
     def left(self, name: str) -> dict[str, Any]:
         """What a run says but for times, and its model."""
@@ -141,6 +143,14 @@ def test_a_run_may_be_killed_again_and_again(runs: Runs) -> None:
     assert runs.left("killed") == runs.left("whole")
     summary = json.loads((runs.folder / "killed" / "summary.json").read_text())
     assert summary["resumed"] == [0, 2, 4]
+
+
+@pytest.mark.parametrize("regime", REGIMES.values(), ids=REGIMES.keys())
+def test_a_policy_that_is_lost_costs_nothing_but_time(runs: Runs, regime: list[str]) -> None:
+    runs.train("whole", *regime)
+    lose = [("train", 1), ("train", 5), ("sync", 6), ("save", 6), ("finish", 7), ("finish", 9)]
+    runs.train("lost", *regime, lose=lose)
+    assert runs.left("lost") == runs.left("whole")
 
 
 def test_a_longer_run_goes_on_from_the_end_of_a_shorter_one(runs: Runs) -> None:

@@ -104,6 +104,24 @@ def test_a_run_is_taken_back_while_it_goes_on_and_to_its_start(config: RunConfig
     assert json.loads((tmp_path / "a" / "summary.json").read_text())["resumed"] == [0]
 
 
+def test_what_was_replaced_stays_on_record_whatever_is_undone(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    restart = {"role": "policy rank 0", "reason": "training: policy rank 0 died", "seconds": 2.25}
+    with Recorder(config) as recorder:
+        steps(recorder, range(1, 3))
+        recorder.restarted(restart)
+        recorder.rewind(0, {}, {})
+    (tmp_path / "a" / "checkpoints" / "step-00000001").mkdir(parents=True)
+    with Recorder(config, resume=True) as recorder:
+        recorder.rewind(0, {}, {})
+        recorder.restarted(restart)
+    rows = [{"step": 2, **restart}, {"step": 0, **restart}]
+    assert [json.loads(row) for row in (tmp_path / "a" / "restarts.jsonl").read_text().splitlines()] == rows
+    assert json.loads((tmp_path / "a" / "summary.json").read_text())["restarts"] == rows
+    assert "policy rank 0 was replaced in 2.2 s: training: policy rank 0 died\n" in capsys.readouterr().out
+
+
 def test_how_to_go_on_is_said_where_a_run_breaks_off(
     config: RunConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
