@@ -31,7 +31,8 @@ from rlstack.config.schema import RunConfig
 from rlstack.data.load import load_prompts
 from rlstack.data.records import PreferencePair, Prompt, Rollout
 from rlstack.orchestration.cluster import Cluster
-from rlstack.orchestration.engine_group import EngineGroup, Sampling
+from rlstack.orchestration.engine_group import EngineGroup
+from rlstack.orchestration.engine_seat import Sampling
 from rlstack.orchestration.layout_text import parse_trainer
 from rlstack.orchestration.loopback import LOOPBACK
 from rlstack.orchestration.policy_group import PolicyGroup
@@ -136,7 +137,8 @@ def policy_config(tensor_parallel: int, pipeline_parallel: int, data_parallel: i
             f"policy.pipeline_parallel={pipeline_parallel}",
             f"policy.data_parallel={data_parallel}",
             "policy.micro_batch_tokens=1024",
-            "schedule.sync_interval=1",  # the reference follows every step: no pass of its own
+            "schedule.sync_interval=null",  # all steps are on rollouts of version 0
+            "schedule.reference_sync=1",  # the reference follows every step: no pass of its own
         ],
     )
 

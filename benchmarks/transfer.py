@@ -184,6 +184,8 @@ def run_config(trainer: TrainerLayout, engine: EngineLayout, model: Path) -> Run
     config.rollout.tensor_parallel = engine.tensor_parallel
     config.rollout.max_new_tokens = 16
     config.rollout.kv_cache_gib = 0.25
+    config.schedule.sync_interval = None  # all steps are on rollouts of version 0
+    config.schedule.reference_sync = 1
     config.optimizer.lr = 1e-4
     config.transfer.method = TransferMethod.reshard
     config.transfer.bucket_mib = 32

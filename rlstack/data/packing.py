@@ -26,9 +26,15 @@ def pack(
     Args:
         examples: of one kind.
         version: of the rollouts.
+
+    Raises:
+        ValueError: a rollout is of another version.
     """
     assert len({type(example) for example in examples}) <= 1, "examples of several kinds in one step"
     groups = [_as_group(example) for example in examples]
+    found = {rollout.version for group in groups for rollout in group.rollouts}
+    if not found <= {version}:
+        raise ValueError(f"rollouts of versions {sorted(found)} are no batch of version {version}")
     sizes = [_num_tokens(group) for group in groups]
     bins = _fill_bins(sizes, num_ranks=data_parallel, capacity=micro_batch_tokens)
     loads = [sum(sizes[index] for index in contents) for contents in bins]

@@ -30,6 +30,7 @@ with warnings.catch_warnings():
     )
     from megatron.core.models.gpt.gpt_model import GPTModel
     from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_megatron_optimizer
+    from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
     from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
     from megatron.core.packed_seq_params import PackedSeqParams
     from megatron.core.pipeline_parallel import get_forward_backward_func
@@ -65,6 +66,7 @@ __all__ = [
     "TransformerBlockSubmodules",
     "TransformerConfig",
     "VocabParallelEmbedding",
+    "clip_grad_by_total_norm_fp32",
     "device",
     "finalize_model_grads",
     "get_forward_backward_func",

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import math
 
+import torch
+import torch.distributed as dist
+
 from rlstack.config.schema import Optimizer
 from rlstack.policy.backend import (
     DistributedDataParallel,
@@ -14,18 +17,22 @@ from rlstack.policy.backend import (
     MegatronOptimizer,
     OptimizerConfig,
     OptimizerParamScheduler,
+    clip_grad_by_total_norm_fp32,
+    device,
     finalize_model_grads,
     get_megatron_optimizer,
 )
 from rlstack.policy.model import PolicyModel
 
+_SCHEDULE_STATE = ("init_lr", "max_lr", "min_lr", "num_steps")
+
 
 def wrap_data_parallel(model: PolicyModel) -> DistributedDataParallel:
-    """`model` with gradients gathered in fp32 buffers; a gradient that is not finite raises."""
+    """`model` with gradients gathered in fp32 buffers."""
     settings = DistributedDataParallelConfig(
         grad_reduce_in_fp32=True,
         use_distributed_optimizer=True,
-        check_for_nan_in_grad=True,
+        check_for_nan_in_grad=False,  # it would raise; take_step decides on all ranks alike
         average_in_collective=False,  # gloo has no average, and the divisor is the number of examples
     )
     return DistributedDataParallel(model.config, settings, model)
@@ -76,6 +83,48 @@ def build_optimizer(
     return optimizer, schedule
 
 
+def take_step(
+    optimizer: MegatronOptimizer,
+    schedule: OptimizerParamScheduler,
+    model: DistributedDataParallel,
+    *,
+    loss_is_finite: bool,
+) -> tuple[bool, float]:
+    """Take a step with the gradients of `model`, unless one of them or the loss is not finite on any rank.
+
+    Collective over all ranks, which all decide alike. A step that is not taken leaves the weights, the
+    optimiser's state and the schedule as they were. Otherwise as megatron-core's ChainedOptimizer.step, which
+    has no place for a decision between the norm and the update.
+
+    Returns whether the step was taken, and the global norm of the gradient before clipping.
+    """
+    is_finite = _everywhere(loss_is_finite and _has_finite_gradients(model))
+    optimizer.prepare_grads()
+    norm = float(optimizer.get_grad_norm())
+    # Squares of finite gradients may overflow, and clipping by infinity would leave a step of zeros.
+    if not is_finite or not math.isfinite(norm):
+        return False, norm
+    schedule.step(1)
+    clip_grad_by_total_norm_fp32(
+        optimizer.get_parameters(), max_norm=optimizer.config.clip_grad, total_norm=norm
+    )
+    optimizer.step_with_ready_grads()
+    return True, norm
+
+
+def _has_finite_gradients(model: DistributedDataParallel) -> bool:
+    """On this rank. The global norm counts only once what tensor-parallel ranks hold in common."""
+    extremes = [torch.stack(torch.aminmax(buffer.grad_data)) for buffer in model.buffers]  # NaN shows in both
+    return bool(torch.cat(extremes).isfinite().all())
+
+
+def _everywhere(holds: bool) -> bool:
+    """Whether it holds on all ranks."""
+    flag = torch.tensor(int(holds), dtype=torch.int32, device=device())
+    dist.all_reduce(flag, op=dist.ReduceOp.MIN)
+    return bool(flag)
+
+
 def scale_lr(schedule: OptimizerParamScheduler, factor: float) -> None:
     """Multiply the learning rate of all steps to come by `factor`, those of a warm-up included.
 
@@ -86,3 +135,15 @@ def scale_lr(schedule: OptimizerParamScheduler, factor: float) -> None:
     schedule.min_lr *= factor
     for group in schedule.optimizer.param_groups:
         group.update({name: group[name] * factor for name in ("max_lr", "min_lr") if name in group})
+
+
+def schedule_state(schedule: OptimizerParamScheduler) -> dict[str, float]:
+    """Where the schedule stands, with every factor of `scale_lr`."""
+    return {name: getattr(schedule, name) for name in _SCHEDULE_STATE}
+
+
+def restore_schedule(schedule: OptimizerParamScheduler, state: dict[str, float]) -> None:
+    """Go on from what `schedule_state` gave; the optimiser's parameter groups have been restored before."""
+    for name in _SCHEDULE_STATE:
+        setattr(schedule, name, state[name])
+    schedule.step(0)

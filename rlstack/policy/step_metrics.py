@@ -18,6 +18,7 @@ from rlstack.policy.mismatch import Difference
 class MicroBatchMetrics:
     """Scalars by metric name; every micro-batch of a step has the same names, fillers too."""
 
+    loss: Tensor  # scalar, detached: what the gradient is of, before any divisor
     ratios: dict[str, Ratio] = field(default_factory=dict)
     sums: dict[str, float] = field(default_factory=dict)
     maxima: dict[str, Tensor] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from rlstack.losses.types import LossInputs
 from rlstack.policy.backend import device, get_forward_backward_func, parallel_state
 from rlstack.policy.mismatch import Author, author_of, difference
 from rlstack.policy.model import PolicyModel
-from rlstack.policy.optimizer import build_optimizer, scale_lr, wrap_data_parallel
+from rlstack.policy.optimizer import build_optimizer, scale_lr, take_step, wrap_data_parallel
 from rlstack.policy.packed import PackedBatch
 from rlstack.policy.parallel import is_leader, num_stages
 from rlstack.policy.reference import Reference
@@ -59,7 +59,8 @@ class Trainer:
         """Take one optimiser step on the micro-batches of this data-parallel rank, at least one of them.
 
         The gradient is that of the losses' sum over all ranks divided by their number of examples, of which
-        there must be one. `before_update` is called when only the optimiser's own step is left to do.
+        there must be one. `before_update` is called when only the optimiser's own step is left to do, which
+        is skipped where the loss or a gradient is not finite: then only the version advances.
         Returns the metrics on the leader of the last stage, None elsewhere.
         """
         reference_logprobs = self._reference_logprobs(micro_batches)
@@ -75,9 +76,13 @@ class Trainer:
         self._wait_for_other_stages()
         before_update()
         with span("optimizer"):
-            self._schedule.step(1)
-            _, grad_norm, _ = self._optimizer.step()
-        metrics = self._metrics(reports, grad_norm=float(grad_norm))
+            is_taken, grad_norm = take_step(
+                self._optimizer,
+                self._schedule,
+                self._data_parallel,
+                loss_is_finite=all(bool(report.loss.isfinite()) for report in reports),
+            )
+        metrics = self._metrics(reports, grad_norm=grad_norm, is_taken=is_taken)
         self.version += 1
         return metrics
 
@@ -158,7 +163,7 @@ class Trainer:
             reference_logprobs = output.logprobs.detach()
         inputs = batch.loss_inputs(output, reference_logprobs)
         result = self._loss(inputs)
-        metrics = MicroBatchMetrics(ratios=dict(result.metrics))
+        metrics = MicroBatchMetrics(loss=result.loss.detach(), ratios=dict(result.metrics))
         self._compare(metrics, inputs, batch.source, has_reference_pass=has_reference_pass)
         num_examples = batch.source.num_examples
         metrics.sums["tokens/trained"] = len(batch.source.token_ids) if num_examples else 0
@@ -188,9 +193,15 @@ class Trainer:
             mismatch = difference(inputs.reference_logprobs, generator, mask)
             metrics.add_difference("mismatch/logprob_abs", mismatch)
 
-    def _metrics(self, reports: list[MicroBatchMetrics], *, grad_norm: float) -> dict[str, float] | None:
+    def _metrics(
+        self, reports: list[MicroBatchMetrics], *, grad_norm: float, is_taken: bool
+    ) -> dict[str, float] | None:
         if not parallel_state.is_pipeline_last_stage():
             return None
         metrics = reduce_metrics(reports, parallel_state.get_data_parallel_group())
-        metrics |= {"grad_norm": grad_norm, "lr": float(self._optimizer.param_groups[0]["lr"])}
+        metrics |= {
+            "grad_norm": grad_norm,
+            "lr": float(self._optimizer.param_groups[0]["lr"]),
+            "guard/skipped": float(not is_taken),
+        }
         return metrics if is_leader() else None

@@ -19,6 +19,7 @@ from rlstack.policy.model import build_model
 from rlstack.policy.outlet import WeightOutlet, open_source
 from rlstack.policy.parallel import close_parallel, data_rank, init_parallel, is_leader
 from rlstack.policy.reference import follows_policy
+from rlstack.policy.staleness import check_versions, max_age
 from rlstack.policy.trainer import Trainer
 from rlstack.rendezvous import connect_store, serve_store
 from rlstack.telemetry.timeline import span
@@ -83,7 +84,14 @@ class PolicyWorker:
         """One optimiser step on [data-parallel rank][micro-batch]; the metrics on one rank, None elsewhere.
 
         At least one micro-batch for each rank, and at least one example in all.
+
+        Raises RuntimeError if they are of rollouts that are older than the schedule allows.
         """
+        check_versions(
+            (batch.version for of_rank in batches for batch in of_rank),
+            policy_version=self.version,
+            max_age=max_age(self._config.schedule),
+        )
         return self.trainer.train_step(batches[data_rank()], before_update=self._finish_sending)
 
     def skip_step(self) -> None:

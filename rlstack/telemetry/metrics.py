@@ -66,6 +66,7 @@ METRICS: dict[str, Metric] = {
     "rollout/entropy_estimate": Metric("nats", statistics.fmean, "minus the generator's mean logprob"),
     "rollout/cut_off": Metric("", statistics.fmean, "share ended by rollout.max_new_tokens"),
     "grad_norm": Metric("", statistics.fmean, "global norm of the gradient before clipping"),
+    "guard/skipped": Metric("steps", sum, "the loss or a gradient was not finite: the weights stayed"),
     "lr": Metric("", _last, "learning rate of the step"),
     "tokens/generated": Metric("tokens", sum, "sampled tokens"),
     "tokens/trained": Metric("tokens", sum, "tokens of the micro-batches, prompts included"),

@@ -94,7 +94,8 @@ def peak_bytes(call: Callable[[], object]) -> int:
 
 
 def run(folder: Path, job: dict[str, Any], rank: int) -> None:
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), job["config"]))
+    offline = {"schedule": {"sync_interval": None}}  # the rollouts stay those of version 0
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), offline, job["config"]))
     assert isinstance(config, RunConfig)
     worker = PolicyWorker(config, rank=rank, world_size=job["world_size"])
     worker.start("127.0.0.1", job["port"])

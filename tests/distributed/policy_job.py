@@ -58,8 +58,8 @@ def gradients(trainer: Trainer) -> Iterable[tuple[str, torch.Tensor]]:
 
 
 def run(folder: Path, job: dict[str, Any], rank: int) -> None:
-    # Unless the job says otherwise, the reference stays at version 0.
-    still = {"schedule": {"reference_sync": "never"}}
+    # Unless the job says otherwise, the reference stays at version 0, of which the rollouts are.
+    still = {"schedule": {"sync_interval": None, "reference_sync": "never"}}
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), still, job["config"]))
     assert isinstance(config, RunConfig)
     worker = PolicyWorker(config, rank=rank, world_size=job["world_size"])

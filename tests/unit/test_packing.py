@@ -171,6 +171,11 @@ def test_examples_keep_their_order_within_a_micro_batch() -> None:
     assert batch.advantages.tolist() == [0, 1, 2, 3]
 
 
+def test_a_rollout_of_another_version_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"versions \[0\] are no batch of version 1"):
+        pack(rollouts_of([3]), data_parallel=1, micro_batch_tokens=100, version=1)
+
+
 def test_kinds_of_examples_are_not_mixed() -> None:
     (single,) = rollouts_of([3])
     pair = PreferencePair(prompt=single.prompt, chosen=single.rollout, rejected=single.rollout)
