@@ -67,7 +67,8 @@ def test_exit_status(
     status: int,
     shown: str,
 ) -> None:
-    def train(config: RunConfig) -> None:
+    def train(config: RunConfig, *, resume: bool) -> None:
+        assert not resume
         assert config.schedule.num_steps == 7
         if error is not None:
             raise error
@@ -78,13 +79,28 @@ def test_exit_status(
     assert shown in done.output
 
 
+def test_a_run_is_resumed_unless_it_has_taken_all_its_steps(
+    quickstart: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    resumed = []
+    monkeypatch.setattr(rlstack.train, "train", lambda config, *, resume: resumed.append(resume))
+    command = ["train", str(quickstart), "--resume", f"run.dir={tmp_path}", "run.name=run"]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "summary.json").write_text('{"status": "completed", "steps": 7}')
+    done = CliRunner().invoke(app, [*command, "schedule.num_steps=7"])
+    assert (done.exit_code, resumed) == (0, [])
+    assert "run: has completed its 7 steps; nothing is left to do" in done.output
+    done = CliRunner().invoke(app, [*command, "schedule.num_steps=8"])
+    assert (done.exit_code, resumed) == (0, [True])
+
+
 def test_an_error_with_a_log_is_one_line_and_the_path(
     quickstart: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = RuntimeError("a rank died\nwith details")
     error.add_note("the traceback is in runs/x/logs/error.log")
 
-    def train(config: RunConfig) -> None:
+    def train(config: RunConfig, *, resume: bool) -> None:
         raise error
 
     monkeypatch.setattr(rlstack.train, "train", train)
