@@ -45,8 +45,8 @@ class Moment(NamedTuple):
 # The run of tiny_run.py syncs at versions 4 and 8 and saves 3, 6 and 8. Most of these moments are after the
 # first save and inside an interval, where the generator's version is not the policy's.
 MOMENTS = {
-    Phase.generating: Moment(Role.engine, "generate", 8),
-    Phase.scoring: Moment(Role.driver, "score", 22),
+    Phase.generating: Moment(Role.engine, "generate", 20),
+    Phase.scoring: Moment(Role.driver, "score", 26),
     Phase.forward: Moment(Role.policy_0, "forward", 6),
     Phase.optimizer_step: Moment(Role.policy_1, "optimizer", 6),
     Phase.sync_begins: Moment(Role.policy_0, "begin_send", 1),
