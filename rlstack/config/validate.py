@@ -5,6 +5,7 @@ Pure but for `missing_inputs`: the model's shape and the machine are passed in, 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +16,14 @@ from omegaconf import OmegaConf
 from rlstack.config.machine import Machine
 from rlstack.config.objective import objective_problems
 from rlstack.config.ranges import COLDEST, RANGES, REMEDIES
+from rlstack.config.remote_code import remote_code
 from rlstack.config.schema import Precision, RunConfig, TransferChannel, TransferMethod
 from rlstack.config.tasks import task_sections, tasks_by_setting
 from rlstack.config.validate_rewards import missing_models, num_reward_ranks, reward_problems
 from rlstack.config.validate_schedule import schedule_problems
 from rlstack.errors import ConfigError
+
+MAX_NAME_BYTES = 200  # file systems take 255, of which a run that is moved aside, or its log, needs some
 
 
 class ModelShape(Protocol):
@@ -49,14 +53,14 @@ def missing_inputs(config: RunConfig) -> list[str]:
         f"{key}.path = {task.path}: there is no such file; give the path of a JSONL or Parquet file, or the "
         "folder of a dataset"
         for key, task in tasks_by_setting(config).items()
-        if not Path(task.path).exists()
+        if not os.path.exists(task.path)
     ]
     replay = config.schedule.adaptive.replay
-    if replay is not None and not Path(replay).is_file():
+    if replay is not None and not os.path.isfile(replay):
         tasks.append(
             f"schedule.adaptive.replay = {replay}: there is no such file; give the intervals.jsonl of a run"
         )
-    return [*tasks, *missing_models(config)]
+    return [*tasks, *remote_code("policy.model", Path(config.policy.model)), *missing_models(config)]
 
 
 def validate_evaluation(config: RunConfig, *, architecture: ModelShape, machine: Machine) -> None:
@@ -112,8 +116,15 @@ def _out_of_range(config: RunConfig) -> Iterator[str]:
 
 def _run(config: RunConfig) -> Iterator[str]:
     name = config.run.name
-    if name in ("", ".", "..") or "/" in name or "\0" in name:
+    if name in ("", ".", "..") or "/" in name or not name.isprintable():
         yield f"run.name = {name!r}: the name of one folder is accepted; put the folders above it in run.dir"
+    elif len(name.encode()) > MAX_NAME_BYTES:
+        yield (
+            f"run.name = {name[:20]!r}...: at most {MAX_NAME_BYTES} bytes are accepted, and this has "
+            f"{len(name.encode())}; shorten it"
+        )
+    if not config.run.dir.isprintable():
+        yield f"run.dir = {config.run.dir!r}: a path without control characters is accepted; rename it"
 
 
 def _transfer(config: RunConfig) -> Iterator[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlstack.config.ranges import FRACTION, ONE_OR_MORE, POSITIVE
+from rlstack.config.remote_code import remote_code
 from rlstack.config.reward_names import ACCEPTED, MATH, PLUGIN, RewardKind, kind_of, used_models
 from rlstack.config.schema import RewardEngine, RewardModel, RunConfig, Task
 from rlstack.config.tasks import tasks_by_setting
@@ -44,9 +45,10 @@ def _definitions(config: RunConfig) -> Iterator[str]:
 def missing_models(config: RunConfig) -> Iterator[str]:
     """Models whose folder is not there, or whose context is shorter than max_tokens."""
     for i, model in enumerate(config.reward.models):
+        yield from remote_code(f"reward.models[{i}].path", Path(model.path))
         try:
             most = context_length(model)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             yield (
                 f"reward.models[{i}].path = {model.path}: its config.json cannot be used ({error!r}); "
                 "give the folder of a Hugging Face model"

@@ -37,7 +37,7 @@ def tokenizer_and_room(config: RunConfig) -> tuple[PreTrainedTokenizerBase, int]
     """The tokenizer of `policy.model`, and the longest prompt that leaves room for an answer, in tokens."""
     logging.set_verbosity_error()  # a prompt that is too long is told once, by load_task
     folder = Path(config.policy.model)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return tokenizer, _context_length(folder) - config.rollout.max_new_tokens
 
 

@@ -104,7 +104,7 @@ def inverse_frequencies(architecture: Architecture, folder: Path) -> Tensor:
     from transformers import AutoConfig
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    settings = AutoConfig.from_pretrained(folder)
+    settings = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     frequencies, _ = ROPE_INIT_FUNCTIONS[architecture.rope_type](settings, torch.device("cpu"))
     return frequencies
 

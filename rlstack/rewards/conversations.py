@@ -25,7 +25,7 @@ class ConversationTokenizer:
         Raises:
             ValueError: the tokenizer has no chat template.
         """
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self._max_tokens = max_tokens
         if self._tokenizer.chat_template is None:
             raise ValueError(f"the tokenizer in {folder} has no chat template; add one")

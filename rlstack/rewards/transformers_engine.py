@@ -33,6 +33,8 @@ class TransformersEngine:
             dtype="auto" if cuda else torch.float32,
             key_mapping=HEAD_NAMES,
             output_loading_info=True,
+            trust_remote_code=False,
+            use_safetensors=True,  # the other format is a pickle
         )
         model, report = loaded
         if missing := report["missing_keys"]:  # transformers would draw them at random

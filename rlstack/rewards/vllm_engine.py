@@ -41,6 +41,8 @@ class VllmEngine:
         self._llm: Any = LLM(
             str(folder),
             runner="pooling",
+            trust_remote_code=False,
+            load_format="safetensors",  # the other format is a pickle
             dtype="auto" if cuda else "float32",
             hf_overrides={"num_labels": 1},
             tensor_parallel_size=tensor_parallel,

@@ -41,6 +41,8 @@ def load_llm(config: RunConfig, *, index: int) -> Any:
         torch.set_num_threads(1)
     return LLM(
         folder,
+        trust_remote_code=False,
+        load_format="safetensors",  # the other format is a pickle
         dtype=_DTYPES[config.policy.precision],
         tensor_parallel_size=rollout.tensor_parallel,
         distributed_executor_backend="mp" if rollout.tensor_parallel > 1 else "uni",
