@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11
 VENV := .venv
 STAMP := $(VENV)/.set-up
 
-.PHONY: quickstart setup test faults lint
+.PHONY: quickstart setup test faults fuzz lint
 
 quickstart: setup
 	$(VENV)/bin/rlstack train configs/quickstart.yaml
@@ -20,6 +20,10 @@ test: lint
 # More than an hour: one run for each fault. Those that were survived are not tried again.
 faults: setup
 	$(VENV)/bin/python -m tests.faults --out benchmarks/results/faults.json
+
+# 10,000 examples of each property of the parsers.
+fuzz: setup
+	HYPOTHESIS_PROFILE=thorough $(VENV)/bin/pytest tests/fuzz
 
 lint: setup
 	$(VENV)/bin/ruff check

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
             raise ConfigError("\n".join(f"{key} is not set; {remedy}" for key in unset))
         return OmegaConf.to_object(config)  # type: ignore[return-value]
     except OmegaConfBaseException as error:  # what is left: an interpolation that leads nowhere
-        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{path}: {_first_line(error)}") from None
 
 
 def dump_config(config: RunConfig) -> str:
@@ -82,22 +83,28 @@ def _parse(path: Path) -> Settings:
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{path}{line}: is not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{path}: is not valid YAML: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # PyYAML and OmegaConf let through whatever a value's conversion raises
+        reason = _first_line(error)
+        raise ConfigError(f"{path}: is not valid YAML with sections such as `policy:` ({reason})") from None
     if not isinstance(settings, dict):
         raise ConfigError(f"{path}: holds a list; sections such as `policy:` are accepted at the top")
     return settings  # type: ignore[return-value]
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _apply(settings: Settings, override: str) -> None:
     """Put one "section.key=value" into `settings`, in place."""
+    given = reprlib.repr(override)
     key, equals, text = override.partition("=")
     if not equals or not KEY.fullmatch(key):
-        raise ConfigError(f"{override!r}: KEY=VALUE is accepted, for example schedule.num_steps=20")
+        raise ConfigError(f"{given}: KEY=VALUE is accepted, for example schedule.num_steps=20")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"{override!r}: the value is not valid YAML; put it in quotes") from None
+    except Exception:  # as above
+        raise ConfigError(f"{given}: the value is not valid YAML; put it in quotes") from None
     *parents, last = re.findall(r"\w+", key)
     node: Any = settings
     for parent in parents:

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 from rlstack.errors import ConfigError
 
 BATCH_ROWS = 1024
+# The latter two: a text that is not UTF-8, a time that Python has no number for.
+UNREADABLE = (OSError, pa.ArrowException, ValueError, OverflowError)
 
 
 def arrow_records(
@@ -30,7 +32,7 @@ def arrow_records(
         try:
             for batch in _batches(path, columns):
                 yield from batch.to_pylist()
-        except (OSError, pa.ArrowException) as error:
+        except UNREADABLE as error:
             raise _unreadable(path, error, here=here) from error
 
 
@@ -43,7 +45,7 @@ def num_arrow_rows(files: Sequence[Path], *, here: str) -> int:
                 total += pq.read_metadata(path).num_rows
             else:
                 total += sum(batch.num_rows for batch in _batches(path, columns=None))
-        except (OSError, pa.ArrowException) as error:
+        except UNREADABLE as error:
             raise _unreadable(path, error, here=here) from error
     return total
 
@@ -56,6 +58,7 @@ def _batches(path: Path, columns: Collection[str] | None) -> Iterator[pa.RecordB
     with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
         names = _present(stream.schema, columns)
         for batch in stream:
+            batch.validate(full=True)  # or offsets that lead outside the file would end the process
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 yield batch.select(names).slice(start, BATCH_ROWS)
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from rlstack.config.reward_names import needs_answer
 from rlstack.config.schema import Task
+from rlstack.data.json_lines import shorten
 from rlstack.data.records import Prompt
-from rlstack.data.rows import Row, read_rows, shorten
+from rlstack.data.rows import Row, read_rows
 from rlstack.data.templates import TEMPLATES, render
 from rlstack.errors import ConfigError
 
@@ -80,7 +81,7 @@ def _problem(row: Row, task: Task, *, where: str) -> str:
             f"{row.at}: {_found(field, row)}; `{field}` must be a text that is not empty; if the problem is "
             f"in another field, name that as {where}.problem_field."
         )
-    return problem
+    return _encodable(problem, field, row)
 
 
 def _answer(row: Row, task: Task, *, where: str) -> str | None:
@@ -94,13 +95,29 @@ def _answer(row: Row, task: Task, *, where: str) -> str | None:
             f"{row.at}: {_found(field, row)}; the task's reward compares with `{field}`: add a text or a "
             f"number to the row, or name another field as {where}.answer_field."
         )
-    return answer if isinstance(answer, str) else None
+    return _encodable(answer, field, row) if isinstance(answer, str) else None
+
+
+def _encodable(text: str, field: str, row: Row) -> str:
+    """`text`, which JSON's escapes let hold half of a surrogate pair; no tokenizer takes that."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise ConfigError(
+            f"{row.at}: `{field}` has {half} at character {error.start}, half of a surrogate pair; write the "
+            "character whole, or take it out."
+        ) from None
+    return text
 
 
 def _found(field: str, row: Row) -> str:
     if field not in row.record:
         return f"`{field}` is missing"
-    return f"`{field}` is {shorten(json.dumps(row.record[field], default=str))}"
+    value = row.record[field]
+    if isinstance(value, list | dict):  # which may be as long, and as deep, as a row can be
+        return f"`{field}` is a {'list' if isinstance(value, list) else 'mapping'}"
+    return f"`{field}` is {shorten(json.dumps(value, default=str))}"
 
 
 def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[tuple[int, ...]]:

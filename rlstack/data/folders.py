@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from rlstack.data.json_lines import shorten
 from rlstack.errors import ConfigError
 
 SHARD = re.compile(r"(?P<split>.+?)(-\d{5}-of-(?P<total>\d{5})(-[0-9a-f]{16})?)?\.parquet")
@@ -54,7 +55,8 @@ def _splits(folder: Path, *, here: str) -> dict[str, list[Path]]:
         return {"train": _saved_files(folder, here=here)}
     if (folder / "dataset_dict.json").is_file():
         names = _field(folder / "dataset_dict.json", "splits", here=here)
-        return {name: _saved_files(folder / name, here=here) for name in names}
+        inside = [_inside(folder / "dataset_dict.json", name, here=here) for name in names]
+        return {name: _saved_files(folder / name, here=here) for name in inside}
     if splits := _shards(folder / "data") or _shards(folder):
         return splits
     raise ConfigError(
@@ -64,16 +66,29 @@ def _splits(folder: Path, *, here: str) -> dict[str, list[Path]]:
 
 
 def _saved_files(folder: Path, *, here: str) -> list[Path]:
-    entries = _field(folder / "state.json", "_data_files", here=here)
-    return [folder / entry["filename"] for entry in entries]
+    path = folder / "state.json"
+    entries = _field(path, "_data_files", here=here)
+    names = [entry.get("filename") if isinstance(entry, dict) else entry for entry in entries]
+    return [folder / _inside(path, name, here=here) for name in names]
+
+
+def _inside(path: Path, name: object, *, here: str) -> str:
+    """`name`, which the file at `path` gives, if it is that of a file or folder beside it."""
+    if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise ConfigError(
+            f"{here}: {path.name} names {shorten(repr(name))}, which is nothing beside it; save the dataset "
+            "again."
+        )
+    return name
 
 
 def _field(path: Path, key: str, *, here: str) -> list[Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))[key]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ConfigError(
-            f"{here}: {path.name} is not what save_to_disk writes ({error!r}); save it again."
+            f"{here}: {path.name} is not what save_to_disk writes ({shorten(repr(error))}); save it "
+            "again."
         ) from error
     if not isinstance(values, list) or not values:
         raise ConfigError(f"{here}: {path.name} lists nothing as {key}; save the dataset again.")

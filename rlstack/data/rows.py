@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from rlstack.data.arrow import arrow_records, num_arrow_rows
 from rlstack.data.folders import files_of_split
+from rlstack.data.json_lines import json_records, line_name, num_lines
 from rlstack.errors import ConfigError
 
 ARROW_SUFFIXES = (".parquet", ".arrow")
@@ -42,7 +43,8 @@ def read_rows(
     here = f"{where} = {str(path)!r}"
     files = _files(path, split, here=here)
     if not _is_arrow(files):
-        yield from _json_lines(path, here=here)
+        for index, record in json_records(path, here=here):
+            yield Row(index=index, record=record, at=line_name(index, here=here))
         return
     for index, record in enumerate(arrow_records(files, columns=columns, here=here)):
         yield Row(index=index, record=record, at=f"{here}, row {index} (from 0)")
@@ -54,62 +56,21 @@ def count_rows(path: Path, *, where: str, split: str | None = None) -> int:
     files = _files(path, split, here=here)
     if _is_arrow(files):
         return num_arrow_rows(files, here=here)
-    try:
-        with path.open("rb") as file:
-            return sum(1 for _ in file)
-    except OSError as error:
-        raise _unreadable(error, here=here) from error
+    return num_lines(path, here=here)
 
 
 def _files(path: Path, split: str | None, *, here: str) -> list[Path]:
-    if path.is_dir():
+    if os.path.isdir(path):
         return files_of_split(path, split, here=here)
     if split is not None:
         raise ConfigError(f"{here} is one file, without a split {split!r}; leave the split out.")
+    if not os.path.isfile(path):  # a pipe would be waited for, and a device has no end
+        found = "it is neither a file nor a folder" if os.path.exists(path) else "there is no such file"
+        raise ConfigError(
+            f"{here} cannot be read ({found}); give a JSONL or Parquet file, or the folder of a dataset."
+        )
     return [path]
 
 
 def _is_arrow(files: list[Path]) -> bool:
     return files[0].suffix in ARROW_SUFFIXES
-
-
-def _json_lines(path: Path, *, here: str) -> Iterator[Row]:
-    try:
-        # A file opened in binary ends lines at "\n" only: JSON strings may hold U+2028 and its like.
-        with path.open("rb") as file:
-            for index, line in enumerate(file):
-                at = f"{here}, line {index + 1}"
-                if text := _decoded(line, at=at).strip():
-                    yield Row(index=index, record=_parsed(text, at=at), at=at)
-    except OSError as error:
-        raise _unreadable(error, here=here) from error
-
-
-def _unreadable(error: OSError, *, here: str) -> ConfigError:
-    return ConfigError(
-        f"{here} cannot be read ({error.strerror}); give a JSONL or Parquet file, or the folder of a dataset."
-    )
-
-
-def _decoded(line: bytes, *, at: str) -> str:
-    try:
-        return line.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{at}: byte {error.start} is not UTF-8; convert the file to UTF-8.") from error
-
-
-def _parsed(text: str, *, at: str) -> dict[str, Any]:
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"{at}: not JSON ({error}): {shorten(text)}; each line must be one JSON object."
-        ) from error
-    if not isinstance(record, dict):
-        raise ConfigError(f'{at}: {shorten(text)} is not an object; write {{"problem": ...}}.')
-    return record
-
-
-def shorten(text: str) -> str:
-    """`text` for a message: its first 60 characters."""
-    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -77,7 +77,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         rows = json.loads(text) if text.lstrip().startswith("[") else _lines(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a JSON or JSONL file") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: is neither a JSON list nor JSONL ({error})") from None
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise ConfigError(f"{path}: one object or more is needed, as a JSON list or one on each line")

@@ -149,8 +149,8 @@ def _read(path: Path, config: ScheduleConfig) -> dict[int, Decision]:
     """The decisions in an intervals.jsonl, by version."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        decisions = {row.version: row for row in (Decision(**json.loads(line)) for line in lines)}
-    except (OSError, ValueError, TypeError) as error:
+        decisions = {row.version: row for row in map(_decision, lines)}
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"schedule.adaptive.replay = {path}: is not the intervals.jsonl of a run ({error})"
         ) from None
@@ -170,6 +170,16 @@ def _read(path: Path, config: ScheduleConfig) -> dict[int, Decision]:
             f"{min(missing)}; set it as in that run"
         )
     return decisions
+
+
+def _decision(line: str) -> Decision:
+    decision = Decision(**json.loads(line))
+    version, until, interval = decision.version, decision.until, decision.interval
+    if not all(type(count) is int for count in (version, until, interval)):
+        raise ValueError("version, until and interval are integers")
+    if version < 0 or until <= version or interval < 1:
+        raise ValueError(f"the interval from version {version} ends at {until}")
+    return decision
 
 
 def _version(decision: Decision) -> int:

@@ -6,6 +6,9 @@ Imports neither torch nor transformers: the settings are checked against it befo
 from __future__ import annotations
 
 import json
+import reprlib
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +53,7 @@ class Architecture:
             raise ConfigError(
                 f"policy.model = {folder}: there is no config.json; give a Hugging Face folder"
             ) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"{path}: cannot be read as JSON ({error})") from None
         return cls.from_settings(settings, path)
 
@@ -61,26 +64,24 @@ class Architecture:
             raise ConfigError(f"{path}: is not a JSON object")
         family = _family(settings, path)
         _refuse_unsupported(settings, family, path)
-        rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
+        rope = _section(settings, ("rope_parameters", "rope_scaling"), path)
         hidden_size, num_heads = (
             _positive(settings, key, path) for key in ("hidden_size", "num_attention_heads")
         )
-        head_dim = settings.get("head_dim") or (
-            128 if family.startswith("Qwen3") else hidden_size // num_heads
-        )
+        usual_head_dim = 128 if family.startswith("Qwen3") else hidden_size // num_heads
         architecture = cls(
             family=family,
             num_layers=_positive(settings, "num_hidden_layers", path),
             hidden_size=hidden_size,
             num_heads=num_heads,
-            num_kv_heads=settings.get("num_key_value_heads") or num_heads,
-            head_dim=head_dim,
+            num_kv_heads=_positive(settings, "num_key_value_heads", path, default=num_heads),
+            head_dim=_positive(settings, "head_dim", path, default=usual_head_dim),
             ffn_size=_positive(settings, "intermediate_size", path),
             vocab_size=_positive(settings, "vocab_size", path),
             context_length=_positive(settings, "max_position_embeddings", path),
-            norm_eps=float(settings.get("rms_norm_eps", 1e-6)),
+            norm_eps=_number(settings, "rms_norm_eps", path, default=1e-6),
             rope_type=rope.get("rope_type") or rope.get("type") or "default",
-            rope_theta=float(rope.get("rope_theta") or settings.get("rope_theta") or 10000.0),
+            rope_theta=_number(rope if rope.get("rope_theta") else settings, "rope_theta", path, default=1e4),
             tied=bool(settings.get("tie_word_embeddings", False)),
             qkv_bias=family == "Qwen2ForCausalLM",
             qk_norm=family == "Qwen3ForCausalLM",
@@ -91,8 +92,8 @@ class Architecture:
 
 
 def _family(settings: dict[str, Any], path: Path) -> str:
-    names = settings.get("architectures") or []
-    if len(names) != 1 or names[0] not in FAMILIES:
+    names = settings.get("architectures")
+    if not isinstance(names, list) or len(names) != 1 or names[0] not in FAMILIES:
         raise _unsupported(path, "architectures", names, " | ".join(FAMILIES))
     return str(names[0])
 
@@ -110,14 +111,31 @@ def _refuse_unsupported(settings: dict[str, Any], family: str, path: Path) -> No
         raise _unsupported(path, "quantization_config", "set", "unquantised weights")
 
 
-def _positive(settings: dict[str, Any], key: str, path: Path) -> int:
-    value = settings.get(key)
+def _positive(settings: dict[str, Any], key: str, path: Path, *, default: int | None = None) -> int:
+    value = settings.get(key) or default
     if type(value) is not int or value < 1:
         raise _unsupported(path, key, value, "a positive integer")
     return value
 
 
+def _number(settings: dict[str, Any], key: str, path: Path, *, default: float) -> float:
+    value = settings.get(key) or default
+    if type(value) not in (int, float) or not 0 < value <= sys.float_info.max:
+        raise _unsupported(path, key, value, "a positive number")
+    return float(value)
+
+
+def _section(settings: dict[str, Any], keys: Sequence[str], path: Path) -> dict[str, Any]:
+    """The first of `keys` that is given; {} without one."""
+    for key in keys:
+        if value := settings.get(key):
+            if not isinstance(value, dict):
+                raise _unsupported(path, key, value, "an object")
+            return value
+    return {}
+
+
 def _unsupported(path: Path, key: str, given: object, accepted: str) -> ConfigError:
     return ConfigError(
-        f"{path}: {key} = {given!r} is not supported; accepted: {accepted}. Use another model."
+        f"{path}: {key} = {reprlib.repr(given)} is not supported; accepted: {accepted}. Use another model."
     )

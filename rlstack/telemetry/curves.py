@@ -48,7 +48,7 @@ def read_run(folder: Path) -> RunLog:
     Raises ConfigError if the folder is not that of a run, or if the run has not taken a step.
     """
     try:
-        settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        settings = read_settings(folder)
         steps = list(read_rows(folder / "metrics.jsonl"))
     except OSError as error:
         problem = f"{error.strerror}: {error.filename}"
@@ -56,7 +56,7 @@ def read_run(folder: Path) -> RunLog:
     if not steps:
         raise ConfigError(f"{folder}: the run has not finished a step; leave it out")
     name = settings.pop("run")["name"]
-    return RunLog(path=folder, name=name, settings=settings, steps=[*steps, *_evaluations(folder)])
+    return RunLog(path=folder, name=str(name), settings=settings, steps=[*steps, *_evaluations(folder)])
 
 
 def _evaluations(folder: Path) -> Iterator[dict[str, Any]]:
@@ -66,18 +66,49 @@ def _evaluations(folder: Path) -> Iterator[dict[str, Any]]:
             yield {"step": metrics["eval/version"], **metrics}
 
 
+def read_settings(folder: Path) -> dict[str, Any]:
+    """config.yaml of the run in `folder`, with a section `run` that has a name.
+
+    Raises OSError if there is none, ConfigError if it is not one.
+    """
+    path = folder / "config.yaml"
+    content = path.read_bytes()
+    try:
+        settings = yaml.safe_load(content)
+        settings["run"]["name"]
+    except Exception:  # PyYAML lets through whatever a value's conversion raises
+        raise ConfigError(f"{path}: is not the settings of a run; the file is damaged") from None
+    return dict(settings)
+
+
 def read_summary(folder: Path) -> dict[str, Any]:
-    """What the run in `folder` left as summary.json; raises OSError while it is going on."""
-    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return summary
+    """What the run in `folder` left as summary.json.
+
+    Raises OSError while it is going on, ConfigError if the file is not a JSON object.
+    """
+    path = folder / "summary.json"
+    return _object(path.read_bytes(), at=str(path))
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSON-lines file; a last line that is still being written is left out."""
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+    """The rows of a JSON-lines file; a last line that is still being written is left out.
+
+    Raises OSError if there is no such file, ConfigError for a line that is not a JSON object.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.endswith(b"\n"):
+                yield _object(line, at=f"{path}, line {number}")
+
+
+def _object(text: bytes, *, at: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{at}: is not JSON ({error}); the file is damaged, take a copy") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{at}: is not a JSON object; the file is damaged, take a copy")
+    return found
 
 
 def make_curves(runs: Sequence[RunLog]) -> list[Curve]:

@@ -8,10 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rlstack.errors import ConfigError
-from rlstack.telemetry.curves import read_rows, read_summary
+from rlstack.telemetry.curves import read_rows, read_settings, read_summary
 from rlstack.telemetry.log_files import GPUS, TIMELINE
 from rlstack.telemetry.nvml import Sample
 from rlstack.telemetry.occupancy import Piece
@@ -63,7 +61,7 @@ def read_record(folder: Path) -> RunRecord:
     try:
         return RunRecord(
             path=folder,
-            settings=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
+            settings=read_settings(folder),
             steps=list(read_rows(folder / "metrics.jsonl")),
             summary=read_summary(folder) if summary.exists() else None,
             spans=list(read_timeline(timeline)) if timeline.exists() else [],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,6 +97,23 @@ GOOD = b'{"problem": "1+1", "answer": "2"}\n'
         (b'{"problem": "x", "answer": true}', ["line 1", "`answer` is true"]),
         (b'{"problem": "x", "answer": ""}', ["line 1", '`answer` is ""']),
         (b"[" * 100_000, ["line 1", "not JSON"]),
+        (GOOD + b'{"problem": ' + b'{"a":' * 100_000, ["line 2", "not JSON"]),
+        (GOOD + b'{"problem": ' + b"[" * 200 + b"]" * 200 + b"}", ["line 2", "`problem` is a list"]),
+        (GOOD + b'{"problem": "a\x00b", "answer": "2"}', ["line 2", "not JSON", "control character"]),
+        (GOOD + b'{"problem": "a\x1bb", "answer": "2"}', ["line 2", "not JSON", "a?b"]),
+        (
+            GOOD + b'{"problem": "a\\ud800b", "answer": "2"}',
+            ["line 2", "`problem` has \\ud800 at character 1"],
+        ),
+        (GOOD + b'{"problem": "a", "answer": "\\udfff"}', ["line 2", "`answer` has \\udfff at character 0"]),
+        (GOOD + b'{"problem": "a", "problem": "b"}', ["line 2", "'problem' is there twice"]),
+        (GOOD + b'{"problem": "a", "answer": 1e999}', ["line 2", "1e999 is too large"]),
+        (GOOD + b'{"problem": "a", "answer": NaN}', ["line 2", "NaN is no number"]),
+        (GOOD + b'{"problem": "a", "answer": ' + b"9" * 5000 + b"}", ["line 2", "not JSON", "4300"]),
+        (GOOD + b'{"problem": "' + b"x" * (5 << 20) + b'"}', ["line 2", "longer than 4 MiB"]),
+        (GOOD + b"\xed\xa0\x80", ["line 2", "byte 0", "UTF-8"]),
+        (GOOD.decode().encode("utf-16"), ["line 1", "byte 0", "UTF-8"]),
+        (b"PK\x03\x04\x00\x00", ["line 1", "not JSON"]),
     ],
 )
 def test_a_bad_file_is_one_clear_error(load: Load, content: bytes, expected: list[str]) -> None:
@@ -103,6 +121,43 @@ def test_a_bad_file_is_one_clear_error(load: Load, content: bytes, expected: lis
         load(content)
     assert all(part in str(raised.value) for part in expected), raised.value
     assert len(str(raised.value)) < 600
+
+
+@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b""])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
+def test_a_byte_order_mark_and_the_ends_of_lines_make_no_difference(
+    load: Load, mark: bytes, end: bytes
+) -> None:
+    (prompt,) = load(mark + GOOD.strip() + end)
+    assert (prompt.problem, prompt.answer) == ("1+1", "2")
+
+
+def test_control_characters_that_are_escaped_are_characters(load: Load) -> None:
+    (prompt,) = load(b'{"problem": "a\\u0000\\u001b\\u202eb", "answer": "2"}')
+    assert prompt.problem == "a\0\x1b\u202eb"
+
+
+def test_a_line_without_end_is_refused_before_it_is_read(tmp_path: Path, load: Load) -> None:
+    with (tmp_path / "huge.jsonl").open("wb") as file:
+        file.truncate(1 << 40)  # a hole, which takes no room on the disk
+    with pytest.raises(ConfigError, match=r"huge.jsonl', line 1: longer than 4 MiB"):
+        load(GOOD, path=str(tmp_path / "huge.jsonl"))
+
+
+def test_what_is_no_file_is_named(tmp_path: Path, load: Load) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    for name, why in [
+        ("pipe", "neither"),
+        ("link", "neither"),
+        ("loop", "no such file"),
+        ("a\0b", "no such"),
+        ("x" * 300, "no such file"),
+        (".", "folder without a dataset"),
+    ]:
+        with pytest.raises(ConfigError, match=why):
+            load(GOOD, path=str(tmp_path / name))
 
 
 def test_a_long_prompt_is_named_with_its_length_and_the_limit(load: Load) -> None:

@@ -143,4 +143,33 @@ def test_what_is_not_whole_is_named(tmp_path: Path) -> None:
     assert "without a split 'train'; leave the split out" in refusal(parquet, "train")
     (tmp_path / "empty").mkdir()
     assert "folder without a dataset; give" in refusal(tmp_path / "empty")
-    assert "none.parquet cannot be read" in refusal(tmp_path / "none.parquet")
+    assert "none.parquet' cannot be read (there is no such file)" in refusal(tmp_path / "none.parquet")
+
+
+@pytest.mark.parametrize("name", ["../data.arrow", "/etc/passwd", "..", "", "a\0b", 7, None, {"a": 1}])
+def test_a_folder_whose_lists_lead_out_of_it_is_refused(tmp_path: Path, name: object) -> None:
+    saved = write_saved(tmp_path / "saved", RECORDS)
+    (saved / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+    splits = tmp_path / "splits"
+    splits.mkdir()
+    (splits / "dataset_dict.json").write_text(json.dumps({"splits": [name]}))
+    for folder in (saved, splits):
+        with pytest.raises(ConfigError, match=r"json names .*, which is nothing beside it; save the dataset"):
+            list(read_rows(folder, where="path"))
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" * 9, b"\xff" * 100, b'{"problem": "1"}'])
+def test_what_is_only_called_a_table_is_refused(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"rows.{suffix}"
+    path.write_bytes(content)
+    for read in (lambda: list(read_rows(path, where="path")), lambda: count_rows(path, where="path")):
+        with pytest.raises(ConfigError, match=f"rows.{suffix} cannot be read"):
+            read()
+
+
+def test_a_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    broken = pa.array([b"\xff"]).view(pa.string())
+    pq.write_table(pa.table({"problem": broken}), tmp_path / "rows.parquet")
+    with pytest.raises(ConfigError, match=r"rows.parquet cannot be read \(.*codec can't decode"):
+        list(read_rows(tmp_path / "rows.parquet", where="path"))
