@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing as mp
+import random
 from concurrent.futures import ProcessPoolExecutor
 from unittest import mock
 
@@ -118,6 +119,19 @@ def test_a_bucket_that_is_not_what_was_sent_is_refused(store, processes, seal):
             receiver.result(60)
     for future in senders:
         future.exception(60)
+
+
+def test_every_one_of_300_flipped_bits_is_seen():
+    chance = random.Random(0)
+    for version in range(300):
+        stage = chance.randrange(2)
+        bucket = chance.choice(gather.plan_buckets(SPECS[stage], bucket_bytes=100))
+        tensors = dict(weights(stage, version))
+        buffer = gather._fill(bucket, ((s.name, tensors[s.name]) for s in bucket.specs), version=version)
+        gather._verify(bucket, buffer, version=version, where="here")
+        buffer[chance.randrange(buffer.numel())] ^= 1 << chance.randrange(8)
+        with pytest.raises(TransferError, match=f"here .* is not what was sent as version {version}"):
+            gather._verify(bucket, buffer, version=version, where="here")
 
 
 def test_a_missing_worker_is_named(store):

@@ -1,5 +1,7 @@
 """The schedule is a pure function of the step: every row of its table, and the rule that forbids deadlock."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +56,18 @@ def test_reference_sync(reference_sync, expected):
 def test_an_offline_run_never_syncs_its_reference_with_the_generator():
     regime = Schedule.of(ScheduleConfig(num_steps=6, sync_interval=None))
     assert not any(regime.reference_syncs_at(v) for v in range(7))
+
+
+@given(st.none() | st.integers(1, 20), st.integers(1, 60))
+def test_a_run_that_is_lost_loses_less_than_an_interval_of_saves(save_every, num_steps):
+    regime = Schedule(num_steps=num_steps, sync_interval=3, save_every=save_every)
+    saved = [v for v in range(num_steps + 1) if regime.saves_at(v)]
+    if save_every is None:
+        assert saved == []
+    else:
+        assert saved[-1] == num_steps
+        assert max(b - a for a, b in pairwise([0, *saved])) <= save_every
+        assert len(saved) == -(-num_steps // save_every)
 
 
 def test_evaluation_between_steps_leaves_out_the_first_and_the_last_version():
