@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rlstack.config.schema import RunConfig
 from rlstack.orchestration.cluster import Cluster
 from rlstack.orchestration.recovery import EngineRecovery
-from rlstack.orchestration.role_errors import BackToCheckpoint, EngineLost
+from rlstack.orchestration.role_errors import BackToCheckpoint
 from rlstack.orchestration.saving import Place
 from rlstack.orchestration.weight_sync import WeightSync
 from rlstack.rewards.router import Rewards
@@ -23,26 +23,20 @@ class Team:
     ) -> None:
         """probe: see WeightSync."""
         self._cluster = cluster
-        self._config = config
-        self._probe = probe
         self.rewards = rewards
         self.policy, self.engines = cluster.launch()
-        self.weight_sync = self._join()
+        self.weight_sync = WeightSync(self.policy, self.engines, config, host=cluster.host, probe=probe)
+        self.engines.mend_with(EngineRecovery(self.engines, cluster.restarts, self.weight_sync).mend)
 
     def go_to(self, place: Place) -> None:
         """Have the policy and the engines hold what they held at `place`; before the start nothing was done.
 
-        Raises BackToCheckpoint if one of them was lost meanwhile.
+        Raises BackToCheckpoint if a rank of the policy was lost meanwhile.
         """
         if place.checkpoint is not None:
             self.policy.restore(place.checkpoint)
-        version = place.state.served_version
-        if self.engines.version != version:
-            try:
-                self.weight_sync.bring(version, self.engines.roles)
-            except EngineLost as lost:
-                raise BackToCheckpoint(str(lost), role=lost.role) from lost
-            self.engines.version = version
+        if self.engines.version != place.state.served_version:
+            self.weight_sync.hold(place.state.served_version)
 
     def rebuild_policy(self, lost: BackToCheckpoint) -> None:
         """Replace all ranks of the policy, and an engine if it is what was lost; go_to() has to follow.
@@ -50,13 +44,7 @@ class Team:
         Raises RoleError if that was one restart too many, or if a rank cannot be started.
         """
         self.policy = self._cluster.restart_policy(lost)
-        self.weight_sync = self._join()
-
-    def _join(self) -> WeightSync:
-        host = self._cluster.host
-        weight_sync = WeightSync(self.policy, self.engines, self._config, host=host, probe=self._probe)
-        self.engines.mend_with(EngineRecovery(self.engines, self._cluster.restarts, weight_sync).mend)
-        return weight_sync
+        self.weight_sync.follow(self.policy)
 
 
 @contextmanager

@@ -177,11 +177,13 @@ class Transfers:
         self.begin(version)
         return self.end(self.order(version))
 
-    def bring(self, version: int, engines: Sequence[Any]) -> dict[str, Any]:
+    def hold(self, version: int) -> None:
         self._policy.serve(version)
-        metrics = self.run(version)
+        self.run(version)
         self._policy.end_serving()
-        return metrics
+
+    def follow(self, policy: Policy) -> None:
+        self._policy = policy
 
 
 class Lengths:
