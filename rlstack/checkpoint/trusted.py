@@ -25,7 +25,6 @@ CONTENTS: Mapping[str, Set[str]] = {
         "ChunkStorageMetadata",
         "Metadata",
         "MetadataIndex",
-        "StorageMeta",
         "TensorProperties",
         "TensorStorageMetadata",
         "_MEM_FORMAT_ENCODING",

@@ -9,10 +9,15 @@ from typing import Any
 
 import ray
 
+from rlstack.checkpoint.manifest import Digest
 from rlstack.config.schema import RunConfig
 from rlstack.data.packing import pack
 from rlstack.data.records import Example
+from rlstack.errors import CheckpointError
+from rlstack.orchestration.role_errors import PolicyLost, RoleError
 from rlstack.orchestration.roles import Role, wait_for
+
+_STEP, _CHECKPOINT = "policy.step_timeout_s", "checkpoint.timeout_s"
 
 
 def build_policy_worker(**kwargs: Any) -> Any:
@@ -34,6 +39,7 @@ class PolicyGroup:
                 log=logs / f"policy-{rank}.log",
                 build=build_policy_worker,
                 num_gpus=int(use_gpus),
+                lost=PolicyLost,
                 config=config,
                 rank=rank,
                 world_size=world_size,
@@ -52,6 +58,11 @@ class PolicyGroup:
         first = self.roles[0]
         address = wait({first: first.start("serve", host)}, doing="starting the policy")[first]
         wait({role: role.start("start", *address) for role in self.roles}, doing="building the policy")
+
+    def kill(self) -> None:
+        """End all ranks, whatever they are doing."""
+        for role in self.roles:
+            role.kill()
 
     def train_step(self, examples: Sequence[Example], *, version: int) -> dict[str, Any]:
         """One optimiser step on `examples`, whose rollouts are of `version`; its metrics.
@@ -84,12 +95,61 @@ class PolicyGroup:
         """Write the weights as a Hugging Face folder."""
         self._all("export", folder, doing=f"writing {folder}")
 
-    def _all(self, method: str, *args: Any, doing: str) -> list[Any]:
+    def save(self, folder: Path) -> None:
+        """Take a snapshot of the policy, to be written to `folder`/policy while the training goes on.
+
+        finish_save() has to follow before the next save(). Raises RoleError.
+        """
+        self._all("save", folder, doing=f"saving to {folder}", limit=_CHECKPOINT)
+
+    def is_saved(self) -> bool:
+        """Whether finish_save() need not wait for a disk; it may still say that a rank has failed."""
+        return all(self._all("is_saved", doing="asking whether the checkpoint is written"))
+
+    def finish_save(self) -> dict[str, Digest]:
+        """Wait until what save() has begun is on the disks; the digests of the files with tensors.
+
+        They are by path relative to the folder given to save(), for CheckpointStore.commit. Raises RoleError
+        naming the rank that could not write, or not within checkpoint.timeout_s.
+        """
+        reports = self._all("finish_save", doing="finishing the checkpoint", limit=_CHECKPOINT)
+        return {name: digest for report in reports for name, digest in report.items()}
+
+    def restore(self, folder: Path) -> None:
+        """Go on from the checkpoint `folder`, which may have been written in another layout.
+
+        The version of the engines is not touched; serve() puts that which they held then within reach.
+
+        Raises:
+            CheckpointError: it is damaged, or of another model or precision; nothing has been changed.
+            RoleError: a rank failed, died or did not answer within checkpoint.timeout_s.
+        """
+        try:
+            self._all("restore", folder, doing=f"restoring {folder}", limit=_CHECKPOINT)
+        except RoleError as error:
+            cause = getattr(error.__cause__, "cause", None)
+            if isinstance(cause, CheckpointError):
+                raise cause from error
+            raise
+
+    def serve(self, version: int) -> None:
+        """Have the ranks hold `version`, what a sync last sent or a checkpoint says the engines held.
+
+        Until end_serving() it can be sent and probed, but no step taken. Nothing may be on its way from the
+        ranks. Raises RoleError if its weights are not kept: see `keeps_served`.
+        """
+        self._all("serve_version", version, doing=f"putting version {version} in place")
+
+    def end_serving(self) -> None:
+        """Have the ranks hold the policy's own weights again."""
+        self._all("end_serving", doing="putting the policy's weights back")
+
+    def _all(self, method: str, *args: Any, doing: str, limit: str = _STEP) -> list[Any]:
+        """limit: the setting that says how long they may take."""
         calls = {role: role.start(method, *args) for role in self.roles}
-        results = wait_for(
-            calls,
-            timeout_s=self._config.policy.step_timeout_s,
-            doing=doing,
-            setting="policy.step_timeout_s",
-        )
+        timeouts_s = {
+            _STEP: self._config.policy.step_timeout_s,
+            _CHECKPOINT: self._config.checkpoint.timeout_s,
+        }
+        results = wait_for(calls, timeout_s=timeouts_s[limit], doing=doing, setting=limit)
         return list(results.values())

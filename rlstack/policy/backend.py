@@ -17,8 +17,22 @@ if not torch.cuda.is_available():
 with warnings.catch_warnings():
     # About Transformer Engine and Apex, which a CPU cannot have.
     warnings.simplefilter("ignore")
-    from megatron.core import parallel_state
+    from megatron.core import dist_checkpointing, parallel_state
     from megatron.core.dist_checkpointing.mapping import ShardedTensor, ShardedTensorFactory
+    from megatron.core.dist_checkpointing.strategies.async_utils import AsyncRequest
+    from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelSaveStrategyWrapper
+    from megatron.core.dist_checkpointing.strategies.state_dict_saver import (
+        save_state_dict_async_finalize,
+        save_state_dict_async_plan,
+    )
+    from megatron.core.dist_checkpointing.strategies.torch import (
+        MCoreSavePlanner,
+        TorchDistSaveShardedStrategy,
+        mcore_to_pyt_state_dict,
+    )
+    from megatron.core.dist_checkpointing.strategies.torch import (
+        _replace_state_dict_keys_with_sharded_keys as shards_by_key,
+    )
     from megatron.core.distributed import (
         DistributedDataParallel,
         DistributedDataParallelConfig,
@@ -38,6 +52,7 @@ with warnings.catch_warnings():
         ColumnParallelLinear,
         RowParallelLinear,
         VocabParallelEmbedding,
+        get_cuda_rng_tracker,
         model_parallel_cuda_manual_seed,
         set_tensor_model_parallel_attributes,
     )
@@ -50,10 +65,13 @@ with warnings.catch_warnings():
     from megatron.core.transformer.transformer_config import TransformerConfig
 
 __all__ = [
+    "AsyncRequest",
     "ColumnParallelLinear",
     "DistributedDataParallel",
     "DistributedDataParallelConfig",
+    "FullyParallelSaveStrategyWrapper",
     "GPTModel",
+    "MCoreSavePlanner",
     "MegatronModule",
     "MegatronOptimizer",
     "ModuleSpec",
@@ -63,21 +81,28 @@ __all__ = [
     "RowParallelLinear",
     "ShardedTensor",
     "ShardedTensorFactory",
+    "TorchDistSaveShardedStrategy",
     "TransformerBlockSubmodules",
     "TransformerConfig",
     "VocabParallelEmbedding",
     "clip_grad_by_total_norm_fp32",
     "device",
+    "dist_checkpointing",
     "finalize_model_grads",
+    "get_cuda_rng_tracker",
     "get_forward_backward_func",
     "get_gpt_layer_local_spec",
     "get_gpt_layer_with_transformer_engine_spec",
     "get_megatron_optimizer",
     "get_num_layers_to_build",
+    "mcore_to_pyt_state_dict",
     "model_parallel_cuda_manual_seed",
     "on_gpu",
     "parallel_state",
+    "save_state_dict_async_finalize",
+    "save_state_dict_async_plan",
     "set_tensor_model_parallel_attributes",
+    "shards_by_key",
 ]
 
 

@@ -23,13 +23,13 @@ class Reference:
 
     def __init__(self, model: PolicyModel, *, version: int) -> None:
         self._parameters = list(model.parameters())
-        self._copies = [parameter.detach().clone() for parameter in self._parameters]
+        self.copies = [parameter.detach().clone() for parameter in self._parameters]  # in their order
         self.version = version
 
     @torch.no_grad()
     def sync(self, version: int) -> None:
         """Take over the model's weights, which are `version`."""
-        for copy, parameter in zip(self._copies, self._parameters, strict=True):
+        for copy, parameter in zip(self.copies, self._parameters, strict=True):
             copy.copy_(parameter)
         self.version = version
 
@@ -44,4 +44,4 @@ class Reference:
 
     def _exchange(self) -> None:
         for index, parameter in enumerate(self._parameters):
-            self._copies[index], parameter.data = parameter.data, self._copies[index]
+            self.copies[index], parameter.data = parameter.data, self.copies[index]

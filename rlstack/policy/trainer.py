@@ -46,7 +46,7 @@ class Trainer:
         self._loss = loss
         self._timers = model.config.timers = StepTimers()
         self._data_parallel = wrap_data_parallel(model)
-        self._optimizer, self._schedule = build_optimizer(self._data_parallel, settings)
+        self.optimizer, self.schedule = build_optimizer(self._data_parallel, settings)
         if num_stages() > 1:
             model.config.finalize_model_grads_func = as_wait(model.config.finalize_model_grads_func)
         # After the wrapping, which moves the weights into a buffer.
@@ -66,7 +66,7 @@ class Trainer:
         reference_logprobs = self._reference_logprobs(micro_batches)
         batches = self._pack(micro_batches)
         self._data_parallel.zero_grad_buffer()
-        self._optimizer.zero_grad()
+        self.optimizer.zero_grad()
         references = iter(reference_logprobs or [])
         reports = self._run(
             batches,
@@ -77,8 +77,8 @@ class Trainer:
         before_update()
         with span("optimizer"):
             is_taken, grad_norm = take_step(
-                self._optimizer,
-                self._schedule,
+                self.optimizer,
+                self.schedule,
                 self._data_parallel,
                 loss_is_finite=all(bool(report.loss.isfinite()) for report in reports),
             )
@@ -92,7 +92,7 @@ class Trainer:
 
     def scale_lr(self, factor: float) -> None:
         """Multiply the learning rate of all steps to come by `factor`."""
-        scale_lr(self._schedule, factor)
+        scale_lr(self.schedule, factor)
 
     def forward_logprobs(self, micro_batches: Sequence[MicroBatch]) -> list[Tensor]:
         """The labels' logprobs, [T] fp32 each, with the weights as they are; [] before the last stage."""
@@ -201,7 +201,7 @@ class Trainer:
         metrics = reduce_metrics(reports, parallel_state.get_data_parallel_group())
         metrics |= {
             "grad_norm": grad_norm,
-            "lr": float(self._optimizer.param_groups[0]["lr"]),
+            "lr": float(self.optimizer.param_groups[0]["lr"]),
             "guard/skipped": float(not is_taken),
         }
         return metrics if is_leader() else None

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch.distributed as dist
 
+from rlstack.checkpoint.manifest import Digest
 from rlstack.config.schema import RunConfig, TransferMethod
 from rlstack.data.packing import pack
 from rlstack.data.records import MicroBatch, Prompt, Rollout, WeightedRollout
 from rlstack.losses.build import build_loss
+from rlstack.policy import checkpointing
 from rlstack.policy.architecture import Architecture
 from rlstack.policy.hf_export import export
 from rlstack.policy.hf_io import load_weights
@@ -19,6 +21,8 @@ from rlstack.policy.model import build_model
 from rlstack.policy.outlet import WeightOutlet, open_source
 from rlstack.policy.parallel import close_parallel, data_rank, init_parallel, is_leader
 from rlstack.policy.reference import follows_policy
+from rlstack.policy.saving import BackgroundSave
+from rlstack.policy.served import ServedWeights
 from rlstack.policy.staleness import check_versions, max_age
 from rlstack.policy.trainer import Trainer
 from rlstack.rendezvous import connect_store, serve_store
@@ -37,6 +41,8 @@ class PolicyWorker:
         self._folder = Path(config.policy.model)
         self._store: dist.TCPStore | None = None
         self._sources: dict[TransferMethod, WeightOutlet] = {}
+        self._save: BackgroundSave | None = None
+        self._serving: int | None = None  # the version that the model holds instead of the policy's
 
     def serve(self, host: str | None) -> tuple[str, int]:
         """On rank 0: open the rendezvous of the ranks on `host` (None: this node's address) and say where."""
@@ -74,6 +80,7 @@ class PolicyWorker:
             settings=config.optimizer,
             reference_follows=follows_policy(config.schedule),
         )
+        self._served = ServedWeights(model, self.trainer.reference, config)
 
     @property
     def version(self) -> int:
@@ -115,8 +122,11 @@ class PolicyWorker:
     def open_transfer(self, host: str, port: int, *, method: TransferMethod, num_receivers: int) -> None:
         """Meet the engines' workers, `num_receivers` of them, at the store at (`host`, `port`).
 
-        Every method can be open besides the others.
+        Every method can be open besides the others; opening one again ends what it had before.
         """
+        if (before := self._sources.pop(method, None)) is not None:
+            before.settle()
+            del before
         transfer = self._config.transfer
         ends: dict[str, Any] = {
             "store_host": host,
@@ -130,7 +140,9 @@ class PolicyWorker:
 
     def begin_send(self, version: int, method: TransferMethod) -> None:
         """Let the weights, which are `version`, go out; they stay as they are until fence()."""
-        assert version == self.version, f"the policy is at version {self.version}, not {version}"
+        held = self.version if self._serving is None else self._serving
+        assert version == held, f"the policy is at version {held}, not {version}"
+        self._served.take_over(version)
         self._sources[method].begin(version)
 
     def fence(self, method: TransferMethod) -> dict[str, float]:
@@ -158,11 +170,54 @@ class PolicyWorker:
         logprobs = self.trainer.forward_logprobs(batches[data_rank()])
         return tuple(logprobs[0].tolist()) if logprobs and is_leader() else None
 
+    def serve_version(self, version: int) -> None:
+        """Have the model hold `version`, which the engines had last, until end_serving(); no step meanwhile.
+
+        Raises RuntimeError if its weights are not kept.
+        """
+        self._finish_sending()
+        self._served.put_in_place(version, policy_version=self.version)
+        self._serving = version
+
+    def end_serving(self) -> None:
+        """Have the model hold the policy's own weights again."""
+        self._finish_sending()
+        self._served.put_back()
+        self._serving = None
+
+    def save(self, folder: Path) -> None:
+        """Take a snapshot and start to write it to `folder`/policy; training may go on."""
+        assert self._save is None, "finish_save comes first"
+        assert self._serving is None, "end_serving comes first"
+        self._save = checkpointing.begin_save(self.trainer, self._served, self._config.policy, folder)
+
+    def is_saved(self) -> bool:
+        """Whether finish_save() would not have to wait for this rank's disk."""
+        return self._save is None or self._save.is_written()
+
+    def finish_save(self) -> dict[str, Digest]:
+        """Wait for what save() has begun; the digests of this rank's files, by their paths in the checkpoint.
+
+        Raises RuntimeError, on all ranks, if one of them could not write.
+        """
+        assert self._save is not None, "save comes first"
+        save, self._save = self._save, None
+        digests = save.finish(timeout_s=self._config.checkpoint.timeout_s)
+        return {f"{checkpointing.POLICY}/{name}": digest for name, digest in digests.items()}
+
+    def restore(self, folder: Path) -> None:
+        """Go on from the checkpoint `folder`, of any layout.
+
+        Raises CheckpointError, before anything is changed, if it is damaged or of another model.
+        """
+        self._finish_sending()
+        checkpointing.restore(self.trainer, self._served, self._config.policy, folder)
+
     def _finish_sending(self) -> None:
         """The shards of a reshard are sent from where they are, which the optimiser writes to."""
         if TransferMethod.reshard in self._sources:
             with span("fence", reason="sync"):
-                self._sources[TransferMethod.reshard].fence()
+                self._sources[TransferMethod.reshard].settle()
 
     def stop(self) -> None:
         """Leave the process groups."""

@@ -67,7 +67,7 @@ class SavedBytes:
 
 def allocated(trainer: Trainer) -> dict[str, int]:
     """Bytes of parameters, gradients, the optimiser's state and the reference."""
-    model, optimizer = trainer.model, trainer._optimizer
+    model, optimizer = trainer.model, trainer.optimizer
     parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     groups = optimizer.optimizer.param_groups
     # In fp32 the optimiser's parameters are windows of the model's own.

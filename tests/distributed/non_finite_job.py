@@ -60,7 +60,7 @@ def spoilt(trainer: Trainer, what: str, value: float) -> Iterator[None]:
 def held(trainer: Trainer) -> dict[str, torch.Tensor]:
     """The weights, and the optimiser's moments, of this rank."""
     tensors = {f"weight/{name}": p for name, p in trainer.model.named_parameters()}
-    for index, moments in enumerate(trainer._optimizer.optimizer.state.values()):
+    for index, moments in enumerate(trainer.optimizer.optimizer.state.values()):
         tensors |= {f"{name}/{index}": t for name, t in moments.items() if torch.is_tensor(t)}
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 

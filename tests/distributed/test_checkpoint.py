@@ -1,0 +1,224 @@
+"""Checkpoints of the policy: exact in the layout that they were written in, within rounding in others."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rlstack.checkpoint.manifest import MANIFEST, check, files_in
+from rlstack.checkpoint.store import CheckpointStore
+from rlstack.config.schema import Checkpoint
+from rlstack.data.records import MicroBatch
+from rlstack.errors import CheckpointError
+from rlstack.rendezvous import serve_store
+from tests.distributed.policy_ranks import FAMILIES, LAYOUTS, Job, read_metrics, run_jobs, seed_model, stages
+from tests.distributed.test_policy import sequences, shares
+from tests.ranks import ROOT
+
+__all__ = ["sequences"]
+
+PROGRAM = Path(__file__).with_name("checkpoint_job.py")
+SAVED, NUM_STEPS = 3, 6
+WRITTEN = ("one", "tp2", "tp2_sp", "pp2", "dp2", "tp2_pp2")
+# In which layout a checkpoint of which one is gone on from, as new processes.
+RESTORED = {
+    **{f"{layout}_from_{layout}": (layout, layout) for layout in WRITTEN},
+    "one_from_tp2_pp2": ("one", "tp2_pp2"),
+    "one_from_dp2": ("one", "dp2"),
+    "tp2_from_pp2": ("tp2", "pp2"),
+    "pp2_from_tp2": ("pp2", "tp2"),
+    "pp2_from_tp2_pp2": ("pp2", "tp2_pp2"),
+    "dp2_from_tp2_pp2": ("dp2", "tp2_pp2"),
+    "tp2_pp2_from_dp2": ("tp2_pp2", "dp2"),
+    "tp2_pp2_from_one": ("tp2_pp2", "one"),
+}
+# The engines have version 2 then; the reference is at 2 with them, or at 0, of which a copy is kept.
+REFERENCE_SYNC = {"pp2": "with_generator", "one": "with_generator"}
+
+
+@dataclass(frozen=True)
+class CheckpointJob(Job):
+    plan: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, folder: Path, port: int) -> None:
+        super().write(folder, port)
+        (folder / "checkpoint.json").write_text(json.dumps(self.plan))
+
+
+def job(
+    model: Path, layout: str, batches: list[list[MicroBatch]], plan: dict[str, Any], *, saved_in: str
+) -> CheckpointJob:
+    optimizer = {"lr": 0.01, "warmup_steps": 4, "weight_decay": 0.1, "adam_eps": 1e-3, "clip_grad": 0.5}
+    schedule = {"sync_interval": 2, "reference_sync": REFERENCE_SYNC.get(saved_in, "never")}
+    policy = {**LAYOUTS[layout], "model": str(model), "step_timeout_s": 60.0}
+    config = {"policy": policy, "optimizer": optimizer, "schedule": schedule}
+    return CheckpointJob(config, batches, num_steps=NUM_STEPS, plan=plan)
+
+
+def run_all(folder: Path, jobs: Mapping[str, CheckpointJob]) -> None:
+    """Jobs of all world sizes, those of one size in the same processes."""
+    for world_size in sorted({job.world_size for job in jobs.values()}):
+        of_size = {name: job for name, job in jobs.items() if job.world_size == world_size}
+        inside = folder / str(world_size)
+        inside.mkdir(parents=True)
+        run_jobs(inside, of_size, program=("-m", "tests.distributed.checkpoint_job"))
+        for name in of_size:
+            (inside / name).rename(folder / name)
+
+
+@pytest.fixture(scope="module")
+def saved(sequences, tmp_path_factory) -> Path:
+    """A folder for each layout, of a run that wrote a checkpoint and went on."""
+    folder = tmp_path_factory.mktemp("saved")
+    model = seed_model(FAMILIES["qwen2_tied"], folder / "model")
+    jobs = {
+        layout: job(
+            model, layout, shares(sequences, layout, pairs=True), {"save_at": [SAVED]}, saved_in=layout
+        )
+        for layout in WRITTEN
+    }
+    run_all(folder, jobs)
+    return folder
+
+
+def checkpoint_of(saved: Path, layout: str) -> Path:
+    folder = CheckpointStore(saved / layout / "checkpoints", Checkpoint()).newest()
+    assert folder is not None
+    return folder
+
+
+@pytest.fixture(scope="module")
+def restored(saved, sequences, tmp_path_factory) -> Path:
+    """A folder for each of RESTORED."""
+    folder = tmp_path_factory.mktemp("restored")
+    damaged = folder / "damaged"
+    shutil.copytree(checkpoint_of(saved, "pp2"), damaged)
+    flip(damaged / "policy" / "__1_0.distcp", bit=8 * 2000)
+    jobs = {}
+    for name, (layout, source) in RESTORED.items():
+        plan = {"restore": str(checkpoint_of(saved, source)), "damaged": str(damaged)}
+        batches = shares(sequences, layout, pairs=True)
+        jobs[name] = job(saved / "model", layout, batches, plan, saved_in=source)
+    run_all(folder, jobs)
+    return folder
+
+
+def flip(path: Path, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+def logged(folder: Path, step: int) -> dict[str, float]:
+    return read_metrics(folder, step)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", WRITTEN)
+def test_in_the_same_layout_the_steps_that_follow_are_the_same_to_the_bit(layout, saved, restored) -> None:
+    before, after = saved / layout, restored / f"{layout}_from_{layout}"
+    for step in range(SAVED, NUM_STEPS):
+        assert logged(before, step) == logged(after, step)
+        assert_equal(stages(before, f"weights-{step}"), stages(after, f"weights-{step}"))
+    num_ranks = len(list(before.glob("draws-*.json")))
+    for rank in range(num_ranks):
+        path = f"draws-{rank}.json"
+        assert (before / path).read_text() == (after / path).read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RESTORED)
+def test_in_another_layout_they_are_within_rounding(name, saved, restored) -> None:
+    before, after = saved / RESTORED[name][1], restored / name
+    for step in range(SAVED, NUM_STEPS):
+        expected = logged(before, step)
+        assert logged(after, step) == pytest.approx(expected, rel=1e-4, abs=1e-6)
+        weights = stages(before, f"weights-{step}")
+        torch.testing.assert_close(stages(after, f"weights-{step}"), weights, atol=1e-6, rtol=1e-5)
+    assert logged(after, SAVED)["lr"] == pytest.approx(0.01 * 0.5 * 3 / 4)  # the third step of the warm-up
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RESTORED)
+def test_policy_reference_and_served_weights_come_back_to_the_bit(name, saved, restored) -> None:
+    before, after = saved / RESTORED[name][1], restored / name
+    for kept in ("policy", "reference", "served"):
+        assert_equal(stages(before, kept), stages(after, kept))
+    assert_equal(stages(before, "policy"), stages(before, f"weights-{SAVED - 1}"))
+    # Step 1 was skipped.
+    assert_equal(stages(before, "served"), stages(before, "weights-0"))
+    policy, served = stages(before, "policy"), stages(before, "served")
+    assert any(not torch.equal(policy[key], served[key]) for key in policy)
+
+
+def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found and found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["one_from_one", "dp2_from_dp2", "tp2_pp2_from_one"])
+def test_a_checkpoint_damaged_anywhere_is_refused_by_all_ranks(name, restored) -> None:
+    messages = {path.read_text() for path in (restored / name).glob("refused-*.txt")}
+    (message,) = messages
+    assert "__1_0.distcp: its digest is" in message
+    assert len(list((restored / name).glob("refused-*"))) == len(list((restored / name).glob("draws-*")))
+
+
+@pytest.mark.slow
+def test_every_one_of_200_flipped_bits_is_found(saved, tmp_path) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint_of(saved, "tp2_pp2"), folder)
+    chosen = random.Random(0)
+    names = [*files_in(folder), MANIFEST]
+    assert len(names) > 6
+    for index in range(200):
+        path = folder / names[index % len(names)]
+        bit = chosen.randrange(8 * path.stat().st_size)
+        flip(path, bit)
+        with pytest.raises(CheckpointError, match=path.name):
+            check(folder)
+        flip(path, bit)
+    check(folder)
+
+
+@pytest.mark.slow
+def test_a_disk_that_fails_on_one_rank_fails_the_save_on_all_and_leaves_no_checkpoint(
+    saved, sequences, tmp_path
+) -> None:
+    plan = {"save_at": [SAVED], "trouble": "full"}
+    broken = job(saved / "model", "tp2", shares(sequences, "tp2", pairs=True), plan, saved_in="tp2")
+    run_all(tmp_path, {"full": broken})
+    for rank in range(2):
+        message = (tmp_path / "full" / f"failed-{rank}.txt").read_text()
+        assert message == "the checkpoint could not be written: policy rank 1: no space left on device"
+    assert CheckpointStore(tmp_path / "full" / "checkpoints", Checkpoint()).newest() is None
+
+
+@pytest.mark.slow
+def test_killed_while_writing_leaves_the_older_checkpoint_the_newest(saved, sequences, tmp_path) -> None:
+    plan = {"save_at": [SAVED - 1, SAVED], "trouble": "killed"}
+    killed = job(saved / "model", "one", shares(sequences, "one", pairs=True), plan, saved_in="one")
+    store = serve_store("127.0.0.1", timeout_s=60.0)
+    killed.write(tmp_path / "killed", store.port)
+    command = [sys.executable, "-m", "tests.distributed.checkpoint_job", str(tmp_path), "0"]
+    done = subprocess.run(command, cwd=ROOT, timeout=120, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    kept = CheckpointStore(checkpoints, Checkpoint())
+    assert list(checkpoints.glob(".step-00000003.part/policy/*.distcp"))
+    assert kept.newest() == checkpoints / "step-00000002"
+    kept.sweep()
+    assert [path.name for path in checkpoints.iterdir()] == ["step-00000002"]
