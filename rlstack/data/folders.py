@@ -7,6 +7,7 @@ dataset repositories of the hub, whose Parquet files are named after their split
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def files_of_split(folder: Path, split: str | None, *, here: str) -> list[Path]:
     if chosen not in splits:
         raise ConfigError(f"{here} has no split {split!r}; choose from: {names}.")
     files = splits[chosen]
-    num_there, num_promised = sum(file.is_file() for file in files), max(map(_num_promised, files))
+    num_there, num_promised = sum(map(os.path.isfile, files)), max(map(_num_promised, files))
     if num_there < max(num_promised, len(files)):
         raise ConfigError(
             f"{here} has {num_there} of the {max(num_promised, len(files))} files of the split {chosen!r}; "
