@@ -1,0 +1,122 @@
+"""What becomes of roles, told apart where the driver waits for them, and their certain end. No models."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from rlstack.config.schema import Cluster as ClusterSettings
+from rlstack.config.schema import RunConfig
+from rlstack.errors import ConfigError
+from rlstack.orchestration.cluster import Cluster
+from rlstack.orchestration.role_errors import EngineLost, PolicyLost, RoleError, RoleLost
+from rlstack.orchestration.roles import Role, silent_or_dead, wait_for
+from rlstack.transfer.errors import TransferError
+
+pytestmark = pytest.mark.slow
+
+
+class Foreign(Exception):
+    """Of a library that the driver does not import, as far as the role knows."""
+
+
+class Worker:
+    """Does as it is told."""
+
+    def __init__(self) -> None:
+        self.children: list[subprocess.Popen[bytes]] = []
+
+    def start_child(self) -> int:
+        self.children.append(subprocess.Popen(["sleep", "600"]))
+        return self.children[-1].pid
+
+    def sleep(self, seconds: float) -> str:
+        time.sleep(seconds)
+        return "slept"
+
+    def fail(self, kind: str) -> None:
+        raise {"foreign": Foreign, "transfer": TransferError, "config": ConfigError}[kind]("no luck")
+
+    def die(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def build_worker() -> Worker:
+    return Worker()
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("logs")
+    with Cluster(RunConfig(cluster=ClusterSettings(object_store_mib=100)), folder):
+        yield folder
+
+
+def start(logs: Path, name: str, lost: type[RoleLost] = EngineLost) -> Role:
+    return Role(name, log=logs / f"{name}.log", build=build_worker, beside=True, lost=lost)
+
+
+def wait(calls: dict[Role, Any], timeout_s: float = 30.0) -> dict[Role, Any]:
+    return wait_for(calls, timeout_s=timeout_s, doing="trying", setting="try.timeout_s")
+
+
+def test_a_failure_is_a_loss_unless_it_would_happen_again(logs: Path) -> None:
+    role = start(logs, "failing")
+    with pytest.raises(EngineLost, match=r"trying: failing failed: .*no luck\n.*failing\.log") as lost:
+        wait({role: role.start("fail", "foreign")})
+    assert lost.value.role is role and not lost.value.is_late
+    for kind in ("transfer", "config"):
+        with pytest.raises(RoleError, match="failing failed: no luck") as error:
+            wait({role: role.start("fail", kind)})
+        assert not isinstance(error.value, RoleLost)
+    assert wait({role: role.start("sleep", 0.0)}) == {role: "slept"}
+    role.kill()
+
+
+def test_who_has_died_is_blamed_not_who_noticed_it_first(logs: Path) -> None:
+    rank, noticing = start(logs, "rank", PolicyLost), start(logs, "noticing")
+    wait({role: role.start("sleep", 0.0) for role in (rank, noticing)})
+    with pytest.raises(PolicyLost, match="trying: rank died"):
+        wait({noticing: noticing.start("fail", "transfer"), rank: rank.start("die")})
+    noticing.kill()
+
+
+def test_one_that_is_late_is_named_with_the_setting(logs: Path) -> None:
+    late, prompt = start(logs, "late"), start(logs, "prompt")
+    wait({role: role.start("sleep", 0.0) for role in (late, prompt)})
+    calls = {role: role.start("sleep", seconds) for role, seconds in ((late, 600.0), (prompt, 0.0))}
+    with pytest.raises(EngineLost, match=r"no answer from late within 1 s \(try\.timeout_s\)") as lost:
+        wait(calls, timeout_s=1.0)
+    assert lost.value.role is late and lost.value.is_late
+    limit = {"doing": "giving up", "setting": "try.timeout_s"}
+    silent = silent_or_dead(calls, timeout_s=0.5, **limit)
+    assert silent is not None and silent.role is late
+    assert silent_or_dead({prompt: prompt.start("fail", "transfer")}, timeout_s=30.0, **limit) is None
+    late.kill()
+    with pytest.raises(EngineLost, match="late died"):
+        wait(calls)
+    prompt.kill()
+
+
+@pytest.mark.parametrize("state", ["running", "stopped", "dead"])
+def test_killing_a_role_ends_what_it_has_started(logs: Path, state: str) -> None:
+    role = start(logs, f"parent {state}")
+    child = psutil.Process(wait({role: role.start("start_child")})[role])
+    role.note_processes()
+    parent = psutil.Process(role.pid())
+    assert child.ppid() == parent.pid
+    for process in (parent, child) if state == "stopped" else ():
+        process.suspend()
+    if state == "dead":
+        parent.kill()
+    role.kill()
+    for process in (parent, child):
+        assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
