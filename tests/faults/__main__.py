@@ -61,7 +61,8 @@ def try_all(faults: Sequence[Fault], runs: Path) -> list[Row]:
             progress.update(task, description=fault.name)
             row = tried(fault, runs, undisturbed)
             if not row["survived"]:
-                progress.console.print(f"{fault.name}: {row['problems']}\n  its run: {runs / fault.name}")
+                say = f"{fault.name}: {row['problems']}\n  its run: {runs / fault.name}"
+                progress.console.print(say, markup=False, highlight=False, soft_wrap=True)
             rows.append(row)
             progress.advance(task)
     return rows
