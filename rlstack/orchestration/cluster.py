@@ -16,10 +16,12 @@ from rlstack.config.schema import RunConfig
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.loopback import LOOPBACK, stay_on_loopback
 from rlstack.orchestration.policy_group import PolicyGroup
+from rlstack.orchestration.processes import kill_all
 from rlstack.orchestration.recovery import EngineRecovery
 from rlstack.orchestration.restarts import Note, Restarts
 from rlstack.orchestration.reward_group import RewardModelGroup
 from rlstack.orchestration.role_errors import BackToCheckpoint
+from rlstack.orchestration.roles import Role
 from rlstack.telemetry.timeline import span
 from rlstack.telemetry.waiting import Reason
 
@@ -137,12 +139,19 @@ class Cluster:
 
     def _end(self, *, in_order: bool) -> None:
         started = [process for root in self._ray for process in _with_descendants(root)]
+        noted = [role.processes() for role in self._roles()]
         if self._engines is not None:
             self._engines.stop_reading()
         if self._engines is not None and in_order:
             self._engines.close(self._config.cluster.shutdown_timeout_s)
         ray.shutdown()
         _end(started, timeout_s=2.0)
+        if self._ray:
+            kill_all([member for processes in noted if processes for member in processes.members])
+
+    def _roles(self) -> list[Role]:
+        groups = (self._policy, self._engines, *self._reward_models.values())
+        return [role for group in groups if group is not None for role in group.roles]
 
 
 def _has_gpus() -> bool:

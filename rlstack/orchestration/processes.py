@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ def end_processes(processes: Processes) -> None:
         ray.get(call, timeout=KILL_TIMEOUT_S)
 
 
-def kill_all(members: tuple[tuple[int, float], ...]) -> None:
+def kill_all(members: Iterable[tuple[int, float]]) -> None:
     """SIGKILL for processes of this host, and for what is below them."""
     roots = [process for pid, began in members if (process := _same(pid, began)) is not None]
     doomed = {process.pid: process for root in roots for process in _tree(root)}.values()

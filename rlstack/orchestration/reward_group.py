@@ -37,10 +37,10 @@ class RewardModelGroup:
         self._num_gpus = num_gpus_per_actor
         self._restarts = restarts
         self._replacing = threading.Lock()  # callers may be several
-        self._roles = [self._start(index) for index in range(settings.num_actors)]
+        self.roles = [self._start(index) for index in range(settings.num_actors)]
 
     def wait_until_ready(self) -> None:
-        self._load(self._roles)
+        self._load(self.roles)
 
     def score(self, questions: Sequence[Question]) -> list[tuple[Score, ...]]:
         """See rewards.scorer.Scorer. A copy that is lost is replaced, and its share asked for again.
@@ -48,9 +48,9 @@ class RewardModelGroup:
         Raises:
             RoleError: one copy too many failed, died or did not answer within the limit.
         """
-        shares = deal(questions, len(self._roles))
+        shares = deal(questions, len(self.roles))
         while True:
-            roles = list(self._roles)
+            roles = list(self.roles)
             calls = {role: role.start("score", share) for role, share in zip(roles, shares, strict=True)}
             try:
                 scores = self._wait(calls, "scoring rollouts", "timeout_s", self._settings.timeout_s)
@@ -60,13 +60,13 @@ class RewardModelGroup:
 
     def _replace(self, lost: RewardModelLost) -> None:
         with self._replacing:
-            if lost.role not in self._roles:
+            if lost.role not in self.roles:
                 return
             with self._restarts.replacing(lost):
                 lost.role.kill()
-                index = self._roles.index(lost.role)
-                self._roles[index] = self._start(index)
-                self._load([self._roles[index]])
+                index = self.roles.index(lost.role)
+                self.roles[index] = self._start(index)
+                self._load([self.roles[index]])
 
     def _start(self, index: int) -> Role:
         return Role(

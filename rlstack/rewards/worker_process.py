@@ -59,13 +59,13 @@ class WorkerProcess:
         if self._ready:
             return
         line = self._lines.read(timeout_s=self._start_timeout_s)
-        if line is None and not self._lines.is_open and self._process.wait() == -signal.SIGKILL:
+        if line is None and not self._lines.is_open and self._end() == -signal.SIGKILL:
             self._replace()  # which is nothing that its imports did
             line = self._lines.read(timeout_s=self._start_timeout_s)
         if line is None and self._lines.is_open:
             raise RuntimeError(f"{self._what}: not started within {self._start_timeout_s:g} s")
         if line != READY:
-            status = self._process.wait()
+            status = self._end()
             why = line or f"ended with status {status} while it started; its error output says why"
             raise RuntimeError(f"{self._what}: {why}")
         self._ready = True
@@ -113,11 +113,9 @@ class WorkerProcess:
 
     def _replace(self) -> Ended:
         late, stopped = self._lines.is_open, self._is_stopped()
-        if not late:  # let it end by itself, for its status
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(END_S)
-        self._process.kill()
-        status = self._process.wait()
+        if late:
+            self._process.kill()
+        status = self._end()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             with contextlib.suppress(BrokenPipeError):  # the request that it did not read
@@ -125,6 +123,13 @@ class WorkerProcess:
         self._start()
         killed = not late and status == -signal.SIGKILL
         return Ended(status=status, late=late, by_another=stopped or killed)
+
+    def _end(self) -> int:
+        """The status of the process, which has ended or is about to."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(END_S)
+        self._process.kill()
+        return self._process.wait()
 
     def _is_stopped(self) -> bool:
         try:
