@@ -12,23 +12,19 @@ from typing import Any
 from rlstack.config.schema import RunConfig
 from rlstack.telemetry import nvml
 from rlstack.telemetry.alarms import Alarms, StoppedByAlarm, Verdict
+from rlstack.telemetry.closing import report, status_of
 from rlstack.telemetry.console import Console
 from rlstack.telemetry.environment import hardware, package_versions
 from rlstack.telemetry.history import History, rows_of
 from rlstack.telemetry.log_files import RESTARTS, lengths
 from rlstack.telemetry.logs import write_traceback
-from rlstack.telemetry.report import write_outputs
 from rlstack.telemetry.run_dir import RunDirectory
-from rlstack.telemetry.run_record import read_record
 from rlstack.telemetry.run_timeline import RunTimeline
 from rlstack.telemetry.skips import skipped_too_often
 from rlstack.telemetry.summary import summarise
 from rlstack.telemetry.timeline import span
 from rlstack.telemetry.timing import PHASES, Stopwatch
 from rlstack.telemetry.waiting import Reason
-
-REPORT_S_PER_SPAN = 7e-5  # what a report takes, of which a run's end may take this much:
-REPORT_S, REPORT_SHARE = 2.0, 0.02  # in seconds, or of its time; what takes longer is left to be asked for
 
 
 class Recorder:
@@ -44,6 +40,7 @@ class Recorder:
         """
         self._stopwatch = Stopwatch()
         self._run = RunDirectory.resume(config) if resume else RunDirectory.create(config)
+        self._has_begun = not self._run.is_resumed  # until then the earlier run's files stay as they are
         self._timeline = RunTimeline(self._run.path)
         self._is_own_cluster = config.cluster.address is None
         self._console = Console(config.schedule.num_steps)
@@ -155,6 +152,7 @@ class Recorder:
         Raises ConfigError if a file is shorter than that.
         """
         self._run.cut_back(lengths, last_step=step)
+        self._has_begun = True
         self._history = History.read(self._run.path, state.get("evaluations", []))
         self._resumed = [*state.get("resumed", []), step]
         self._console.go_on_after(self._history.steps)
@@ -185,10 +183,15 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._timeline.close()
+        self._timeline.close(with_lap=self._has_begun)
+        if self._has_begun:
+            self._leave(kind, error)
+        self._run.close()
+
+    def _leave(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
         summary = summarise(
             self._history.steps,
-            status=_status(kind),
+            status=status_of(kind),
             evaluations=self._history.evaluations,
             wall_s=self._stopwatch.elapsed_s,
             phase_s=self._stopwatch.total_s,
@@ -210,23 +213,9 @@ class Recorder:
             error.add_note(f"the traceback is in {write_traceback(error, self._run.logs)}")
         if isinstance(error, StoppedByAlarm):
             error.add_note(f"the model as it was then is in {self._run.model}")
-        self._write_report(summary["wall_s"])
-        self._run.close()
-
-    def _write_report(self, wall_s: float) -> None:
-        """What goes wrong here is said and no more: the run is over, and its files are all there."""
-        if self._timeline.num_spans * REPORT_S_PER_SPAN > max(REPORT_S, REPORT_SHARE * wall_s):
-            self._console.note(f"for report.html and timeline.json: rlstack report {self._run.path}")
-            return
-        try:
-            write_outputs(read_record(self._run.path))
-        except Exception as error:
-            self._console.note(f"report.html could not be written: {error}")
-
-
-def _status(kind: type[BaseException] | None) -> str:
-    if kind is None:
-        return "completed"
-    if issubclass(kind, StoppedByAlarm):
-        return "stopped"
-    return "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
+        report(
+            self._run.path,
+            num_spans=self._timeline.num_spans,
+            wall_s=summary["wall_s"],
+            note=self._console.note,
+        )

@@ -27,7 +27,10 @@ CONFIG, SUMMARY, CHECKPOINTS = "config.yaml", "summary.json", "checkpoints"
 class RunDirectory:
     """config.yaml, {metrics,rollouts,alarms,intervals}.jsonl, summary.json, model/ and logs/ below `path`."""
 
-    def __init__(self, path: Path, *, moved_to: Path | None, lock: int, is_resumed: bool = False) -> None:
+    def __init__(
+        self, path: Path, config: RunConfig, *, moved_to: Path | None, lock: int, is_resumed: bool = False
+    ) -> None:
+        self._config = config
         self.path = path
         self.checkpoints = path / CHECKPOINTS
         self.logs = path / "logs"
@@ -54,13 +57,13 @@ class RunDirectory:
         except OSError as error:
             raise ConfigError(f"run.dir = {config.run.dir}: {error}; give a folder to write to") from None
         _write_config(path, config)
-        return cls(path, moved_to=moved_to, lock=lock)
+        return cls(path, config, moved_to=moved_to, lock=lock)
 
     @classmethod
     def resume(cls, config: RunConfig) -> RunDirectory:
         """Take over the folder of an earlier run, with the settings of `config`; make it if there is none.
 
-        What the run has logged stays, until it is cut back.
+        What the run has left stays as it is, until it is cut back.
 
         Raises ConfigError if a run of this name is going on, if it cannot go on with these settings, or if it
         has come to its end without a checkpoint.
@@ -75,9 +78,7 @@ class RunDirectory:
         except ConfigError:
             os.close(lock)
             raise
-        _write_config(path, config)
-        (path / SUMMARY).unlink(missing_ok=True)  # it is there for a run that has ended
-        return cls(path, moved_to=None, lock=lock, is_resumed=True)
+        return cls(path, config, moved_to=None, lock=lock, is_resumed=True)
 
     @property
     def config(self) -> Path:
@@ -123,6 +124,8 @@ class RunDirectory:
         Raises ConfigError if one of them is shorter.
         """
         cut_back(self.path, lengths)
+        _write_config(self.path, self._config)
+        (self.path / SUMMARY).unlink(missing_ok=True)  # it is there for a run that has ended
         self._last_step = last_step
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:

@@ -90,9 +90,10 @@ class RunTimeline:
         self.num_spans = state.get("num_spans", 0)
         self.occupancy = {role: Occupancy(**part) for role, part in state.get("occupancy", {}).items()}
 
-    def close(self) -> None:
-        """End the last lap, which is outside the steps, and the file."""
-        self.lap(None)
+    def close(self, *, with_lap: bool = True) -> None:
+        """End the file; before that, unless nothing is to be added to it, the last lap, outside the steps."""
+        if with_lap:
+            self.lap(None)
         self._file.close()
 
     def _energy(self, start_s: float, end_s: float) -> dict[str, float]:

@@ -130,7 +130,7 @@ def test_a_report_that_cannot_be_written_does_not_fail_the_run(
     def fail(record: RunRecord) -> list[Path]:
         raise OSError("no space left")
 
-    monkeypatch.setattr("rlstack.telemetry.recorder.write_outputs", fail)
+    monkeypatch.setattr("rlstack.telemetry.closing.write_outputs", fail)
     folder = make_run(tmp_path)
     assert json.loads((folder / "summary.json").read_text())["status"] == "completed"
     assert "report.html could not be written: no space left" in capsys.readouterr().out
@@ -139,8 +139,8 @@ def test_a_report_that_cannot_be_written_does_not_fail_the_run(
 def test_a_report_that_would_take_long_is_left_to_be_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("rlstack.telemetry.recorder.REPORT_S", 0.0)
-    monkeypatch.setattr("rlstack.telemetry.recorder.REPORT_S_PER_SPAN", 100.0)
+    monkeypatch.setattr("rlstack.telemetry.closing.REPORT_S", 0.0)
+    monkeypatch.setattr("rlstack.telemetry.closing.REPORT_S_PER_SPAN", 100.0)
     folder = make_run(tmp_path)
     assert not (folder / "report.html").exists()
     assert f"for report.html and timeline.json: rlstack report {folder}" in capsys.readouterr().out

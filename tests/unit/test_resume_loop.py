@@ -41,8 +41,8 @@ class Runs:
         self.folder = folder
         self.saved: list[int] = []
         self._patch = monkeypatch
-        for slow in ("write_outputs", "package_versions", "hardware"):
-            monkeypatch.setattr(recorder, slow, lambda *_: None)
+        for slow in ("report", "package_versions", "hardware"):
+            monkeypatch.setattr(recorder, slow, lambda *_, **__: None)
         sampler = PromptSampler({"notes": PROMPTS}, {"notes": 1.0}, seed=0)
         monkeypatch.setattr(loop, "load_prompts", lambda config: (sampler, PROMPTS[:2]))
 
@@ -163,6 +163,7 @@ def test_a_longer_run_goes_on_from_the_end_of_a_shorter_one(runs: Runs) -> None:
     assert parts["model"] == whole["model"]
     with pytest.raises(ConfigError, match=r"schedule\.num_steps = 8: at least 9 is accepted with --resume"):
         runs.train("parts", *regime, "schedule.evaluate_every=null", "schedule.num_steps=8", resume=True)
+    assert runs.left("parts") == parts
 
 
 def test_saving_changes_nothing_and_null_saves_nothing(runs: Runs) -> None:

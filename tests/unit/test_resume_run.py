@@ -74,8 +74,8 @@ def test_a_run_that_goes_on_leaves_what_an_uninterrupted_one_does(config: RunCon
     with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "rew')
     with Recorder(config, resume=True) as second:
-        assert not (tmp_path / "parts" / "summary.json").exists()
         second.rewind(3, *saved)
+        assert not (tmp_path / "parts" / "summary.json").exists()
         steps(second, range(4, 7))
 
     assert untimed(tmp_path / "parts") == untimed(tmp_path / "whole")
@@ -142,8 +142,24 @@ def test_other_settings_are_refused_by_name_and_the_folder_is_free_again(config:
     config.rollout.n -= 1
     config.schedule.num_steps = 9
     run = RunDirectory.resume(config)
+    run.write_summary({"status": "failed"})
+    assert load_config(run.path / "config.yaml") != config
+    run.cut_back({}, last_step=0)
     assert load_config(run.path / "config.yaml") == config
+    assert not (run.path / "summary.json").exists()
     run.close()
+
+
+def test_a_run_that_cannot_go_on_stays_as_it_is(config: RunConfig, tmp_path: Path) -> None:
+    with Recorder(config) as recorder:
+        begin(recorder)
+        steps(recorder, range(1, 3))
+    before = {path: path.read_bytes() for path in (tmp_path / "a").iterdir() if path.is_file()}
+    (tmp_path / "a" / "checkpoints" / "step-00000002").mkdir(parents=True)
+    config.schedule.num_steps = 9
+    with pytest.raises(ConfigError), Recorder(config, resume=True) as recorder:
+        recorder.rewind(2, {"metrics.jsonl": 1 << 30}, {})
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_run_that_is_going_on_is_not_resumed(config: RunConfig) -> None:

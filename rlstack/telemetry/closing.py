@@ -1,0 +1,36 @@
+"""What is still to do when a run has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rlstack.telemetry.alarms import StoppedByAlarm
+from rlstack.telemetry.report import write_outputs
+from rlstack.telemetry.run_record import read_record
+
+REPORT_S_PER_SPAN = 7e-5  # what a report takes, of which a run's end may take this much:
+REPORT_S, REPORT_SHARE = 2.0, 0.02  # in seconds, or of its time; what takes longer is left to be asked for
+
+
+def status_of(kind: type[BaseException] | None) -> str:
+    """How a run has ended that an error of this `kind` ends: `status` of summary.json."""
+    if kind is None:
+        return "completed"
+    if issubclass(kind, StoppedByAlarm):
+        return "stopped"
+    return "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
+
+
+def report(folder: Path, *, num_spans: int, wall_s: float, note: Callable[[str], object]) -> None:
+    """Write report.html and timeline.json of the run in `folder` if that takes little of its time.
+
+    What goes wrong here is noted and no more: the run is over, and its files are all there.
+    """
+    if num_spans * REPORT_S_PER_SPAN > max(REPORT_S, REPORT_SHARE * wall_s):
+        note(f"for report.html and timeline.json: rlstack report {folder}")
+        return
+    try:
+        write_outputs(read_record(folder))
+    except Exception as error:
+        note(f"report.html could not be written: {error}")
