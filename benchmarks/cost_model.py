@@ -47,6 +47,7 @@ class Case:
             f"schedule.sync_interval={'null' if self.sync_interval is None else self.sync_interval}",
             f"schedule.num_steps={self.num_steps}",
             f"schedule.lag={self.lag}",
+            "schedule.save_every=null",
             f"batch.prompts_per_step={self.prompts}",
             f"rollout.overlap={str(self.overlap).lower()}",
             "evaluation.num_prompts=1",

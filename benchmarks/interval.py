@@ -33,7 +33,12 @@ def main() -> None:
                 seed,
                 finished_run(
                     Trial(interval, seed).name,
-                    [setting(interval), f"schedule.num_steps={arguments.steps}", f"run.seed={seed}"],
+                    [
+                        setting(interval),
+                        f"schedule.num_steps={arguments.steps}",
+                        f"run.seed={seed}",
+                        "schedule.save_every=null",
+                    ],
                     folder,
                 ),
             )

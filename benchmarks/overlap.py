@@ -68,6 +68,7 @@ def settings(schedule: str, mode: str, num_steps: int) -> list[str]:
         f"schedule.num_steps={num_steps}",
         f"schedule.sync_interval={interval}",
         f"schedule.lag={lag}",
+        "schedule.save_every=null",
         f"rollout.overlap={str(MODES[mode]).lower()}",
         "evaluation.tasks=[]",
     ]

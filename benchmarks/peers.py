@@ -130,6 +130,7 @@ def rlstack_run(name: str, case: Case, folder: Path, *, num_steps: int) -> list[
     settings = [
         f"schedule.num_steps={num_steps}",
         f"schedule.sync_interval={case.interval}",
+        "schedule.save_every=null",
         "evaluation.tasks=[]",
         *case.settings,
     ]
