@@ -2,13 +2,15 @@
 
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from rlstack.config.schema import Data, RewardEngine, RunConfig, Task
+from rlstack.config.schema import Data, Recovery, RewardEngine, RunConfig, Task
 from rlstack.config.schema import Reward as RewardSettings
 from rlstack.config.schema import RewardModel as Settings
 from rlstack.rewards.scorer import Question
@@ -47,14 +49,16 @@ def test_vllm_gives_the_scores_of_transformers(own_process, max_tokens):
 
 def test_the_answers_are_dealt_to_all_actors_and_come_back_in_order(tmp_path):
     from rlstack.orchestration.cluster import Cluster
-    from rlstack.orchestration.roles import RoleError
+    from rlstack.orchestration.role_errors import RoleError
 
     model = Settings(name="judge", path=str(JUDGE), num_actors=2)
+    restarts = []
     config = RunConfig(
+        recovery=Recovery(max_restarts=2),
         reward=RewardSettings(models=[Settings(name="unused", path="nowhere"), model]),
         data=Data(tasks=[Task(name="notes", path="", reward="judge")]),
     )
-    with Cluster(config, tmp_path) as cluster:
+    with Cluster(config, tmp_path, note=restarts.append) as cluster:
         models = cluster.start_reward_models()
         cluster.wait_for_reward_models()
         assert list(models) == ["judge"]
@@ -62,6 +66,11 @@ def test_the_answers_are_dealt_to_all_actors_and_come_back_in_order(tmp_path):
         for question, scores in zip(QUESTIONS, together, strict=True):
             ((*alone,),) = models["judge"].score([question])
             assert [s.reward for s in scores] == pytest.approx([s.reward for s in alone], abs=2e-6)
+        for how, limit_s in ((signal.SIGKILL, 60.0), (signal.SIGSTOP, 5.0)):  # the copy is replaced
+            os.kill(models["judge"].roles[1].pid(), how)
+            model.timeout_s = limit_s
+            assert models["judge"].score(QUESTIONS) == together
+        assert [row["role"] for row in restarts] == ["reward model judge 1"] * 2
         model.timeout_s = 1e-9
         with pytest.raises(
             RoleError, match=r"no answer from reward model judge 0.*reward\.models\[1\]\.timeout_s"

@@ -135,7 +135,7 @@ def test_ctrl_c_ends_every_process_and_says_so(tmp_path):
 )
 def test_a_lost_policy_rank_ends_the_run_with_its_name(tmp_path, death, says):
     """Whatever the others are doing at that moment: training, or in the middle of a sync."""
-    limits = ["transfer.timeout_s=10", "policy.step_timeout_s=10"]
+    limits = ["transfer.timeout_s=10", "policy.step_timeout_s=10", "recovery.max_restarts=0"]
     regime = ["schedule.num_steps=1000", "schedule.sync_interval=1", "policy.tensor_parallel=2"]
     process = subprocess.Popen(
         command(*regime, *limits, f"run.dir={tmp_path}", "run.name=test"),
