@@ -32,6 +32,11 @@ PHASES = {
     "probe": "sync",
     "serve": "start_up",
     "start": "start_up",
+    "restore": "start_up",
+    "serve_version": "sync",
+    "end_serving": "sync",
+    "is_saved": "save",
+    "finish_save": "save",
     "warm_up": "start_up",
 }
 
