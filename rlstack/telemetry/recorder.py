@@ -22,7 +22,7 @@ from rlstack.telemetry.run_dir import RunDirectory
 from rlstack.telemetry.run_timeline import RunTimeline
 from rlstack.telemetry.skips import skipped_too_often
 from rlstack.telemetry.summary import summarise
-from rlstack.telemetry.timeline import span
+from rlstack.telemetry.timeline import now_s, span
 from rlstack.telemetry.timing import PHASES, Stopwatch
 from rlstack.telemetry.waiting import Reason
 
@@ -38,10 +38,10 @@ class Recorder:
 
         Raises ConfigError if the folder cannot be used.
         """
-        self._stopwatch = Stopwatch()
+        self._stopwatch, start_s = Stopwatch(), now_s()
         self._run = RunDirectory.resume(config) if resume else RunDirectory.create(config)
         self._has_begun = not self._run.is_resumed  # until then the earlier run's files stay as they are
-        self._timeline = RunTimeline(self._run.path)
+        self._timeline = RunTimeline(self._run.path, start_s=start_s)
         self._is_own_cluster = config.cluster.address is None
         self._console = Console(config.schedule.num_steps)
         self._history = History()

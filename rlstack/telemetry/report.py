@@ -68,6 +68,9 @@ def _overview(run: RunRecord) -> Section | None:
     if summary["alarms"]:
         rows = [[str(a["step"]), a["alarm"], a["action"], a["reason"]] for a in summary["alarms"]]
         blocks.append(table(["step", "alarm", "action", "reason"], rows, words=[1, 2, 3]))
+    if restarts := summary.get("restarts"):
+        rows = [[str(r["step"]), r["role"], f"{r['seconds']:.1f}", r["reason"]] for r in restarts]
+        blocks.append(table(["after step", "replaced", "seconds", "reason"], rows, words=[1, 3]))
     return Section("Outcome", blocks)
 
 
@@ -80,7 +83,13 @@ def _key_figures(summary: Mapping[str, Any]) -> dict[str, str]:
         "tokens trained per second": f"{tokens['trained'] / wall_s:.0f}",
         "syncs": str(summary["syncs"]),
         "largest logprob mismatch": _number(summary["mismatch_logprob_abs_max"]),
+        **_interruptions(summary),
     }
+
+
+def _interruptions(summary: Mapping[str, Any]) -> dict[str, str]:
+    steps = ", ".join(map(str, summary.get("resumed", ())))
+    return {"taken up again after step": steps} if steps else {}
 
 
 def _busy(run: RunRecord) -> dict[str, str]:

@@ -33,7 +33,8 @@ class RunTimeline:
     a run that was interrupted, or taken back, go on where they had been: what was between is left out.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, start_s: float | None = None) -> None:
+        """start_s: when the run began; None: now."""
         timeline.take()  # what this process did before is no part of the run
         nvml.take()
         self._folder = folder
@@ -42,7 +43,7 @@ class RunTimeline:
         self.num_spans = 0  # written so far
         self._shift_s = 0.0  # from the clock's time to the run's
         self._floor_s = -math.inf  # before it, on the run's time, nothing new can have happened
-        self._start_s = timeline.now_s()
+        self._start_s = timeline.now_s() if start_s is None else start_s
         self._lap_starts = [self._start_s]
         self._lap_steps: list[int | None] = []
         self._last_end_s: dict[str, float] = {}  # of what is known of each role

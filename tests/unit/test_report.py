@@ -109,6 +109,19 @@ def test_the_report_of_a_run_that_goes_on_has_no_outcome_yet(tmp_path: Path) -> 
     assert "going on, 4 steps so far" in page
 
 
+def test_the_outcome_says_what_was_replaced_and_where_the_run_was_taken_up(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    before = write_report(read_record(folder)).read_text()
+    assert "taken up again" not in before and ">replaced</th>" not in before
+    summary = json.loads((folder / "summary.json").read_text())
+    restart = {"step": 3, "role": "engine 0", "reason": "sampling rollouts: engine 0 died", "seconds": 7.25}
+    summary |= {"resumed": [2, 3], "restarts": [restart]}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    page = write_report(read_record(folder)).read_text()
+    assert "taken up again after step" in page and "2, 3" in page
+    assert ">replaced</th>" in page and "sampling rollouts: engine 0 died" in page
+
+
 def test_a_run_that_failed_has_a_report_too(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         make_run(tmp_path, error=RuntimeError("a rank died"))
