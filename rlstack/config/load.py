@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-import reprlib
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> Settings:
 def _parse(path: Path) -> Settings:
     try:
         settings = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))
+        _refuse_huge_numbers(settings)
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file; give the path of a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -91,20 +92,31 @@ def _parse(path: Path) -> Settings:
     return settings  # type: ignore[return-value]
 
 
+def _refuse_huge_numbers(value: Any) -> None:
+    """Raise ValueError for an integer that no float can hold: Python refuses to print the largest of them."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        for item in value:
+            _refuse_huge_numbers(item)
+    elif isinstance(value, int) and abs(value) > sys.float_info.max:
+        raise ValueError("a number has more than 308 digits")
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _apply(settings: Settings, override: str) -> None:
     """Put one "section.key=value" into `settings`, in place."""
-    given = reprlib.repr(override)
     key, equals, text = override.partition("=")
     if not equals or not KEY.fullmatch(key):
-        raise ConfigError(f"{given}: KEY=VALUE is accepted, for example schedule.num_steps=20")
+        raise ConfigError(f"{override!r}: KEY=VALUE is accepted, for example schedule.num_steps=20")
     try:
         value = yaml.safe_load(text)
+        _refuse_huge_numbers(value)
     except Exception:  # as above
-        raise ConfigError(f"{given}: the value is not valid YAML; put it in quotes") from None
+        raise ConfigError(f"{override!r}: the value is not valid YAML; put it in quotes") from None
     *parents, last = re.findall(r"\w+", key)
     node: Any = settings
     for parent in parents:

@@ -40,9 +40,8 @@ def line_name(index: int, *, here: str) -> str:
 
 
 def shorten(text: str) -> str:
-    """`text` for a message: its first 60 characters, with ? for what would move the terminal's cursor."""
-    shown = "".join(character if character.isprintable() else "?" for character in text[:60])
-    return shown if len(text) <= 60 else f"{shown}..."
+    """`text` for a message: its first 60 characters."""
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _lines(path: Path, *, here: str) -> Iterator[bytes]:

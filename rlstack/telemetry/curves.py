@@ -84,10 +84,14 @@ def read_settings(folder: Path) -> dict[str, Any]:
 def read_summary(folder: Path) -> dict[str, Any]:
     """What the run in `folder` left as summary.json.
 
-    Raises OSError while it is going on, ConfigError if the file is not a JSON object.
+    Raises OSError while it is going on, ConfigError if the file is not a JSON object, or not a run's.
     """
     path = folder / "summary.json"
-    return _object(path.read_bytes(), at=str(path))
+    summary = _object(path.read_bytes(), at=str(path))
+    rows = summary.setdefault("evaluations", [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "eval/version" in row for row in rows):
+        raise ConfigError(f"{path}: its evaluations are not those of a run; the file is damaged, take a copy")
+    return summary
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
