@@ -1,8 +1,14 @@
 """When skipped steps end a run."""
 
+import json
+import math
+from pathlib import Path
+
 import pytest
 
-from rlstack.config.schema import AlarmAction
+from rlstack.config.schema import AlarmAction, RunConfig
+from rlstack.telemetry.alarms import StoppedByAlarm
+from rlstack.telemetry.recorder import Recorder
 from rlstack.telemetry.skips import skipped_too_often
 
 
@@ -25,3 +31,15 @@ def test_that_many_in_a_row_stop_the_run(marks) -> None:
     assert (raised.step, raised.alarm, raised.action) == (len(marks), "skipped_steps", AlarmAction.stop)
     assert "optimizer.max_skipped_steps = 3" in raised.reason
     assert "optimizer.lr" in raised.reason
+
+
+def test_the_run_ends_in_order_and_says_so(tmp_path: Path) -> None:
+    config = RunConfig()
+    config.run.dir, config.run.name = str(tmp_path), "a"
+    config.optimizer.max_skipped_steps, config.alarms.divergence.action = 2, None
+    skipped = {"guard/skipped": 1.0, "grad_norm": math.nan, "loss/total": math.inf}
+    with pytest.raises(StoppedByAlarm, match="skipped_steps: 2 steps in a row"), Recorder(config) as recorder:
+        assert recorder.step(1, skipped).stop is None
+        raise StoppedByAlarm(recorder.step(2, skipped).stop)
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+    assert (summary["status"], [row["alarm"] for row in summary["alarms"]]) == ("stopped", ["skipped_steps"])
