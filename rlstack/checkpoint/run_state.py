@@ -40,12 +40,10 @@ class RunState:
             state = cls(**record)
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise CheckpointError(f"{path}: cannot be read ({error}); use another checkpoint") from None
-        wanted = {"step": int, "served_version": int, "reference_version": int}
-        wanted |= dict.fromkeys(("positions", "recorder", "sync"), dict)
-        for name, kind in wanted.items():
-            if type(getattr(state, name)) is not kind:
-                given = getattr(state, name)
-                raise CheckpointError(f"{path}: {name} = {given!r}, but it is of type {kind.__name__}")
+        for item in fields(cls):
+            kind = int if item.type == "int" else dict
+            if type(given := getattr(state, item.name)) is not kind:
+                raise CheckpointError(f"{path}: {item.name} = {given!r}, but it is of type {kind.__name__}")
         return state
 
 

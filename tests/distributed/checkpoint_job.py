@@ -105,9 +105,10 @@ class Run:
         assert reference is not None
         with reference.in_place():
             self.leave_weights("reference")
-        self.worker.serve_version(2)
+        version = min(2, self.worker.version)
+        self.worker.serve_version(version)
         self.leave_weights("served")
-        self.worker.begin_send(2, TransferMethod.gather)
+        self.worker.begin_send(version, TransferMethod.gather)
         self.worker.end_serving()
         self.leave_weights("policy")
         with get_cuda_rng_tracker().fork():
@@ -140,7 +141,7 @@ class Run:
         if "damaged" in self.plan:
             self.refuse(Path(self.plan["damaged"]))
         self.worker.restore(checkpoint)
-        assert self.worker.version == 3
+        assert checkpoint.name == f"step-{self.worker.version:08d}"
         self.leave_copies()
 
     def refuse(self, damaged: Path) -> None:
