@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.report import write
 from tests.faults.faults import FAULTS, Fault
-from tests.faults.results import Row, tried, undisturbed_run
+from tests.faults.results import Row, tried
 
 
 def main() -> int:
@@ -55,11 +55,10 @@ def try_all(faults: Sequence[Fault], runs: Path) -> list[Row]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     rows = []
     with Progress(*columns, speed_estimate_period=3600) as progress:
-        task = progress.add_task("undisturbed", total=len(faults))
-        undisturbed = undisturbed_run(runs)
+        task = progress.add_task("", total=len(faults))
         for fault in faults:
             progress.update(task, description=fault.name)
-            row = tried(fault, runs, undisturbed)
+            row = tried(fault, runs)
             if not row["survived"]:
                 say = f"{fault.name}: {row['problems']}\n  its run: {runs / fault.name}"
                 progress.console.print(say, markup=False, highlight=False, soft_wrap=True)

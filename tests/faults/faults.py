@@ -17,7 +17,7 @@ class Role(StrEnum):
     policy_0 = "policy rank 0"
     policy_1 = "policy rank 1"
     engine = "engine 0"
-    engine_core = "engine core"  # vLLM's own process below the engine's
+    engine_worker = "engine worker"  # vLLM's own process below an engine of two ranks
     verifier = "math verifier"  # below the driver
     driver = "controller"
 
@@ -35,7 +35,7 @@ class Phase(StrEnum):
 
 
 class Moment(NamedTuple):
-    """The `nth` time that `watcher` begins a span called `event`, or is asked for a method called so."""
+    """The `nth` time that `watcher` begins a span called `event`, or a call of `event`()."""
 
     watcher: Role
     event: str
@@ -49,11 +49,11 @@ MOMENTS = {
     Phase.scoring: Moment(Role.driver, "score", 26),
     Phase.forward: Moment(Role.policy_0, "forward", 6),
     Phase.optimizer_step: Moment(Role.policy_1, "optimizer", 6),
-    Phase.sync_begins: Moment(Role.policy_0, "begin_send", 1),
-    Phase.sync_lands: Moment(Role.engine, "commit_receive", 1),
-    Phase.snapshot: Moment(Role.policy_1, "save", 2),
-    Phase.writing: Moment(Role.policy_0, "write", 2),
-    Phase.committing: Moment(Role.driver, "commit", 2),
+    Phase.sync_begins: Moment(Role.policy_0, "begin_send()", 1),
+    Phase.sync_lands: Moment(Role.engine, "commit_receive()", 1),
+    Phase.snapshot: Moment(Role.policy_1, "save()", 2),
+    Phase.writing: Moment(Role.policy_0, "write_data()", 2),
+    Phase.committing: Moment(Role.driver, "commit()", 2),
 }
 
 
@@ -70,6 +70,11 @@ class Fault(NamedTuple):
         return "-".join((self.action, self.role, "at", self.phase)).replace(" ", "-")
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """Settings without which the run has no such process."""
+        return ("rollout.tensor_parallel=2",) if self.role is Role.engine_worker else ()
+
+    @property
     def moment(self) -> Moment:
         return MOMENTS[self.phase]
 
@@ -84,8 +89,8 @@ STALLS = tuple(
         (Role.policy_1, Phase.sync_begins),
         (Role.engine, Phase.generating),
         (Role.engine, Phase.sync_lands),
-        (Role.engine_core, Phase.generating),
-        (Role.engine_core, Phase.sync_begins),
+        (Role.engine_worker, Phase.generating),
+        (Role.engine_worker, Phase.sync_begins),
         (Role.verifier, Phase.scoring),
         (Role.driver, Phase.optimizer_step),
         (Role.driver, Phase.writing),

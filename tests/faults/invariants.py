@@ -18,7 +18,7 @@ REPLACED = {
     Role.policy_0: "policy",
     Role.policy_1: "policy",
     Role.engine: "engine 0",
-    Role.engine_core: "engine 0",
+    Role.engine_worker: "engine 0",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,15 @@ class UndisturbedError(RuntimeError):
     """The run that the others are compared with is not what it should be."""
 
 
-def undisturbed_run(runs: Path) -> Left:
-    """The run without a fault, in a folder below `runs`; made now unless it is there.
+def undisturbed_run(runs: Path, settings: Sequence[str] = ()) -> Left:
+    """The run with `settings` and without a fault, in a folder below `runs`; made now unless it is there.
 
     Raises UndisturbedError if something is wrong with it.
     """
-    folder = runs / UNDISTURBED
+    folder = runs / "-".join((UNDISTURBED, *settings))
     result = _read(folder)
     if result is None:
-        left = _run_anew(None, folder)
+        left = _run_anew(None, folder, settings)
         wrong = problems(left, left, schedule=schedule(), fault=None)
         if wrong:
             raise UndisturbedError(f"{folder}: {'; '.join(wrong)}")
@@ -39,12 +39,16 @@ def undisturbed_run(runs: Path) -> Left:
     return read_left(folder / NAME, ended_s=result["seconds"])
 
 
-def tried(fault: Fault, runs: Path, undisturbed: Left) -> Row:
-    """What came of `fault`, tried below `runs`; one that was survived there before is not tried again."""
+def tried(fault: Fault, runs: Path) -> Row:
+    """What came of `fault`, tried below `runs`; one that was survived there before is not tried again.
+
+    Raises UndisturbedError as undisturbed_run.
+    """
     folder = runs / fault.name
     result = _read(folder)
     if result is None or not result["survived"]:
-        left = _run_anew(fault, folder)
+        undisturbed = undisturbed_run(runs, fault.needs)
+        left = _run_anew(fault, folder, fault.needs)
         wrong = problems(left, undisturbed, schedule=schedule(), fault=fault)
         result = as_row(fault, left, wrong, undisturbed_s=undisturbed.ended_s)
         _write(folder, result)
@@ -67,9 +71,9 @@ def as_row(fault: Fault, left: Left, wrong: list[str], *, undisturbed_s: float |
     }
 
 
-def _run_anew(fault: Fault | None, folder: Path) -> Left:
+def _run_anew(fault: Fault | None, folder: Path, settings: Sequence[str]) -> Left:
     shutil.rmtree(folder, ignore_errors=True)
-    return run_with(fault, folder)
+    return run_with(fault, folder, settings)
 
 
 def _read(folder: Path) -> Row | None:

@@ -17,7 +17,7 @@ def build_policy_worker(**kwargs: Any) -> Any:
     from torch.distributed.checkpoint import FileSystemWriter
 
     striker = watch(Role(f"policy rank {kwargs['rank']}"))
-    note_calls(FileSystemWriter, "write_data", striker, as_event="write")
+    note_calls(FileSystemWriter, "write_data", striker)
     return Watched(_build_policy_worker(**kwargs), striker)
 
 
@@ -29,6 +29,6 @@ def build_engine(**kwargs: Any) -> Any:
 def watch_driver() -> None:
     """Watch this process, the driver, and have the roles that it starts built by the functions above."""
     striker = watch(Role.driver)
-    note_calls(CheckpointStore, "commit", striker, as_event="commit")
+    note_calls(CheckpointStore, "commit", striker)
     policy_group.build_policy_worker = build_policy_worker
     engine_group.build_engine = build_engine

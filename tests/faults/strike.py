@@ -27,7 +27,7 @@ SIGNALS = {Action.kill: signal.SIGKILL, Action.stall: signal.SIGSTOP}
 
 # The processes that are not told about the harness are found below one that is.
 BELOW = {
-    Role.engine_core: (Role.engine, ("EngineCore", "spawn_main")),
+    Role.engine_worker: (Role.engine, ("VLLM::Worker", "spawn_main")),
     Role.verifier: (Role.driver, ("rlstack.rewards.math_worker",)),
 }
 
@@ -45,13 +45,13 @@ def watch(role: Role) -> Striker:
     return striker
 
 
-def note_calls(owner: type, method: str, striker: Striker, *, as_event: str) -> None:
+def note_calls(owner: type, method: str, striker: Striker) -> None:
     """Have each call of `owner`'s `method` in this process noted when it begins."""
     original = getattr(owner, method)
 
     @wraps(original)
     def noted(*args: Any, **kwargs: Any) -> Any:
-        striker.note(as_event)
+        striker.note(f"{method}()")
         return original(*args, **kwargs)
 
     setattr(owner, method, noted)
@@ -108,7 +108,7 @@ class Watched:
         self._striker = striker
 
     def __getattr__(self, name: str) -> Any:
-        self._striker.note(name)
+        self._striker.note(f"{name}()")
         return getattr(self._target, name)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.faults.faults import Action, Fault, Phase, Role
-from tests.faults.results import tried, undisturbed_run
+from tests.faults.results import tried
 
 pytestmark = pytest.mark.slow
 
@@ -16,15 +16,11 @@ FAULTS = [
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
+    """The undisturbed run is there from the first fault on."""
     return tmp_path_factory.mktemp("faults")
 
 
-@pytest.fixture(scope="module")
-def undisturbed(runs):
-    return undisturbed_run(runs)
-
-
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_nothing_is_lost(fault, runs, undisturbed):
-    result = tried(fault, runs, undisturbed)
+def test_nothing_is_lost(fault, runs):
+    result = tried(fault, runs)
     assert result["survived"], result["problems"]

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -54,13 +54,16 @@ def schedule() -> Schedule:
     return Schedule.of(load_config(CONFIG, SETTINGS).schedule)
 
 
-def run_with(fault: Fault | None, folder: Path) -> Left:
-    """Run with `fault` below `folder`, which is new; if the driver is lost, take the run up again."""
+def run_with(fault: Fault | None, folder: Path, settings: Sequence[str] = ()) -> Left:
+    """Run with `fault` below `folder`, which is new; if the driver is lost, take the run up again.
+
+    settings: put over those of all runs.
+    """
     folder.mkdir(parents=True)
     started = time.monotonic()
-    status = _drive(fault, folder)
+    status = _drive(fault, folder, settings)
     if fault is not None and fault.role is Role.driver and status == -signal.SIGKILL:
-        status = _drive(fault, folder, "--resume")
+        status = _drive(fault, folder, [*settings, "--resume"])
     ended_s = time.monotonic() - started
     remaining = _remaining(folder)
     _end(remaining)
@@ -85,13 +88,13 @@ def read_left(folder: Path, **seen: Any) -> Left:
     )
 
 
-def _drive(fault: Fault | None, folder: Path, *options: str) -> int | None:
+def _drive(fault: Fault | None, folder: Path, arguments: Sequence[str]) -> int | None:
     """The driver's exit status; None: it had to be ended at the limit."""
-    command = [sys.executable, "-m", "tests.faults.driver", "train", CONFIG, *options]
+    command = [sys.executable, "-m", "tests.faults.driver", "train", CONFIG, *SETTINGS, *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT), FOLDER: str(folder), FAULT: as_text(fault)}
     with (folder / "output.txt").open("a", encoding="utf-8") as output:
         driver = subprocess.Popen(
-            [*command, f"run.dir={folder}", *SETTINGS],
+            [*command, f"run.dir={folder}"],
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
