@@ -1,0 +1,137 @@
+"""A run with real processes that goes on from a checkpoint, held against one that was never interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from safetensors.numpy import load_file
+
+from rlstack.telemetry.metrics import is_timing
+from tests.e2e.timelines import check_timeline
+
+QUICKSTART = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yaml"
+# A lag, so that rollouts of the version before the engines' wait to be trained on, and a reference that
+# stays, so that the engines' version is nobody else's.
+REGIME = ["schedule.sync_interval=3", "schedule.lag=1", "schedule.reference_sync=never"]
+SHORT = ["schedule.num_steps=8", "batch.prompts_per_step=4", "evaluation.num_prompts=4", "evaluation.n=2"]
+SAVES = ["schedule.save_every=2", "checkpoint.keep_last=9", "rollout.max_num_seqs=32"]
+
+pytestmark = pytest.mark.slow
+
+
+def command(folder: Path, *overrides: str) -> list[str | Path]:
+    rlstack = Path(sys.executable).with_name("rlstack")
+    place = [f"run.dir={folder.parent}", f"run.name={folder.name}"]
+    return [rlstack, "train", QUICKSTART, *REGIME, *SHORT, *SAVES, *place, *overrides]
+
+
+def run(folder: Path, *overrides: str) -> str:
+    """Train in `folder` to the end; what was printed."""
+    done = subprocess.run(command(folder, *overrides), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [
+        {name: value for name, value in json.loads(line).items() if not is_timing(name)}
+        for line in path.read_text().splitlines()
+    ]
+
+
+def left(folder: Path) -> dict[str, Any]:
+    """All that a run has done, but for times."""
+    return {
+        "metrics": rows(folder / "metrics.jsonl"),
+        "rollouts": rows(folder / "rollouts.jsonl"),
+        "evaluations": json.loads((folder / "summary.json").read_text())["evaluations"],
+        "weights": {name: weight.tobytes() for name, weight in weights(folder).items()},
+    }
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    """Of the trained model, however many files it is in."""
+    files = (folder / "model").glob("*.safetensors")
+    return {name: weight for file in files for name, weight in load_file(file).items()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("resume") / "whole"
+    run(folder)
+    return folder
+
+
+def broken_off(whole: Path, name: str, *, after: int) -> Path:
+    """A folder as a run like `whole` leaves it that ends once the checkpoint of step `after` is written."""
+    folder = whole.with_name(name)
+    shutil.copytree(whole, folder)
+    for unwritten in ("summary.json", "report.html", "timeline.json"):
+        (folder / unwritten).unlink()
+    shutil.rmtree(folder / "model")
+    for checkpoint in (folder / "checkpoints").iterdir():
+        if int(checkpoint.name.removeprefix("step-")) > after:
+            shutil.rmtree(checkpoint)
+    return folder
+
+
+@pytest.mark.parametrize(("after", "served"), [(4, 3), (6, 6)], ids=["inside an interval", "at a sync"])
+def test_a_run_that_goes_on_ends_as_one_that_was_not_interrupted(
+    whole: Path, after: int, served: int
+) -> None:
+    folder = broken_off(whole, f"after-{after}", after=after)
+    printed = run(folder, "--resume")
+    assert f"goes on after step {after}, from step-{after:08d}; the engines get version {served}" in printed
+    assert left(folder) == left(whole)
+    record = check_timeline(folder, num_ranks=2)
+    assert record.summary is not None
+    assert record.summary["resumed"] == [after]
+
+
+def test_a_run_that_is_killed_while_it_saves_goes_on_from_the_checkpoint_before(whole: Path) -> None:
+    folder = whole.with_name("killed")
+    draft = folder / "checkpoints" / ".step-00000004.part"
+    process = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not draft.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        started = [process, *psutil.Process(process.pid).children(recursive=True)]
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=10)
+    finally:
+        process.kill()
+    _, alive = psutil.wait_procs(started[1:], timeout=30)
+    for other in alive:
+        other.kill()
+    assert not alive
+    assert draft.exists()
+
+    assert "goes on after step 2, from step-00000002" in run(folder, "--resume")
+    assert left(folder) == left(whole)
+    assert not draft.exists()
+
+
+def test_another_layout_goes_on_alike_within_rounding(whole: Path) -> None:
+    folder = broken_off(whole, "another-layout", after=6)
+    run(folder, "--resume", "policy.pipeline_parallel=1", "policy.tensor_parallel=2")
+    ours, theirs = left(folder), left(whole)
+    assert ours["metrics"][:6] == theirs["metrics"][:6]
+    for mine, other in zip(ours["metrics"], theirs["metrics"], strict=True):
+        assert mine.keys() == other.keys()
+        assert mine == pytest.approx(other, rel=1e-3, abs=1e-4)
+    assert ours["rollouts"] == theirs["rollouts"]
+    for name, weight in weights(whole).items():
+        np.testing.assert_allclose(weights(folder)[name], weight, rtol=1e-4, atol=1e-6)
