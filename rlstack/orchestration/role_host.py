@@ -25,6 +25,7 @@ PHASES = {
     "scale_lr": "train",
     "sync_reference": "sync",
     "open_transfer": "sync",
+    "close_transfer": "sync",
     "begin_send": "sync",
     "begin_receive": "sync",
     "commit_receive": "sync",

@@ -187,6 +187,9 @@ class WeightSync:
 
     def _give_up(self) -> None:
         """Nothing comes of the round that is open; those in it hear of that at once, not at their limits."""
+        if self._members:
+            for role in self._policy.roles:
+                role.start("close_transfer", self._method)
         self._store, self._members = None, []
 
     def _open(self, engines: Sequence[Role]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -124,9 +125,7 @@ class PolicyWorker:
 
         Every method can be open besides the others; opening one again ends what it had before.
         """
-        if (before := self._sources.pop(method, None)) is not None:
-            before.settle()
-            del before
+        self.close_transfer(method)
         transfer = self._config.transfer
         ends: dict[str, Any] = {
             "store_host": host,
@@ -137,6 +136,13 @@ class PolicyWorker:
             "backend": dist.get_backend(),
         }
         self._sources[method] = open_source(method, self.trainer.model, ends, channel=transfer.channel)
+
+    def close_transfer(self, method: TransferMethod) -> None:
+        """Leave the engines' workers, those who still wait for something from here included."""
+        if (source := self._sources.pop(method, None)) is not None:
+            source.settle()
+            del source
+            gc.collect()  # the error of a round that failed refers to it, and to itself
 
     def begin_send(self, version: int, method: TransferMethod) -> None:
         """Let the weights, which are `version`, go out; they stay as they are until fence()."""

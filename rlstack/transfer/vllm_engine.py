@@ -8,6 +8,7 @@ ones arrive beside them; "sync" is both at once.
 
 from __future__ import annotations
 
+import gc
 import time
 from dataclasses import dataclass
 
@@ -137,6 +138,7 @@ class ReshardEngine(WeightTransferEngine[ReshardInit, ReshardUpdate]):
         if self._opened is not None:
             self._opened.settle()
             self._opened = None
+            gc.collect()  # the error of a round that failed refers to it, and to itself
 
     def _commit(self, version: int) -> None:
         if version != self._coming:

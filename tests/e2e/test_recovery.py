@@ -110,7 +110,7 @@ def left(folder: Path) -> dict[str, Any]:
         "metrics": rows(folder / "metrics.jsonl"),
         "rollouts": rows(folder / "rollouts.jsonl"),
         "evaluations": summary["evaluations"],
-        "weights": (folder / "model" / "model.safetensors").read_bytes(),
+        "weights": {path.name: path.read_bytes() for path in (folder / "model").glob("*.safetensors")},
     }
 
 
