@@ -88,8 +88,7 @@ def _field(path: Path, key: str, *, here: str) -> list[Any]:
         values = json.loads(path.read_text(encoding="utf-8"))[key]
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ConfigError(
-            f"{here}: {path.name} is not what save_to_disk writes ({shorten(repr(error))}); save it "
-            "again."
+            f"{here}: {path.name} is not what save_to_disk writes ({error!r}); save it again."
         ) from error
     if not isinstance(values, list) or not values:
         raise ConfigError(f"{here}: {path.name} lists nothing as {key}; save the dataset again.")
