@@ -41,7 +41,6 @@ def test_what_goes_is_older_than_all_kept_last_and_no_better_than_all_kept_best(
     for step in by_step.keys() - stay:
         selection = by_step[step]
         if selection is not None:
-            better = [
-                stays for stays in stay if (by_step[stays] or -2) >= selection and by_step[stays] is not None
-            ]
-            assert len(better) >= min(keep_best, len(judged))
+            kept_ones = [by_step[other] for other in stay]
+            as_good = [other for other in kept_ones if other is not None and other >= selection]
+            assert len(as_good) >= min(keep_best, len(judged))
