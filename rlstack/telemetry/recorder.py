@@ -136,8 +136,7 @@ class Recorder:
     def state(self) -> dict[str, Any]:
         """What `rewind` needs beyond those files to go on after the step logged last, as JSON has it."""
         return {
-            "elapsed_s": self._stopwatch.elapsed_s,
-            "phase_s": dict(self._stopwatch.total_s),
+            "stopwatch": self._stopwatch.state(),
             "timeline": self._timeline.state(),
             "alarms": self.alarms.state(),
             "evaluations": list(self._history.evaluations.values()),
@@ -156,7 +155,7 @@ class Recorder:
         self._history = History.read(self._run.path, state.get("evaluations", []))
         self._resumed = [*state.get("resumed", []), step]
         self._console.go_on_after(self._history.steps)
-        self._stopwatch.go_on(state.get("phase_s", {}), elapsed_s=state.get("elapsed_s", 0.0))
+        self._stopwatch.go_on(**state.get("stopwatch", {"total_s": {}, "elapsed_s": 0.0}))
         self._timeline.rewind(state.get("timeline", {}))
         self.alarms = Alarms(self._alarm_settings)
         if "alarms" in state:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from rlstack.telemetry.waiting import Reason
 
@@ -46,7 +47,12 @@ class Stopwatch:
         self._lap = dict.fromkeys(PHASES, 0.0)
         return metrics
 
-    def go_on(self, total_s: Mapping[str, float], *, elapsed_s: float) -> None:
+    def state(self) -> dict[str, Any]:
+        """The keywords of `go_on` that lead to where this was at the end of the last lap, as JSON has them."""
+        totals = {name: total - self._lap[name] for name, total in self.total_s.items()}
+        return {"total_s": totals, "elapsed_s": self._lap_started - self._started}
+
+    def go_on(self, *, total_s: Mapping[str, float], elapsed_s: float) -> None:
         """Begin a lap, after phases that took `total_s`; of what has elapsed at least `elapsed_s` counts."""
         self.lap()
         self.total_s = {name: total_s.get(name, 0.0) for name in PHASES}

@@ -14,7 +14,7 @@ from rlstack.telemetry.log_files import FILES, cut_back, lengths
 from rlstack.telemetry.metrics import is_timing
 from rlstack.telemetry.recorder import Recorder
 from rlstack.telemetry.run_dir import RunDirectory, num_steps_completed
-from rlstack.telemetry.timing import Stopwatch
+from rlstack.telemetry.timing import PHASES, Stopwatch
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_run_that_goes_on_leaves_what_an_uninterrupted_one_does(config: RunCon
     assert summary["resumed"] == [3]
     assert summary["accuracy_initial"] == 0.25
     assert len(summary["alarms"]) == 3
-    assert summary["wall_s"] >= saved[1]["elapsed_s"]
+    assert summary["wall_s"] >= saved[1]["stopwatch"]["elapsed_s"]
 
 
 def test_a_run_is_taken_back_while_it_goes_on_and_to_its_start(config: RunConfig, tmp_path: Path) -> None:
@@ -206,7 +206,19 @@ def test_files_are_cut_to_the_lengths_that_they_had_and_a_missing_one_is_noticed
 
 def test_a_stopwatch_that_goes_on_counts_what_was_before() -> None:
     watch = Stopwatch()
-    watch.go_on({"train": 5.0, "gone": 1.0}, elapsed_s=60.0)
+    watch.go_on(total_s={"train": 5.0, "gone": 1.0}, elapsed_s=60.0)
     assert watch.total_s["train"] == 5.0 and "gone" not in watch.total_s
     assert watch.elapsed_s >= 60.0
     assert watch.lap()["time/step_s"] < 60.0
+
+
+def test_the_state_of_a_stopwatch_is_that_of_its_last_laps_end() -> None:
+    watch = Stopwatch()
+    with watch.phase("train"):
+        pass
+    first = watch.lap()
+    with watch.phase("sync"):
+        pass
+    state = watch.state()
+    assert state["total_s"] == dict.fromkeys(PHASES, 0.0) | {"train": first["time/train_s"]}
+    assert state["elapsed_s"] <= watch.elapsed_s - watch.total_s["sync"]
