@@ -44,5 +44,6 @@ class Restarts:
     def _spent(self, lost: RoleLost) -> RoleError:
         allowed = "1 role" if self._max == 1 else f"{self._max} roles"
         return RoleError(
-            f"{lost}\n  the run may replace {allowed} (recovery.max_restarts), and has: {self._count}"
+            f"{lost.reason} (its log: {lost.role.log}); the run may replace {allowed} "
+            f"(recovery.max_restarts), and has: {self._count}"
         )

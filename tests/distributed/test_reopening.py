@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from rlstack.rendezvous import serve_store
+from rlstack.rendezvous import connect_store, serve_store
 from rlstack.transfer.errors import TransferError
 from tests.distributed.test_reshard import (
     HOST,
@@ -66,6 +66,7 @@ def sent_again(ports: list[int], source: int, backend: str) -> tuple[str, int, i
     """Why version 1 did not get through, and the files open before that and after version 2 has."""
     held = weights(1)
     sender = open_sender(ports[0], source, held, num_receivers=2, backend=backend, **SETTINGS)
+    say_opened(ports[1], source)
     before = psutil.Process().num_fds()
     sender.begin(1)
     sender.settle()
@@ -81,6 +82,7 @@ def sent_again(ports: list[int], source: int, backend: str) -> tuple[str, int, i
 def received_again(ports: list[int], backend: str) -> tuple[bool, int, int]:
     """Whether version 2 has come whole, and the files open before version 1 and after it."""
     opened = open_receiver(ports[0], 0, num_receivers=2, backend=backend, **SETTINGS)
+    say_opened(ports[1], NUM_SOURCES)
     before = psutil.Process().num_fds()
     opened.begin(1)
     opened.settle()
@@ -90,8 +92,15 @@ def received_again(ports: list[int], backend: str) -> tuple[bool, int, int]:
     return take(opened, 0, 2), before, psutil.Process().num_fds()
 
 
-def die_in_the_round(port: int, backend: str) -> None:
-    open_receiver(port, 1, num_receivers=2, backend=backend, **SETTINGS)
+def say_opened(port: int, rank: int) -> None:
+    connect_store(HOST, port, timeout_s=SOON_S).set(f"opened{rank}", "")
+
+
+def die_in_the_round(ports: list[int], backend: str) -> None:
+    opened = open_receiver(ports[0], 1, num_receivers=2, backend=backend, **SETTINGS)
+    others = [f"opened{rank}" for rank in range(NUM_SOURCES + 1)]
+    connect_store(HOST, ports[1], timeout_s=SOON_S).wait(others)
+    assert opened.stats == {}
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -103,7 +112,7 @@ def test_those_who_are_left_begin_again_and_keep_nothing_of_before(start: Start,
     senders = [start(sent_again, ports, i, backend) for i in range(NUM_SOURCES)]
     receiver = start(received_again, ports, backend)
     with pytest.raises(BrokenProcessPool):
-        start(die_in_the_round, ports[0], backend).result(SOON_S)
+        start(die_in_the_round, ports, backend).result(SOON_S)
     time.sleep(1.0)  # into the round
     del first
     for sender in senders:
