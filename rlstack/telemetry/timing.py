@@ -48,7 +48,7 @@ class Stopwatch:
         return metrics
 
     def state(self) -> dict[str, Any]:
-        """The keywords of `go_on` that lead to where this was at the end of the last lap, as JSON has them."""
+        """The keywords of `go_on` that lead to where this was at the last lap's end, as JSON has them."""
         totals = {name: total - self._lap[name] for name, total in self.total_s.items()}
         return {"total_s": totals, "elapsed_s": self._lap_started - self._started}
 
