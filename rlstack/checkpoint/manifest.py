@@ -58,7 +58,7 @@ class Manifest:
             manifest = _parsed(json.loads(content))
             if _text(manifest).encode() != content:
                 raise ValueError("its content is not what its digest was taken of")
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
             raise CheckpointError(f"{path}: is damaged ({error}); use another checkpoint") from None
         return manifest
 
