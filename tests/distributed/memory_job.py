@@ -73,7 +73,7 @@ def allocated(trainer: Trainer) -> dict[str, int]:
     # In fp32 the optimiser's parameters are windows of the model's own.
     main = [p for g in groups for p in g["params"] if p.untyped_storage().data_ptr() not in parameters]
     moments = [t for s in optimizer.optimizer.state.values() for t in s.values() if torch.is_tensor(t)]
-    reference = trainer.reference._copies if trainer.reference else []
+    reference = trainer.reference.copies if trainer.reference else []
     buffers = trainer._data_parallel.buffers
     return {
         "elements": sum(parameter.numel() for parameter in model.parameters()),
@@ -101,7 +101,7 @@ def run(folder: Path, job: dict[str, Any], rank: int) -> None:
     worker.start("127.0.0.1", job["port"])
     trainer = worker.trainer
     batches = read_batches(folder, config.policy.data_parallel)
-    kept = trainer.reference._copies if trainer.reference else []
+    kept = trainer.reference.copies if trainer.reference else []
     with SavedBytes([*trainer.model.parameters(), *kept]) as saved:
         worker.train_step(batches)
     report = allocated(trainer) | {"stage": stage(), "saved": saved.peak}
