@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11
 VENV := .venv
 STAMP := $(VENV)/.set-up
 
-.PHONY: quickstart setup test faults fuzz lint
+.PHONY: quickstart setup test thorough faults fuzz lint
 
 quickstart: setup
 	$(VENV)/bin/rlstack train configs/quickstart.yaml
@@ -14,9 +14,12 @@ $(STAMP): pyproject.toml tools/setup.py
 	$(PYTHON) tools/setup.py $(VENV)
 	touch $(STAMP)
 
-# Two files at a time, in the order of their names: real runs wait for their processes half of the time.
 test: lint
-	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(VENV)/bin/pytest
+
+# All tests: the long runs in further cases too.
+thorough: lint
+	$(VENV)/bin/pytest -m ''
 
 # More than an hour: one run for each fault. Those that were survived are not tried again.
 faults: setup

@@ -261,7 +261,7 @@ def test_a_killed_source_is_named_with_what_it_owed(port, start, backend):
 
 
 def test_a_stalled_source_is_named_with_what_it_owes(port, start):
-    settings = {"num_receivers": 2, "timeout_s": 2.0, "bucket_bytes": 64}
+    settings = {"num_receivers": 2, "timeout_s": 5.0, "bucket_bytes": 64}
     sender = start(error_of, send, port, 0, [1], **settings)
     stalled = start(error_of, stalled_source, port, 1, **settings)
     for receiver in [start(error_of, receive, port, i, [1], **settings) for i in range(2)]:

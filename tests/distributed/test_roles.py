@@ -64,7 +64,7 @@ def start(logs: Path, name: str, lost: type[RoleLost] = EngineLost) -> Role:
     return Role(name, log=logs / f"{name}.log", build=build_worker, beside=True, lost=lost)
 
 
-def wait(calls: dict[Role, Any], timeout_s: float = 30.0) -> dict[Role, Any]:
+def wait(calls: dict[Role, Any], timeout_s: float = 120.0) -> dict[Role, Any]:
     return wait_for(calls, timeout_s=timeout_s, doing="trying", setting="try.timeout_s")
 
 
@@ -99,7 +99,7 @@ def test_one_that_is_late_is_named_with_the_setting(logs: Path) -> None:
     limit = {"doing": "giving up", "setting": "try.timeout_s"}
     silent = silent_or_dead(calls, timeout_s=0.5, **limit)
     assert silent is not None and silent.role is late
-    assert silent_or_dead({prompt: prompt.start("fail", "transfer")}, timeout_s=30.0, **limit) is None
+    assert silent_or_dead({prompt: prompt.start("fail", "transfer")}, timeout_s=120.0, **limit) is None
     late.kill()
     with pytest.raises(EngineLost, match="late died"):
         wait(calls)

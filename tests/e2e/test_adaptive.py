@@ -38,6 +38,7 @@ def untimed(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if not is_timing(name)}
 
 
+@pytest.mark.thorough
 def test_s_shrinks_with_a_budget_that_every_step_exceeds_and_a_replay_repeats_it(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     printed = run(first, "schedule.adaptive.max_drift=1e-5")

@@ -152,6 +152,7 @@ def test_a_policy_that_dies_goes_back_to_the_newest_checkpoint_and_the_engines_s
     assert [role for role, _ in restarts(folder)] == ["policy rank 0"]
 
 
+@pytest.mark.thorough
 def test_one_loss_too_many_ends_the_run_with_one_clear_error(tmp_path: Path) -> None:
     folder = tmp_path / "spent"
     limits = ["recovery.max_restarts=0", "rollout.engines=1"]

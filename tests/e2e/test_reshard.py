@@ -246,8 +246,8 @@ def share_bytes(family: str, tensor_parallel: int, rank: int) -> int:
     ("folders", "engines"),
     [
         ("llama", [(2, "staged")]),
-        ("one_kv_head", [(2, "direct")]),
-        ("qwen2", [(1, "staged"), (2, "direct")]),
+        pytest.param("one_kv_head", [(2, "direct")], marks=pytest.mark.thorough),
+        pytest.param("qwen2", [(1, "staged"), (2, "direct")], marks=pytest.mark.thorough),
         ("qwen3", [(2, "staged"), (1, "direct")]),
     ],
     ids=["llama", "one_kv_head", "qwen2", "qwen3"],

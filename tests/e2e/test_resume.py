@@ -87,7 +87,11 @@ def broken_off(whole: Path, name: str, *, after: int) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("after", "served"), [(4, 3), (6, 6)], ids=["inside an interval", "at a sync"])
+@pytest.mark.parametrize(
+    ("after", "served"),
+    [(4, 3), pytest.param(6, 6, marks=pytest.mark.thorough)],
+    ids=["inside an interval", "at a sync"],
+)
 def test_a_run_that_goes_on_ends_as_one_that_was_not_interrupted(
     whole: Path, after: int, served: int
 ) -> None:
@@ -124,6 +128,7 @@ def test_a_run_that_is_killed_while_it_saves_goes_on_from_the_checkpoint_before(
     assert not draft.exists()
 
 
+@pytest.mark.thorough
 def test_another_layout_goes_on_alike_within_rounding(whole: Path) -> None:
     folder = broken_off(whole, "another-layout", after=6)
     run(folder, "--resume", "policy.pipeline_parallel=1", "policy.tensor_parallel=2")

@@ -35,7 +35,7 @@ def scores_of(engine, max_tokens):
     return model.score(QUESTIONS)
 
 
-@pytest.mark.parametrize("max_tokens", [None, 40])
+@pytest.mark.parametrize("max_tokens", [pytest.param(None, marks=pytest.mark.thorough), 40])
 def test_vllm_gives_the_scores_of_transformers(own_process, max_tokens):
     of_vllm, plain = (
         own_process.submit(scores_of, e, max_tokens).result()

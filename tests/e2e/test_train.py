@@ -81,6 +81,7 @@ def test_semi_online_dpo_from_the_repository_root(tmp_path):
     assert any(not before[name].equal(after[name]) for name in before)
 
 
+@pytest.mark.thorough
 def test_offline_dpo(tmp_path):
     check(run(tmp_path, "schedule.sync_interval=null"), versions=[0, 0, 0, 0], syncs=0)
 
@@ -90,6 +91,7 @@ def test_online_dpo_through_four_ranks_into_two_engine_ranks(tmp_path):
     check(run(tmp_path, "schedule.sync_interval=1", *overrides), versions=[0, 1, 2, 3], syncs=4, num_ranks=4)
 
 
+@pytest.mark.thorough
 def test_online_grpo_with_a_kl_term(tmp_path):
     overrides = ["objective.name=grpo", "objective.kl_scale=0.001", "schedule.reference_sync=never"]
     steps = check(run(tmp_path, "schedule.sync_interval=1", *overrides), versions=[0, 1, 2, 3], syncs=4)
@@ -131,7 +133,9 @@ def test_ctrl_c_ends_every_process_and_says_so(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("death", "says"), [(signal.SIGKILL, "died"), (signal.SIGSTOP, "within")], ids=["killed", "stalled"]
+    ("death", "says"),
+    [(signal.SIGKILL, "died"), pytest.param(signal.SIGSTOP, "within", marks=pytest.mark.thorough)],
+    ids=["killed", "stalled"],
 )
 def test_a_lost_policy_rank_ends_the_run_with_its_name(tmp_path, death, says):
     """Whatever the others are doing at that moment: training, or in the middle of a sync."""

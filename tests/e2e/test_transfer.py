@@ -102,8 +102,15 @@ def assert_generated_by(folder: Path, rollouts: list[Rollout]) -> None:
         torch.testing.assert_close(torch.tensor(rollout.generator_logprobs), best.values, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-@pytest.mark.parametrize("tensor_parallel", [1, 2])
+@pytest.mark.parametrize(
+    ("tensor_parallel", "tied"),
+    [
+        (1, False),
+        (2, True),
+        pytest.param(1, True, marks=pytest.mark.thorough),
+        pytest.param(2, False, marks=pytest.mark.thorough),
+    ],
+)
 def test_the_engine_generates_with_the_weights_that_it_received(
     small_llama, own_process, tensor_parallel, tied
 ):

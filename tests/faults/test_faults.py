@@ -8,9 +8,9 @@ from tests.faults.results import tried
 pytestmark = pytest.mark.slow
 
 FAULTS = [
-    Fault(Role.policy_1, Phase.optimizer_step, Action.kill),
     Fault(Role.engine, Phase.sync_lands, Action.kill),
     Fault(Role.driver, Phase.writing, Action.kill),
+    Fault(Role.policy_1, Phase.optimizer_step, Action.kill),
 ]
 
 
@@ -20,7 +20,11 @@ def runs(tmp_path_factory):
     return tmp_path_factory.mktemp("faults")
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "fault",
+    [FAULTS[0], *(pytest.param(fault, marks=pytest.mark.thorough) for fault in FAULTS[1:])],
+    ids=lambda fault: fault.name,
+)
 def test_nothing_is_lost(fault, runs):
     result = tried(fault, runs)
     assert result["survived"], result["problems"]
