@@ -142,6 +142,7 @@ def test_engines_that_die_or_stand_still_change_nothing_of_a_run(undisturbed: Pa
     assert "no answer from engine 1 within" in late
 
 
+@pytest.mark.thorough
 def test_a_policy_that_dies_goes_back_to_the_newest_checkpoint_and_the_engines_stay(
     undisturbed: Path,
 ) -> None:

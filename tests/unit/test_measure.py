@@ -38,7 +38,7 @@ def folder(tmp_path):
         "status": "completed",
         "wall_s": 30.0,
         "time_s": {"evaluate": 3.0},
-        "evaluations": [{}, {}],
+        "evaluations": [{"eval/version": 0}, {"eval/version": 3}],
         "hardware": {"num_cores": 2, "gpus": []},
     }
     (tmp_path / "summary.json").write_text(json.dumps(summary))
