@@ -77,8 +77,7 @@ class WeightLanding:
     @answered
     def rlstack_begin_reshard(self, version: int) -> dict[str, float]:
         """Let `version` come in; returns at once."""
-        self.start_weight_update()
-        self.update_weights({"version": version, "mode": "begin"})
+        self._rlstack_update(version, "begin")
         return {}
 
     @answered
@@ -87,10 +86,18 @@ class WeightLanding:
 
         Fails with the old weights still in place unless all workers have all of it.
         """
-        self.update_weights({"version": version, "mode": "commit"})
-        self.finish_weight_update()
+        self._rlstack_update(version, "commit")
         stats: dict[str, float] = self.weight_transfer_engine.stats
         return stats
+
+    def _rlstack_update(self, version: int, mode: str) -> None:
+        """Each half of a round as a session of vLLM's own.
+
+        One session for both would be left open where the policy is lost in between, and bar the next.
+        """
+        self.start_weight_update()
+        self.update_weights({"version": version, "mode": mode})
+        self.finish_weight_update()
 
     @answered
     def rlstack_open_gather(
