@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from rlstack.errors import ConfigError
 from rlstack.policy.architecture import Architecture
 from rlstack.policy.backend import device, parallel_state
 from rlstack.policy.hf_map import (
-    Part,
     Rule,
     fuse,
     global_name,
@@ -27,33 +23,7 @@ from rlstack.policy.hf_map import (
 )
 from rlstack.policy.model import PolicyModel
 from rlstack.policy.parallel import num_stages, stage
-
-
-class TensorFolder:
-    """The tensors of a folder's *.safetensors, read lazily and in slices."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._files: dict[str, Any] = {}
-        for path in sorted(folder.glob("*.safetensors")):
-            try:
-                opened = safe_open(path, framework="pt")
-            except (OSError, SafetensorError) as error:
-                raise ConfigError(f"{path}: is not a safetensors file ({error})") from None
-            self._files.update(dict.fromkeys(opened.keys(), opened))
-        if not self._files:
-            raise ConfigError(f"policy.model = {folder}: has no *.safetensors with weights")
-
-    def read(self, part: Part, bounds: slice | None) -> Tensor:
-        """`part`, or its slice along `part.cut`; ConfigError if it is missing or of another shape."""
-        if part.name not in self._files:
-            raise ConfigError(f"{self.folder}: the weights lack {part.name}, which config.json asks for")
-        view = self._files[part.name].get_slice(part.name)
-        if (shape := tuple(view.get_shape())) != part.shape:
-            raise ConfigError(f"{self.folder}: {part.name} is {shape}, but config.json makes it {part.shape}")
-        if bounds is None:
-            return view[:]
-        return view[bounds] if part.cut == 0 else view[:, bounds]
+from rlstack.policy.tensor_folder import TensorFolder
 
 
 @torch.no_grad()

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from rlstack.errors import ConfigError
-from rlstack.policy.hf_io import TensorFolder
 from rlstack.policy.hf_map import Part
+from rlstack.policy.tensor_folder import TensorFolder
 
 
 @pytest.fixture
