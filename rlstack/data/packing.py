@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,13 +13,19 @@ from rlstack.data.records import Example, MicroBatch, PreferenceGroup, Preferenc
 
 
 def pack(
-    examples: Sequence[Example], *, data_parallel: int, micro_batch_tokens: int, version: int
+    examples: Sequence[Example],
+    *,
+    data_parallel: int,
+    micro_batch_tokens: int,
+    version: int,
+    cost: Callable[[int], float] = float,
+    multiple: int = 1,
 ) -> list[list[MicroBatch]]:
     """The micro-batches of one step as [data_parallel][m], the same m for every rank.
 
     An example is never split: the rollouts of a pair or of a group share a micro-batch. A micro-batch holds
     at most `micro_batch_tokens` tokens, unless it is one example that alone has more. Ranks and micro-batches
-    get about equal numbers of tokens; where examples are too few, fillers take the free places.
+    get about equal costs; where examples are too few, fillers take the free places.
 
     Within a micro-batch examples keep the order in which they were given; a pair is its chosen sequence,
     then its rejected one. The result depends on nothing but the arguments.
@@ -26,6 +33,8 @@ def pack(
     Args:
         examples: of one kind.
         version: of the rollouts.
+        cost: of a sequence of so many tokens, in any unit; positive.
+        multiple: m is one of it.
 
     Raises:
         ValueError: a rollout is of another version.
@@ -35,13 +44,21 @@ def pack(
     found = {rollout.version for group in groups for rollout in group.rollouts}
     if not found <= {version}:
         raise ValueError(f"rollouts of versions {sorted(found)} are no batch of version {version}")
-    sizes = [_num_tokens(group) for group in groups]
-    bins = _fill_bins(sizes, num_ranks=data_parallel, capacity=micro_batch_tokens)
-    loads = [sum(sizes[index] for index in contents) for contents in bins]
+    lengths = [_lengths(group) for group in groups]
+    items = [_Item(tokens=sum(of_one), cost=sum(map(cost, of_one))) for of_one in lengths]
+    bins = _fill_bins(items, num_ranks=data_parallel, capacity=micro_batch_tokens, multiple=multiple)
+    costs = [sum(items[index].cost for index in contents) for contents in bins]
     return [
         [_micro_batch([groups[index] for index in bins[place]], version=version) for place in rank]
-        for rank in _spread(loads, num_ranks=data_parallel)
+        for rank in _spread(costs, num_ranks=data_parallel)
     ]
+
+
+class _Item(NamedTuple):
+    """An example, as far as it matters for where it goes."""
+
+    tokens: int
+    cost: float
 
 
 def _as_group(example: Example) -> PreferenceGroup:
@@ -61,40 +78,52 @@ def _as_group(example: Example) -> PreferenceGroup:
             )
 
 
-def _num_tokens(group: PreferenceGroup) -> int:
-    return sum(len(group.prompt.token_ids) + len(rollout.token_ids) - 1 for rollout in group.rollouts)
+def _lengths(group: PreferenceGroup) -> list[int]:
+    """Tokens of its sequences."""
+    return [len(group.prompt.token_ids) + len(rollout.token_ids) - 1 for rollout in group.rollouts]
 
 
-def _fill_bins(sizes: Sequence[int], *, num_ranks: int, capacity: int) -> list[list[int]]:
-    """Indices of examples by micro-batch: the fewest micro-batches (a multiple of `num_ranks`) that hold.
+def _fill_bins(items: Sequence[_Item], *, num_ranks: int, capacity: int, multiple: int) -> list[list[int]]:
+    """Indices of examples by micro-batch: the fewest micro-batches that hold them.
 
-    Largest first into the emptiest bin, which balances; with as many bins as examples it always holds.
+    Their number is a multiple of `num_ranks` * `multiple`; with as many as examples they always hold.
     """
-    largest_first = sorted(range(len(sizes)), key=lambda index: (-sizes[index], index))
-    num_bins = math.ceil(sum(min(size, capacity) for size in sizes) / capacity)
-    per_rank = max(1, math.ceil(num_bins / num_ranks))
-    while True:
-        bins: list[list[int]] = [[] for _ in range(per_rank * num_ranks)]
-        loads = [0] * len(bins)
-        for index in largest_first:
-            emptiest = loads.index(min(loads))
-            bins[emptiest].append(index)
-            loads[emptiest] += sizes[index]
-        if all(load <= capacity or len(contents) == 1 for load, contents in zip(loads, bins, strict=True)):
-            return [sorted(contents) for contents in bins]
-        per_rank += 1
+    unit = num_ranks * multiple
+    num_tokens = sum(min(item.tokens, capacity) for item in items)
+    num_units = max(1, math.ceil(num_tokens / (capacity * unit)))
+    while (bins := _balanced(items, num_bins=num_units * unit, capacity=capacity)) is None:
+        num_units += 1
+    return bins
 
 
-def _spread(loads: Sequence[int], *, num_ranks: int) -> list[list[int]]:
-    """Indices of bins by rank: equally many each, largest first to the rank with the fewest tokens."""
-    per_rank = len(loads) // num_ranks
+def _balanced(items: Sequence[_Item], *, num_bins: int, capacity: int) -> list[list[int]] | None:
+    """Dearest first into the cheapest bin that has room; None if one finds none."""
+    bins: list[list[int]] = [[] for _ in range(num_bins)]
+    tokens, costs = [0] * num_bins, [0.0] * num_bins
+    for index in sorted(range(len(items)), key=lambda index: (-items[index].cost, index)):
+        item = items[index]
+        free = (
+            place for place in range(num_bins) if not bins[place] or tokens[place] + item.tokens <= capacity
+        )
+        place = min(free, key=lambda place: costs[place], default=None)
+        if place is None:
+            return None
+        bins[place].append(index)
+        tokens[place] += item.tokens
+        costs[place] += item.cost
+    return [sorted(contents) for contents in bins]
+
+
+def _spread(costs: Sequence[float], *, num_ranks: int) -> list[list[int]]:
+    """Indices of bins by rank: equally many each, dearest first to the rank with the lowest cost."""
+    per_rank = len(costs) // num_ranks
     ranks: list[list[int]] = [[] for _ in range(num_ranks)]
-    totals = [0] * num_ranks
-    for place in sorted(range(len(loads)), key=lambda place: (-loads[place], place)):
+    totals = [0.0] * num_ranks
+    for place in sorted(range(len(costs)), key=lambda place: (-costs[place], place)):
         free = (rank for rank in range(num_ranks) if len(ranks[rank]) < per_rank)
-        emptiest = min(free, key=lambda rank: (totals[rank], rank))
-        ranks[emptiest].append(place)
-        totals[emptiest] += loads[place]
+        cheapest = min(free, key=lambda rank: (totals[rank], rank))
+        ranks[cheapest].append(place)
+        totals[cheapest] += costs[place]
     return ranks
 
 

@@ -51,6 +51,12 @@ steps = (
     | st.lists(preference_groups(), max_size=10)
 )
 layouts = {"data_parallel": st.integers(1, 4), "budget": st.integers(1, 80)}
+multiples = st.integers(1, 4)
+
+
+def quadratic(num_tokens: int) -> float:
+    return num_tokens + 0.1 * num_tokens**2
+
 
 Sequence_ = tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...]]
 
@@ -117,13 +123,21 @@ def test_every_example_is_packed_once_with_its_labels_and_mask(
     assert all(batch.version == 3 for batch in batches)
 
 
-@given(examples=steps, **layouts)
+@given(examples=steps, multiple=multiples, **layouts)
 def test_ranks_have_equally_many_micro_batches_within_the_budget(
-    examples: list[Example], data_parallel: int, budget: int
+    examples: list[Example], data_parallel: int, budget: int, multiple: int
 ) -> None:
-    ranks = pack(examples, data_parallel=data_parallel, micro_batch_tokens=budget, version=3)
+    ranks = pack(
+        examples,
+        data_parallel=data_parallel,
+        micro_batch_tokens=budget,
+        version=3,
+        cost=quadratic,
+        multiple=multiple,
+    )
     assert len(ranks) == data_parallel
     assert len({len(rank) for rank in ranks}) == 1 and len(ranks[0]) >= 1
+    assert len(ranks[0]) % multiple == 0
     for batch in (batch for rank in ranks for batch in rank):
         assert len(batch.token_ids) <= budget or batch.num_examples == 1
 
