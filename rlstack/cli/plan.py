@@ -13,6 +13,7 @@ EPILOG = """Examples:\n
   rlstack plan configs/paper/math_s10.yaml --gpus 40\n
   rlstack plan configs/paper/math_s10.yaml --trainer-gpus 32 --engine-gpus 8 --explain\n
   rlstack plan configs/paper/math_s10.yaml policy.model=Llama-3.1-70B --trainer-gpus 64 --engine-gpus 16\n
+  rlstack plan configs/clusters/llama-3.1-8b_32+8.yaml --comment\n
   rlstack plan my.yaml --gpus 16 --gpu h100 --assume answer_share=0.5 --price-per-gpu-hour 3"""
 
 
@@ -36,6 +37,10 @@ def plan(
         float | None, typer.Option(min=0, help="In any currency: adds a column.")
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Print every figure's arithmetic.")] = False,
+    comment: Annotated[
+        bool,
+        typer.Option("--comment", help="Only print the memory of CONFIG's own layout, as YAML comments."),
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write all figures there too.")
     ] = None,
@@ -59,5 +64,6 @@ def plan(
             assume=assume or (),
             price_per_gpu_hour=price_per_gpu_hour,
             explain=explain,
+            comment=comment,
             json_file=json_file,
         )

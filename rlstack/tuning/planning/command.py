@@ -22,15 +22,23 @@ def run(
     assume: Sequence[str],
     price_per_gpu_hour: float | None,
     explain: bool,
+    comment: bool,
     json_file: Path | None,
 ) -> None:
-    """Plan, print, write. Raises ConfigError for what cannot be planned, or written."""
+    """Plan, print, write. Raises ConfigError for what cannot be planned, or written.
+
+    comment: print the memory of the config's own layout, which needs no number of GPUs, and nothing else.
+    """
     model, demand = make_demand(config, overrides, gpu=gpu, assume=assume, intervals=intervals)
 
-    from rlstack.tuning.planning.planner import Budget  # imports torch
-    from rlstack.tuning.planning.report import make_plan
+    from rlstack.tuning.planning.comment import comment_lines  # these import torch
+    from rlstack.tuning.planning.planner import Budget
+    from rlstack.tuning.planning.report import configured, make_plan
     from rlstack.tuning.planning.show import show
 
+    if comment:
+        print("\n".join(comment_lines(configured(demand))))
+        return
     budget = Budget(num_gpus=num_gpus, trainer_gpus=trainer_gpus, engine_gpus=engine_gpus)
     plan = make_plan(model, demand, budget, price_per_gpu_hour=price_per_gpu_hour)
     show(plan, explain=explain)

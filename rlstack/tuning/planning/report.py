@@ -115,12 +115,13 @@ def make_plan(model: str, demand: Demand, budget: Budget, *, price_per_gpu_hour:
         model=model,
         demand=demand,
         choices=[best, *others],
-        configured=_configured(demand),
+        configured=configured(demand),
         price_per_gpu_hour=price_per_gpu_hour,
     )
 
 
-def _configured(demand: Demand) -> Choice:
+def configured(demand: Demand) -> Choice:
+    """The config's own layout, whether or not it fits."""
     policy, rollout = demand.config.policy, demand.config.rollout
     layout = Layout(
         tensor_parallel=policy.tensor_parallel,
