@@ -16,6 +16,9 @@ from rlstack.data.records import Example
 from rlstack.errors import CheckpointError
 from rlstack.orchestration.role_errors import PolicyLost, RoleError
 from rlstack.orchestration.roles import Role, wait_for
+from rlstack.orchestration.work import work_metrics
+from rlstack.policy.architecture import Architecture
+from rlstack.policy.flops import ModelFlops
 
 _STEP, _CHECKPOINT = "policy.step_timeout_s", "checkpoint.timeout_s"
 
@@ -31,6 +34,7 @@ class PolicyGroup:
 
     def __init__(self, config: RunConfig, *, logs: Path, use_gpus: bool) -> None:
         self._config = config
+        self._flops = ModelFlops.of(Architecture.from_folder(Path(config.policy.model)))
         policy = config.policy
         world_size = policy.tensor_parallel * policy.pipeline_parallel * policy.data_parallel
         self.roles = [
@@ -78,9 +82,12 @@ class PolicyGroup:
             data_parallel=policy.data_parallel,
             micro_batch_tokens=policy.micro_batch_tokens,
             version=version,
+            cost=self._flops.forward,
         )
         reports = self._all("train_step", ray.put(batches), doing="training")
-        return next(report for report in reports if report is not None)
+        report: dict[str, Any] = next(report for report in reports if report is not None)
+        has_reference_pass = "time/reference_s" in report
+        return report | work_metrics(batches, self._flops, has_reference_pass=has_reference_pass)
 
     def scale_lr(self, factor: float) -> None:
         """Multiply the learning rate of all steps to come by `factor`; 1 asks nothing of the ranks."""

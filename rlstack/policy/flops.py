@@ -51,6 +51,7 @@ class ModelFlops:
         """Of the forward pass of sequences of `lengths` tokens, packed or not."""
         return sum(map(self.forward, lengths))
 
-    def training_of(self, lengths: Iterable[int]) -> int:
+    @staticmethod
+    def training(forward: int) -> int:
         """Of the forward and the backward pass, which has twice as many: by the inputs and by the weights."""
-        return 3 * self.forward_of(lengths)
+        return 3 * forward

@@ -7,6 +7,7 @@ the exchange anyway, and forward and backward are told apart only as far as thei
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -45,6 +46,13 @@ def as_wait(finalize: Callable[..., object]) -> Callable[..., object]:
             finalize(*args, **kwargs)
 
     return timed
+
+
+def settled_s() -> float:
+    """The time in seconds, from any moment on, once nothing is under way on this rank's GPU."""
+    if on_gpu():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 class _Timer:

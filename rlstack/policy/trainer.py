@@ -23,7 +23,7 @@ from rlstack.policy.packed import PackedBatch
 from rlstack.policy.parallel import is_leader, num_stages
 from rlstack.policy.reference import Reference
 from rlstack.policy.step_metrics import MicroBatchMetrics, reduce_metrics
-from rlstack.policy.timers import PIPELINE_BUBBLE, StepTimers, as_wait
+from rlstack.policy.timers import PIPELINE_BUBBLE, StepTimers, as_wait, settled_s
 from rlstack.telemetry.timeline import span
 
 # What a schedule takes from the loss function: loss, its part of the divisor, the metrics.
@@ -63,7 +63,9 @@ class Trainer:
         is skipped where the loss or a gradient is not finite: then only the version advances.
         Returns the metrics on the leader of the last stage, None elsewhere.
         """
+        started_s = settled_s()
         reference_logprobs = self._reference_logprobs(micro_batches)
+        reference_end_s = settled_s()
         batches = self._pack(micro_batches)
         self._data_parallel.zero_grad_buffer()
         self.optimizer.zero_grad()
@@ -83,6 +85,10 @@ class Trainer:
                 loss_is_finite=all(bool(report.loss.isfinite()) for report in reports),
             )
         metrics = self._metrics(reports, grad_norm=grad_norm, is_taken=is_taken)
+        if metrics is not None:
+            metrics["time/update_s"] = settled_s() - reference_end_s
+            if reference_logprobs is not None:
+                metrics["time/reference_s"] = reference_end_s - started_s
         self.version += 1
         return metrics
 
@@ -167,6 +173,7 @@ class Trainer:
         self._compare(metrics, inputs, batch.source, has_reference_pass=has_reference_pass)
         num_examples = batch.source.num_examples
         metrics.sums["tokens/trained"] = len(batch.source.token_ids) if num_examples else 0
+        metrics.sums["tokens/padding"] = batch.token_ids.numel() - metrics.sums["tokens/trained"]
         return result.loss, torch.tensor(num_examples, dtype=torch.int, device=device()), metrics
 
     def _compare(

@@ -20,6 +20,10 @@ def _last(values: Sequence[float]) -> float:
 
 
 SHARE = "of the step"  # a share of its time
+TRAINING_SHARE = "of the training"  # of the time of the policy's ranks in the step
+SPEED, FLOPS_SPEED = "tokens/s/rank", "TFLOP/s/rank"  # of one GPU, or of one process where there is none
+PEAK_SHARE = "of the peak"  # of what a GPU's data sheet says of dense products in policy.precision
+_TIMINGS = ("s", "J", SHARE, TRAINING_SHARE, SPEED, FLOPS_SPEED, PEAK_SHARE)
 
 
 class Metric(NamedTuple):
@@ -70,6 +74,12 @@ METRICS: dict[str, Metric] = {
     "lr": Metric("", _last, "learning rate of the step"),
     "tokens/generated": Metric("tokens", sum, "sampled tokens"),
     "tokens/trained": Metric("tokens", sum, "tokens of the micro-batches, prompts included"),
+    "tokens/padding": Metric("tokens", sum, "further ones that the policy computed, for no loss"),
+    "flops/train": Metric("FLOP", sum, "model FLOPs of forward and backward: rlstack/policy/flops.py"),
+    "flops/reference": Metric("FLOP", sum, "model FLOPs of the reference's pass, where it has one"),
+    "packing/micro_batches": Metric("", statistics.fmean, "micro-batches of each data-parallel rank"),
+    "packing/padding_share": Metric("", statistics.fmean, "tokens/padding of all that were computed"),
+    "packing/flops_imbalance": Metric("", statistics.fmean, "most FLOPs of a data-parallel rank / mean"),
     "mismatch/logprob_abs_mean": Metric("nats", statistics.fmean, "generator against trainer, same version"),
     "mismatch/logprob_abs_max": Metric("nats", max, "the largest of these differences over tokens"),
     "drift/logprob_abs_mean": Metric("nats", statistics.fmean, "generator against the current policy"),
@@ -101,6 +111,8 @@ METRICS: dict[str, Metric] = {
     "time/train_s": Metric("s", sum, "packing, forward, backward and the optimiser"),
     "time/sync_s": Metric("s", sum, "weight sync"),
     "time/evaluate_s": Metric("s", sum, "held-out evaluation"),
+    "time/update_s": Metric("s", sum, "of time/train_s: forward, backward and optimiser on the ranks"),
+    "time/reference_s": Metric("s", sum, "of time/train_s: the reference's pass on the ranks"),
     "busy/{roles}": Metric(SHARE, statistics.fmean, "at work: a mean over the roles of a kind"),
     "idle/{roles}": Metric(SHARE, statistics.fmean, "ahead of the trainer; what is left they waited"),
     "wait/{reason}": Metric(SHARE, statistics.fmean, "the policy's ranks waited for it"),
@@ -127,7 +139,7 @@ def _patterns() -> list[tuple[re.Pattern[str], Metric]]:
 def is_timing(name: str) -> bool:
     """Whether the metric tells how long something took, and differs between two runs of the same results."""
     metric = metric_of(name)
-    return metric is not None and metric.unit in ("s", "J", SHARE)
+    return metric is not None and metric.unit in _TIMINGS
 
 
 def over_steps(name: str, steps: Iterable[Mapping[str, float | None]]) -> float | None:

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, Qw
 
 from rlstack.data.records import MicroBatch
 from rlstack.rendezvous import serve_store
+from rlstack.telemetry.metrics import is_timing
 from tests.ranks import run_ranks
 
 PROGRAM = Path(__file__).with_name("policy_job.py")
@@ -98,7 +99,9 @@ def stages(folder: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 def read_metrics(folder: Path, step: int) -> dict[str, float]:
-    return json.loads((folder / f"metrics-{step}.json").read_text())
+    """Those that depend neither on time nor on the layout."""
+    metrics = json.loads((folder / f"metrics-{step}.json").read_text())
+    return {k: value for k, value in metrics.items() if not is_timing(k) and k != "tokens/padding"}
 
 
 def seed_model(config: PreTrainedConfig, folder: Path) -> Path:
