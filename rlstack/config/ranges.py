@@ -53,7 +53,13 @@ RANGES: dict[str, Range] = {
     "schedule.save_every": ONE_OR_MORE,
     "policy.tensor_parallel": ONE_OR_MORE,
     "policy.pipeline_parallel": ONE_OR_MORE,
+    "policy.context_parallel": ONE_OR_MORE,
     "policy.data_parallel": ONE_OR_MORE,
+    "policy.virtual_pipeline": ONE_OR_MORE,
+    "policy.fp8.margin": NOT_NEGATIVE,
+    "policy.fp8.amax_history_len": ONE_OR_MORE,
+    "policy.fp8.bf16_layers_at_start": NOT_NEGATIVE,
+    "policy.fp8.bf16_layers_at_end": NOT_NEGATIVE,
     "policy.logprob_save_gib": NOT_NEGATIVE,
     "policy.micro_batch_tokens": ONE_OR_MORE,
     "policy.start_timeout_s": POSITIVE,
@@ -114,6 +120,7 @@ RANGES: dict[str, Range] = {
     "checkpoint.timeout_s": POSITIVE,
     "recovery.max_restarts": NOT_NEGATIVE,
     "cluster.ranks_per_core": ONE_OR_MORE,
+    "cluster.placement_timeout_s": POSITIVE,
     "cluster.object_store_mib": Range(low=80),  # Ray refuses less than 75 MB
     "cluster.shutdown_timeout_s": POSITIVE,
 }

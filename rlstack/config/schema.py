@@ -13,6 +13,49 @@ from enum import StrEnum
 class Precision(StrEnum):
     fp32 = "fp32"
     bf16 = "bf16"
+    fp8 = "fp8"  # weights in bf16, the layers' products of matrices in FP8; needs a GPU
+
+
+class Fp8Recipe(StrEnum):
+    """Which values share a scale, and what it is computed from; Transformer Engine's names."""
+
+    blockwise = "blockwise"  # 128 x 128 of a weight, 1 x 128 of an activation; from the values themselves
+    tensorwise = "tensorwise"  # a whole tensor; from the values themselves
+    delayed = "delayed"  # a whole tensor; from the largest values of steps before
+
+
+class Fp8Format(StrEnum):
+    auto = "auto"  # e4m3 for blockwise, hybrid for the other recipes
+    e4m3 = "e4m3"
+    hybrid = "hybrid"  # e5m2 for gradients of activations, e4m3 for the rest
+
+
+class AmaxAlgorithm(StrEnum):
+    max = "max"
+    most_recent = "most_recent"
+
+
+class RolloutPrecision(StrEnum):
+    auto = "auto"  # policy.precision; bf16 for a policy in fp8, whose weights are bf16
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp8 = "fp8"  # the linear layers but the head, quantised when loaded and after every sync
+
+
+class Fp8Scaling(StrEnum):
+    """Which values of a weight share a scale in an engine."""
+
+    channel = "channel"  # a row; a token of an activation
+    tensor = "tensor"  # the whole weight
+    block = "block"  # 128 x 128; 1 x 128 of an activation
+
+
+class Recompute(StrEnum):
+    """Which activations are computed once more for the backward pass instead of kept."""
+
+    none = "none"
+    selective = "selective"  # those inside each layer's MLP, most of what a layer keeps
+    full = "full"  # all but each layer's input
 
 
 class LogprobKernel(StrEnum):
@@ -67,9 +110,14 @@ class TransferMethod(StrEnum):
 
 
 class TransferChannel(StrEnum):
-    auto = "auto"  # network
+    auto = "auto"  # ipc where policy and engines share GPUs, otherwise network
     network = "network"  # gloo or nccl
     ipc = "ipc"  # memory that both sides map; for processes of one host
+
+
+class Placement(StrEnum):
+    split = "split"  # policy and engines have GPUs of their own and work side by side
+    colocated = "colocated"  # the engines share the policy's GPUs and sleep while it trains
 
 
 class Landing(StrEnum):
@@ -109,13 +157,31 @@ class Schedule:
 
 
 @dataclass
+class Fp8:
+    """Of policy.precision=fp8."""
+
+    recipe: Fp8Recipe = Fp8Recipe.blockwise
+    format: Fp8Format = Fp8Format.auto
+    margin: int = 0  # of delayed: scales are smaller by 2 ** margin
+    amax_history_len: int = 1024  # of delayed: micro-batches that a scale is computed from
+    amax_compute_algo: AmaxAlgorithm = AmaxAlgorithm.max  # of delayed: which of their largest values counts
+    bf16_layers_at_start: int = 0  # layers that stay in bf16; not with delayed
+    bf16_layers_at_end: int = 0
+
+
+@dataclass
 class Policy:
     model: str = "???"  # Hugging Face folder: config.json, *.safetensors, tokenizer
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
+    context_parallel: int = 1  # ranks that share the tokens of each sequence
     data_parallel: int = 1
     sequence_parallel: bool = False
-    precision: Precision = Precision.fp32
+    virtual_pipeline: int = 1  # chunks of layers per pipeline stage; more make the pipeline's bubble smaller
+    pipeline_layers: list[int] | None = None  # of each chunk, in the model's order; null = equal numbers
+    recompute: Recompute = Recompute.none
+    precision: Precision = Precision.fp32  # gradients and the optimiser's weights are fp32 always
+    fp8: Fp8 = field(default_factory=Fp8)
     logprob_kernel: LogprobKernel = LogprobKernel.auto
     logprob_mode: LogprobMode = LogprobMode.auto
     logprob_save_gib: float | None = None  # per rank and micro-batch; null = 1, on CPU 1/16
@@ -140,6 +206,8 @@ class Optimizer:
 class Rollout:
     engines: int = 1
     tensor_parallel: int = 1
+    precision: RolloutPrecision = RolloutPrecision.auto
+    fp8_scaling: Fp8Scaling = Fp8Scaling.channel  # of precision=fp8
     n: int = 8  # rollouts per prompt
     temperature: float = 1.0
     top_p: float = 1.0
@@ -284,6 +352,10 @@ class Recovery:
 @dataclass
 class Cluster:
     address: str | None = None  # of a running Ray cluster; null starts one on this machine, on loopback
+    placement: Placement = Placement.split
+    placement_timeout_s: float = 120.0  # for its processors to be free and its nodes to answer
+    port_range: list[int] | None = None  # first and last port of the run's own services; null = free ones
+    env: dict[str, str] = field(default_factory=dict)  # of every role: NCCL_*, GLOO_*, UCX_*, FI_*
     ranks_per_core: int = 4  # CPU only: how far processes may outnumber the cores
     object_store_mib: int = 256  # of the Ray that this run starts
     shutdown_timeout_s: float = 8.0
