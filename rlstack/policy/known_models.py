@@ -3,108 +3,73 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rlstack.errors import ConfigError
 from rlstack.policy.architecture import Architecture
 
+# num_layers, hidden_size, num_heads, num_kv_heads, ffn_size
+_Sizes = tuple[int, ...]
 
-def _llama(num_layers: int, hidden_size: int, num_heads: int, ffn_size: int) -> Architecture:
-    """Llama 3.1: https://huggingface.co/meta-llama."""
+
+def _model(family: str, sizes: _Sizes, **settings: Any) -> Architecture:
+    num_layers, hidden_size, num_heads, num_kv_heads, ffn_size = sizes
+    common = {
+        "head_dim": 128,
+        "rope_type": "default",
+        "tied": False,
+        "qkv_bias": family == "Qwen2",
+        "qk_norm": family == "Qwen3",
+    }
     return Architecture(
-        family="LlamaForCausalLM",
-        num_layers=num_layers,
-        hidden_size=hidden_size,
-        num_heads=num_heads,
-        num_kv_heads=8,
-        head_dim=128,
-        ffn_size=ffn_size,
-        vocab_size=128256,
-        context_length=131072,
-        norm_eps=1e-5,
-        rope_type="llama3",
-        rope_theta=500000.0,
-        tied=False,
-        qkv_bias=False,
-        qk_norm=False,
-    )
-
-
-def _qwen(
-    family: str,
-    *,
-    num_layers: int,
-    hidden_size: int,
-    num_heads: int,
-    num_kv_heads: int,
-    ffn_size: int,
-    vocab_size: int,
-    context_length: int,
-    tied: bool = False,
-) -> Architecture:
-    """Qwen 2.5 and 3: https://huggingface.co/Qwen."""
-    return Architecture(
-        family=family,
+        family=f"{family}ForCausalLM",
         num_layers=num_layers,
         hidden_size=hidden_size,
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
-        head_dim=128,
         ffn_size=ffn_size,
-        vocab_size=vocab_size,
-        context_length=context_length,
-        norm_eps=1e-6,
-        rope_type="default",
-        rope_theta=1e6,
-        tied=tied,
-        qkv_bias=family == "Qwen2ForCausalLM",
-        qk_norm=family == "Qwen3ForCausalLM",
+        **common | settings,
     )
 
 
+def _llama_2(*sizes: int) -> Architecture:
+    """https://huggingface.co/meta-llama."""
+    return _model("Llama", sizes, vocab_size=32000, context_length=4096, norm_eps=1e-5, rope_theta=1e4)
+
+
+def _llama_3(*sizes: int, **settings: Any) -> Architecture:
+    """Llama 3.1 and 3.2: https://huggingface.co/meta-llama."""
+    common = {"vocab_size": 128256, "context_length": 131072, "norm_eps": 1e-5, "rope_theta": 5e5}
+    return _model("Llama", sizes, **common, rope_type="llama3", **settings)
+
+
+def _mistral(*sizes: int) -> Architecture:
+    """Mistral 0.3: https://huggingface.co/mistralai."""
+    return _model("Mistral", sizes, vocab_size=32768, context_length=32768, norm_eps=1e-5, rope_theta=1e6)
+
+
+def _qwen_2(*sizes: int, **settings: Any) -> Architecture:
+    """Qwen 2.5: https://huggingface.co/Qwen."""
+    return _model("Qwen2", sizes, context_length=131072, norm_eps=1e-6, rope_theta=1e6, **settings)
+
+
+def _qwen_3(*sizes: int, **settings: Any) -> Architecture:
+    """Qwen 3: https://huggingface.co/Qwen."""
+    common = {"vocab_size": 151936, "context_length": 40960, "norm_eps": 1e-6, "rope_theta": 1e6}
+    return _model("Qwen3", sizes, **common, **settings)
+
+
 KNOWN_MODELS = {
-    "Llama-3.1-8B": _llama(32, 4096, 32, 14336),
-    "Llama-3.1-70B": _llama(80, 8192, 64, 28672),
-    "Qwen2.5-1.5B": _qwen(
-        "Qwen2ForCausalLM",
-        num_layers=28,
-        hidden_size=1536,
-        num_heads=12,
-        num_kv_heads=2,
-        ffn_size=8960,
-        vocab_size=151936,
-        context_length=131072,
-        tied=True,
-    ),
-    "Qwen2.5-7B": _qwen(
-        "Qwen2ForCausalLM",
-        num_layers=28,
-        hidden_size=3584,
-        num_heads=28,
-        num_kv_heads=4,
-        ffn_size=18944,
-        vocab_size=152064,
-        context_length=131072,
-    ),
-    "Qwen3-8B": _qwen(
-        "Qwen3ForCausalLM",
-        num_layers=36,
-        hidden_size=4096,
-        num_heads=32,
-        num_kv_heads=8,
-        ffn_size=12288,
-        vocab_size=151936,
-        context_length=40960,
-    ),
-    "Qwen3-32B": _qwen(
-        "Qwen3ForCausalLM",
-        num_layers=64,
-        hidden_size=5120,
-        num_heads=64,
-        num_kv_heads=8,
-        ffn_size=25600,
-        vocab_size=151936,
-        context_length=40960,
-    ),
+    "Llama-2-7B": _llama_2(32, 4096, 32, 32, 11008),
+    "Llama-3.1-8B": _llama_3(32, 4096, 32, 8, 14336),
+    "Llama-3.1-70B": _llama_3(80, 8192, 64, 8, 28672),
+    "Llama-3.2-1B": _llama_3(16, 2048, 32, 8, 8192, head_dim=64, tied=True),
+    "Mistral-7B-v0.3": _mistral(32, 4096, 32, 8, 14336),
+    "Qwen2.5-1.5B": _qwen_2(28, 1536, 12, 2, 8960, vocab_size=151936, tied=True),
+    "Qwen2.5-7B": _qwen_2(28, 3584, 28, 4, 18944, vocab_size=152064),
+    "Qwen3-0.6B": _qwen_3(28, 1024, 16, 8, 3072, tied=True),
+    "Qwen3-8B": _qwen_3(36, 4096, 32, 8, 12288),
+    "Qwen3-32B": _qwen_3(64, 5120, 64, 8, 25600),
 }
 
 
