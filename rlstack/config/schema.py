@@ -116,7 +116,8 @@ class TransferChannel(StrEnum):
 
 
 class Placement(StrEnum):
-    split = "split"  # policy and engines have GPUs of their own and work side by side
+    # The name is that of a method of str, which is not called here.
+    split = "split"  # type: ignore[assignment]  # policy and engines have GPUs of their own
     colocated = "colocated"  # the engines share the policy's GPUs and sleep while it trains
 
 
