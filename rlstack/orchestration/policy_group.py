@@ -10,6 +10,7 @@ from typing import Any
 import ray
 
 from rlstack.checkpoint.manifest import Digest
+from rlstack.config.parallel import micro_batch_multiple, num_policy_ranks
 from rlstack.config.schema import RunConfig
 from rlstack.data.packing import pack
 from rlstack.data.records import Example
@@ -35,8 +36,7 @@ class PolicyGroup:
     def __init__(self, config: RunConfig, *, logs: Path, use_gpus: bool) -> None:
         self._config = config
         self._flops = ModelFlops.of(Architecture.from_folder(Path(config.policy.model)))
-        policy = config.policy
-        world_size = policy.tensor_parallel * policy.pipeline_parallel * policy.data_parallel
+        world_size = num_policy_ranks(config.policy)
         self.roles = [
             Role(
                 f"policy rank {rank}",
@@ -83,6 +83,7 @@ class PolicyGroup:
             micro_batch_tokens=policy.micro_batch_tokens,
             version=version,
             cost=self._flops.forward,
+            multiple=micro_batch_multiple(policy),
         )
         reports = self._all("train_step", ray.put(batches), doing="training")
         report: dict[str, Any] = next(report for report in reports if report is not None)

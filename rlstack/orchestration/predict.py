@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from rlstack.config.parallel import stage_layers
 from rlstack.orchestration.layout_text import vllm_vocab_size
 from rlstack.policy.architecture import Architecture
 from rlstack.policy.hf_map import Fusion, Part, Rule, slice_bounds, stage_rules
@@ -21,7 +22,7 @@ _FUSED_MODULES = dict.fromkeys(("q_proj", "k_proj", "v_proj"), "qkv_proj") | dic
 
 def model_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     """Shape of every Hugging Face tensor of the model, by name; a tied head is not one."""
-    rules = stage_rules(architecture, stage=0, num_stages=1)
+    rules = stage_rules(architecture)
     return {part.name: part.shape for rule in rules.values() for part in rule.parts}
 
 
@@ -30,8 +31,8 @@ def predicted_source_pieces(
 ) -> list[list[Piece]]:
     """The pieces of all trainer ranks, in megatron's order: tensor (fastest), data, pipeline."""
     layouts = []
-    for stage in range(pipeline_parallel):
-        rules = stage_rules(architecture, stage=stage, num_stages=pipeline_parallel)
+    for layers in stage_layers(architecture.num_layers, num_stages=pipeline_parallel):
+        rules = stage_rules(architecture, layers)
         ranks = [
             [
                 piece
@@ -52,7 +53,7 @@ def predicted_receiver_pieces(architecture: Architecture, *, tensor_parallel: in
     vLLM's linear.py and vocab_parallel_embedding.py: q, k and v one above the other, key-value heads repeated
     where there are fewer of them than ranks; gate above up; the vocabulary padded.
     """
-    rules = stage_rules(architecture, stage=0, num_stages=1)
+    rules = stage_rules(architecture)
     if architecture.tied:
         del rules["output_layer.weight"]
     pieces = []

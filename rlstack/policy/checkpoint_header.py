@@ -59,5 +59,6 @@ def layout_of(policy: Policy) -> dict[str, int]:
     return {
         "tensor": policy.tensor_parallel,
         "pipeline": policy.pipeline_parallel,
+        "context": policy.context_parallel,
         "data": policy.data_parallel,
     }

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from rlstack.policy.backend import device, parallel_state
 from rlstack.policy.hf_folder import replaced_at_once, write_companions
-from rlstack.policy.hf_io import stage_tensors, tensor_specs
+from rlstack.policy.hf_io import stage_specs, stage_tensors
 from rlstack.policy.model import PolicyModel
-from rlstack.policy.parallel import data_rank, is_leader, num_stages, stage
+from rlstack.policy.parallel import is_first_replica, is_leader, num_stages, stage
 from rlstack.policy.weight_files import MAX_FILE_BYTES, Spec, WeightFiles
 
 
@@ -24,7 +24,7 @@ def export(model: PolicyModel, folder: Path, *, source: Path, max_file_bytes: in
 
     Raises RuntimeError on rank 0 if a stage's tensors do not come within the process group's limit.
     """
-    if data_rank() != 0:
+    if not is_first_replica():
         return
     dtype = model.config.params_dtype
     if stage() > 0 or not is_leader():
@@ -33,7 +33,7 @@ def export(model: PolicyModel, folder: Path, *, source: Path, max_file_bytes: in
                 dist.send(tensor.to(dtype), dst=_leader(0))
         return
     with replaced_at_once(folder) as draft:
-        specs = [_specs(model, index) for index in range(num_stages())]
+        specs = [stage_specs(model, index) for index in range(num_stages())]
         files = WeightFiles(
             draft, [spec for of_stage in specs for spec in of_stage], max_file_bytes=max_file_bytes
         )
@@ -42,11 +42,6 @@ def export(model: PolicyModel, folder: Path, *, source: Path, max_file_bytes: in
                 files.write(name, tensor)
         files.close()
         write_companions(source, draft, dtype=str(dtype).removeprefix("torch."))
-
-
-def _specs(model: PolicyModel, index: int) -> list[Spec]:
-    dtype = model.config.params_dtype
-    return tensor_specs(model.architecture, stage=index, num_stages=num_stages(), dtype=dtype)
 
 
 def _tensors_of(model: PolicyModel, index: int, specs: list[Spec]) -> Iterator[tuple[str, Tensor]]:

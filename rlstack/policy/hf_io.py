@@ -9,7 +9,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rlstack.policy.architecture import Architecture
 from rlstack.policy.backend import device, parallel_state
 from rlstack.policy.hf_map import (
     Rule,
@@ -35,7 +34,7 @@ def load_weights(model: PolicyModel, folder: Path) -> None:
     tensors = TensorFolder(folder)
     architecture = model.architecture
     tp_rank, tp_size = _tensor_rank_and_size()
-    rules = stage_rules(architecture, stage=stage(), num_stages=num_stages())
+    rules = stage_rules(architecture, model.stages[stage()])
     for name, parameter in _parameters(model).items():
         rule = rules[name]
         slices = []
@@ -48,18 +47,18 @@ def load_weights(model: PolicyModel, folder: Path) -> None:
 
 
 def stage_tensors(model: PolicyModel) -> Iterator[tuple[str, Tensor]]:
-    """The whole Hugging Face tensors of this pipeline stage, in the order of `tensor_specs`.
+    """The whole Hugging Face tensors of this pipeline stage, in the order of `stage_specs`.
 
     Collective over the tensor-parallel ranks: each of them iterates to the end, and gets every tensor.
     Padding is gone, and a tied output layer is not repeated.
     """
     parameters = _parameters(model)
-    for name, rule in wire_rules(model.architecture, stage=stage(), num_stages=num_stages()).items():
+    for name, rule in wire_rules(model.architecture, model.stages[stage()]).items():
         yield from join(rule, _shards(parameters[name].detach(), rule), model.architecture)
 
 
 def model_tensors(model: PolicyModel) -> Iterator[tuple[str, Tensor]]:
-    """The whole model's Hugging Face tensors on every rank, stage by stage in the order of `tensor_specs`.
+    """The whole model's Hugging Face tensors on every rank, stage by stage in the order of `stage_specs`.
 
     Collective over the tensor- and pipeline-parallel ranks: each parameter is broadcast over the pipeline and
     then gathered over tensor parallelism everywhere, as verl/utils/megatron_utils.py, per_tensor_generator.
@@ -67,8 +66,8 @@ def model_tensors(model: PolicyModel) -> Iterator[tuple[str, Tensor]]:
     parameters = _parameters(model)
     stages = parallel_state.get_pipeline_model_parallel_group()
     _, tp_size = _tensor_rank_and_size()
-    for owner in range(num_stages()):
-        for name, rule in wire_rules(model.architecture, stage=owner, num_stages=num_stages()).items():
+    for owner, layers in enumerate(model.stages):
+        for name, rule in wire_rules(model.architecture, layers).items():
             if owner == stage():
                 shard = parameters[name].detach()
             else:
@@ -79,19 +78,20 @@ def model_tensors(model: PolicyModel) -> Iterator[tuple[str, Tensor]]:
             yield from join(rule, _shards(shard, rule), model.architecture)
 
 
-def tensor_specs(
-    architecture: Architecture, *, stage: int, num_stages: int, dtype: torch.dtype
-) -> list[tuple[str, tuple[int, ...], str]]:
-    """(name, shape, dtype) of what `stage_tensors` yields on `stage`; the dtype as in "float32"."""
-    rules = wire_rules(architecture, stage=stage, num_stages=num_stages).values()
-    dtype_name = str(dtype).removeprefix("torch.")
+def stage_specs(model: PolicyModel, index: int) -> list[tuple[str, tuple[int, ...], str]]:
+    """(name, shape, dtype) of what `stage_tensors` yields on stage `index`; the dtype as in "float32"."""
+    dtype_name = str(model.config.params_dtype).removeprefix("torch.")
+    rules = wire_rules(model.architecture, model.stages[index]).values()
     return [(part.name, part.shape, dtype_name) for rule in rules for part in rule.parts]
 
 
 def _parameters(model: PolicyModel) -> dict[str, Tensor]:
     """This rank's parameters by their names in `stage_rules`."""
-    first_layer = model.decoder.layers[0].layer_number - 1
-    return {global_name(name, first_layer): parameter for name, parameter in model.named_parameters()}
+    return {
+        global_name(name, layers.start): parameter
+        for chunk, layers in zip(model.chunks, model.stages[stage()], strict=True)
+        for name, parameter in chunk.named_parameters()
+    }
 
 
 def _shards(parameter: Tensor, rule: Rule) -> list[Tensor]:

@@ -63,18 +63,20 @@ def padded_vocab_size(architecture: Architecture, tp_size: int) -> int:
     return math.ceil(architecture.vocab_size / multiple) * multiple
 
 
-def stage_rules(architecture: Architecture, *, stage: int, num_stages: int) -> dict[str, Rule]:
+def stage_rules(architecture: Architecture, layers: Sequence[range] | None = None) -> dict[str, Rule]:
     """The parameters of a pipeline stage in a fixed order, by name (layers counted from the model's first).
 
     A tied output layer is listed too: pipelines of several stages hold it twice.
+
+    layers: what the stage holds, as in one item of `rlstack.config.parallel.stage_layers`; None: all.
     """
-    num_local = architecture.num_layers // num_stages
+    held = [layer for run in layers or [range(architecture.num_layers)] for layer in run]
     rules: dict[str, Rule] = {}
-    if stage == 0:
+    if held[0] == 0:
         rules["embedding.word_embeddings.weight"] = _vocab_rule(architecture, "model.embed_tokens.weight")
-    for layer in range(stage * num_local, (stage + 1) * num_local):
+    for layer in held:
         rules |= _layer_rules(architecture, layer)
-    if stage == num_stages - 1:
+    if held[-1] == architecture.num_layers - 1:
         hidden = (architecture.hidden_size,)
         rules["decoder.final_layernorm.weight"] = Rule((Part("model.norm.weight", hidden),))
         name = "model.embed_tokens.weight" if architecture.tied else "lm_head.weight"
@@ -82,18 +84,18 @@ def stage_rules(architecture: Architecture, *, stage: int, num_stages: int) -> d
     return rules
 
 
-def wire_rules(architecture: Architecture, *, stage: int, num_stages: int) -> dict[str, Rule]:
+def wire_rules(architecture: Architecture, layers: Sequence[range] | None = None) -> dict[str, Rule]:
     """`stage_rules` without repetitions: over all stages every Hugging Face tensor comes once."""
-    rules = stage_rules(architecture, stage=stage, num_stages=num_stages)
+    rules = stage_rules(architecture, layers)
     if architecture.tied:
         rules.pop("output_layer.weight", None)
     return rules
 
 
 def global_name(name: str, first_layer: int) -> str:
-    """The name in `stage_rules` of a parameter of a stage, built from the local or the other spec.
+    """The name in `stage_rules` of a parameter of a chunk, built from the local or the other spec.
 
-    first_layer: the number, from 0 in the whole model, of the stage's first layer.
+    first_layer: the number, from 0 in the whole model, of the chunk's first layer.
     """
     match = _LAYER.fullmatch(name)
     if match is None:

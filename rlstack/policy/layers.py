@@ -18,6 +18,7 @@ from rlstack.policy.backend import (
 )
 from rlstack.policy.cpu.attention import PackedAttention
 from rlstack.policy.cpu.norm import RMSNorm
+from rlstack.policy.parallel_config import parallel_settings
 
 
 def parameter_dtype(policy: Policy) -> torch.dtype:
@@ -56,21 +57,14 @@ def transformer_config(architecture: Architecture, policy: Policy) -> Transforme
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=dtype is torch.bfloat16,
-        tensor_model_parallel_size=policy.tensor_parallel,
-        pipeline_model_parallel_size=policy.pipeline_parallel,
-        sequence_parallel=policy.sequence_parallel and policy.tensor_parallel > 1,
-        # Packed micro-batches differ in length; this combination is demanded of dense models too.
-        variable_seq_lengths=True,
-        moe_token_dispatcher_type="alltoall",
         # No division inside the schedules: the gradients are divided once by the step's number of examples.
         calculate_per_token_loss=True,
-        # gloo would still be sending the buffer that is freed.
-        deallocate_pipeline_outputs=on_gpu(),
+        **parallel_settings(policy, num_layers=architecture.num_layers),
     )
 
 
-def layer_spec(config: TransformerConfig) -> ModuleSpec | TransformerBlockSubmodules:
-    """What GPTModel is to be built of on this rank."""
+def layer_spec(config: TransformerConfig, *, vp_stage: int | None) -> ModuleSpec | TransformerBlockSubmodules:
+    """What a chunk of this rank is to be built of; vp_stage: which chunk of a virtual pipeline."""
     if on_gpu():
         return get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
     spec = get_gpt_layer_local_spec(normalization="RMSNorm", qk_layernorm=config.qk_layernorm)
@@ -80,5 +74,5 @@ def layer_spec(config: TransformerConfig) -> ModuleSpec | TransformerBlockSubmod
     attention.core_attention = PackedAttention
     if config.qk_layernorm:
         attention.q_layernorm = attention.k_layernorm = RMSNorm
-    num_layers = get_num_layers_to_build(config)
+    num_layers = get_num_layers_to_build(config, vp_stage)
     return TransformerBlockSubmodules(layer_specs=[spec] * num_layers, layer_norm=RMSNorm)

@@ -14,12 +14,14 @@ import torch
 from rlstack_kernels import LogprobEntropy, linear_logprob_entropy
 from torch import Tensor
 
+from rlstack.config.parallel import policy_layers
 from rlstack.config.schema import Policy
 from rlstack.policy.architecture import Architecture
 from rlstack.policy.backend import (
     ColumnParallelLinear,
     GPTModel,
     RowParallelLinear,
+    TransformerConfig,
     VocabParallelEmbedding,
     device,
     parallel_state,
@@ -31,24 +33,62 @@ from rlstack.policy.layers import layer_spec, transformer_config
 _BYTES_PER_GIB = 1024**3
 
 
-class PolicyModel(GPTModel):
-    """The last stage returns the labels' logprobs and entropies, [T] fp32 each; the others hidden states."""
+class PolicyModel(torch.nn.Module):
+    """What this rank holds of the policy: the chunks of its pipeline stage, in the model's order.
+
+    There is one of them, or several under a virtual pipeline; a micro-batch passes through the other stages
+    between two of them.
+    """
 
     def __init__(self, architecture: Architecture, policy: Policy, *, entropy_gradient: bool) -> None:
         """entropy_gradient: whether the loss may depend on the entropies; otherwise they are a metric."""
-        config = transformer_config(architecture, policy)
+        super().__init__()
+        self.architecture = architecture
+        self.stages = policy_layers(policy, architecture.num_layers)  # of every rank, as [stage][chunk]
+        self.config = transformer_config(architecture, policy)
+        self.chunks = [
+            ModelChunk(architecture, policy, self.config, index, entropy_gradient=entropy_gradient)
+            for index in range(policy.virtual_pipeline)
+        ]
+        for index, chunk in enumerate(self.chunks):
+            self.add_module(f"chunk{index}", chunk)
+
+    def sharded_state_dict(self, metadata: dict[str, Any] | None = None) -> dict[str, Any]:
+        """megatron-core's, of all chunks, under the names of `named_parameters`."""
+        return {
+            f"chunk{index}.{name}": entry
+            for index, chunk in enumerate(self.chunks)
+            for name, entry in chunk.sharded_state_dict(metadata=metadata).items()
+        }
+
+
+class ModelChunk(GPTModel):
+    """Hidden states; of the model's last chunk the labels' logprobs and entropies, [T] fp32 each."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        policy: Policy,
+        config: TransformerConfig,
+        index: int,
+        *,
+        entropy_gradient: bool,
+    ) -> None:
+        """index: of the chunk in its stage."""
+        vp_stage = index if policy.virtual_pipeline > 1 else None
         super().__init__(
             config,
-            layer_spec(config),
+            layer_spec(config, vp_stage=vp_stage),
             vocab_size=padded_vocab_size(architecture, policy.tensor_parallel),
             max_sequence_length=architecture.context_length,
-            pre_process=parallel_state.is_pipeline_first_stage(),
-            post_process=parallel_state.is_pipeline_last_stage(),
+            pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=vp_stage),
+            post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=vp_stage),
             position_embedding_type="rope",
             share_embeddings_and_output_weights=architecture.tied,
+            vp_stage=vp_stage,
         )
-        self.architecture = architecture
         save_gib = policy.logprob_save_gib
+        self._vocab_size = architecture.vocab_size
         self._head_options: dict[str, Any] = {
             "entropy": "grad" if entropy_gradient else "metric",
             "implementation": policy.logprob_kernel.value,
@@ -75,7 +115,7 @@ class PolicyModel(GPTModel):
             weight,
             labels.squeeze(0),
             vocab_start=group.rank() * weight.size(0),
-            vocab_valid=self.architecture.vocab_size,
+            vocab_valid=self._vocab_size,
             group=group,
             # Where megatron's data parallelism adds up gradients; a forward pass needs none.
             main_grad=getattr(weight, "main_grad", None),
@@ -89,7 +129,9 @@ def build_model(
     """This rank's part, on its device, with the weights not loaded; `folder` is the Hugging Face folder."""
     model = PolicyModel(architecture, policy, entropy_gradient=entropy_gradient).to(device())
     _mark_tensor_parallel(model)
-    model.rotary_pos_emb.inv_freq = inverse_frequencies(architecture, folder).to(device())
+    frequencies = inverse_frequencies(architecture, folder).to(device())
+    for chunk in model.chunks:
+        chunk.rotary_pos_emb.inv_freq = frequencies
     return model
 
 

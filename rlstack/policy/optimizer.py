@@ -27,26 +27,26 @@ from rlstack.policy.model import PolicyModel
 _SCHEDULE_STATE = ("init_lr", "max_lr", "min_lr", "num_steps")
 
 
-def wrap_data_parallel(model: PolicyModel) -> DistributedDataParallel:
-    """`model` with gradients gathered in fp32 buffers."""
+def wrap_data_parallel(model: PolicyModel) -> list[DistributedDataParallel]:
+    """The chunks of `model`, with gradients gathered in fp32 buffers."""
     settings = DistributedDataParallelConfig(
         grad_reduce_in_fp32=True,
         use_distributed_optimizer=True,
         check_for_nan_in_grad=False,  # it would raise; take_step decides on all ranks alike
         average_in_collective=False,  # gloo has no average, and the divisor is the number of examples
     )
-    return DistributedDataParallel(model.config, settings, model)
+    return [DistributedDataParallel(model.config, settings, chunk) for chunk in model.chunks]
 
 
 def build_optimizer(
-    model: DistributedDataParallel, settings: Optimizer
+    chunks: list[DistributedDataParallel], settings: Optimizer
 ) -> tuple[MegatronOptimizer, OptimizerParamScheduler]:
     """AdamW and its schedule: linear from 0 over `warmup_steps`, then constant.
 
     The schedule is also what applies `wd_mult`, without which norms and biases would decay. It is to be
     advanced before each step, since the first step of a warm-up would otherwise have a learning rate of 0.
     """
-    config = model.config
+    config = chunks[0].config  # all share it
     optimizer = get_megatron_optimizer(
         OptimizerConfig(
             optimizer="adam",
@@ -62,7 +62,7 @@ def build_optimizer(
             params_dtype=config.params_dtype,
             use_distributed_optimizer=True,
         ),
-        [model],
+        chunks,
         use_gloo_process_groups=False,
     )
     schedule = OptimizerParamScheduler(
@@ -86,11 +86,11 @@ def build_optimizer(
 def take_step(
     optimizer: MegatronOptimizer,
     schedule: OptimizerParamScheduler,
-    model: DistributedDataParallel,
+    chunks: list[DistributedDataParallel],
     *,
     loss_is_finite: bool,
 ) -> tuple[bool, float]:
-    """Take a step with the gradients of `model`, unless one of them or the loss is not finite on any rank.
+    """Take a step with the gradients of `chunks`, unless one of them or the loss is not finite on any rank.
 
     Collective over all ranks, which all decide alike. A step that is not taken leaves the weights, the
     optimiser's state and the schedule as they were. Otherwise as megatron-core's ChainedOptimizer.step, which
@@ -98,7 +98,7 @@ def take_step(
 
     Returns whether the step was taken, and the global norm of the gradient before clipping.
     """
-    is_finite = _everywhere(loss_is_finite and _has_finite_gradients(model))
+    is_finite = _everywhere(loss_is_finite and _has_finite_gradients(chunks))
     optimizer.prepare_grads()
     norm = float(optimizer.get_grad_norm())
     # Squares of finite gradients may overflow, and clipping by infinity would leave a step of zeros.
@@ -112,9 +112,10 @@ def take_step(
     return True, norm
 
 
-def _has_finite_gradients(model: DistributedDataParallel) -> bool:
+def _has_finite_gradients(chunks: list[DistributedDataParallel]) -> bool:
     """On this rank. The global norm counts only once what tensor-parallel ranks hold in common."""
-    extremes = [torch.stack(torch.aminmax(buffer.grad_data)) for buffer in model.buffers]  # NaN shows in both
+    buffers = [buffer for chunk in chunks for buffer in chunk.buffers]
+    extremes = [torch.stack(torch.aminmax(buffer.grad_data)) for buffer in buffers]  # NaN shows in both
     return bool(torch.cat(extremes).isfinite().all())
 
 

@@ -9,16 +9,16 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rlstack.config.schema import TransferChannel, TransferMethod
-from rlstack.policy.hf_io import model_tensors, stage_tensors, tensor_specs
+from rlstack.policy.hf_io import model_tensors, stage_specs, stage_tensors
 from rlstack.policy.model import PolicyModel
-from rlstack.policy.parallel import data_rank, is_leader, num_stages, stage
+from rlstack.policy.parallel import is_first_replica, is_leader, num_stages, stage
 from rlstack.policy.weight_source import source_pieces, source_tensor
 from rlstack.transfer.gather import GatherSender
 from rlstack.transfer.reshard import ReshardSender
 
 
 class WeightOutlet(Protocol):
-    """begin() and fence() are collective over the ranks, or over those of the first data-parallel rank."""
+    """begin() and fence() are collective over the ranks, or over those of the first replica."""
 
     def begin(self, version: int) -> None:
         """Start to send the weights, which are `version` and stay as they are until fence() returns."""
@@ -41,8 +41,8 @@ def open_source(
         return ReshardSender(
             source=dist.get_rank(),
             num_sources=dist.get_world_size(),
-            pieces=source_pieces([model], model.architecture),
-            tensor_of=lambda name: source_tensor([model], name),
+            pieces=source_pieces(model.chunks, model.architecture),
+            tensor_of=lambda name: source_tensor(model.chunks, name),
             **(ends | {"backend": "ipc"} if channel is TransferChannel.ipc else ends),
         )
     return GatherOutlet(model, whole_model=method is TransferMethod.gather_rank0, ends=ends)
@@ -61,7 +61,7 @@ class GatherOutlet:
             stage=0 if whole_model else stage(),
             num_stages=1 if whole_model else num_stages(),
             is_leader=is_leader() and (not whole_model or stage() == 0),
-            specs=[spec for number in stages for spec in self._specs(number)],
+            specs=[spec for index in stages for spec in stage_specs(model, index)],
             **ends,
         )
 
@@ -73,10 +73,6 @@ class GatherOutlet:
 
     def fence(self) -> dict[str, float]:
         version, self._version = self._version, None
-        if version is None or data_rank() != 0:
+        if version is None or not is_first_replica():
             return {}
         return self._sender.send(self._tensors(self._model), version=version)
-
-    def _specs(self, number: int) -> list[tuple[str, tuple[int, ...], str]]:
-        dtype = self._model.config.params_dtype
-        return tensor_specs(self._model.architecture, stage=number, num_stages=num_stages(), dtype=dtype)

@@ -1,4 +1,4 @@
-"""The process groups of the policy's ranks, in megatron's order: tensor (fastest), data, pipeline."""
+"""The process groups of the policy's ranks; megatron's order is tensor (fastest), context, data, pipeline."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ def init_parallel(
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=policy.tensor_parallel,
         pipeline_model_parallel_size=policy.pipeline_parallel,
+        virtual_pipeline_model_parallel_size=policy.virtual_pipeline if policy.virtual_pipeline > 1 else None,
+        context_parallel_size=policy.context_parallel,
         distributed_timeout_minutes=math.ceil(policy.step_timeout_s / 60),
         create_gloo_process_groups=False,
     )
@@ -60,6 +62,11 @@ def data_rank() -> int:
     return parallel_state.get_data_parallel_rank()
 
 
+def is_first_replica() -> bool:
+    """Whether this rank is among those that hold the model once; context and data parallelism repeat it."""
+    return bool(parallel_state.get_data_parallel_rank(with_context_parallel=True) == 0)
+
+
 def is_leader() -> bool:
-    """The first tensor- and data-parallel rank of a stage speaks for it."""
-    return parallel_state.get_tensor_model_parallel_rank() == 0 and data_rank() == 0
+    """The first tensor-parallel rank of a stage, in the first replica, speaks for it."""
+    return parallel_state.get_tensor_model_parallel_rank() == 0 and is_first_replica()

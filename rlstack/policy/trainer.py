@@ -67,7 +67,8 @@ class Trainer:
         reference_logprobs = self._reference_logprobs(micro_batches)
         reference_end_s = settled_s()
         batches = self._pack(micro_batches)
-        self._data_parallel.zero_grad_buffer()
+        for chunk in self._data_parallel:
+            chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
         references = iter(reference_logprobs or [])
         reports = self._run(
@@ -144,7 +145,7 @@ class Trainer:
         self._timers.times_compute = not forward_only
         return get_forward_backward_func()(
             forward_step_func=forward,
-            data_iterator=iter(batches),
+            data_iterator=[iter(batches) for _ in self._data_parallel],
             model=self._data_parallel,
             num_microbatches=len(batches),
             seq_length=batches[0].token_ids.size(1),

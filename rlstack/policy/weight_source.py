@@ -27,7 +27,7 @@ def source_pieces(chunks: Sequence[MegatronModule], architecture: Architecture) 
 
     Raises KeyError for a weight of megatron's that `hf_map` does not know.
     """
-    rules = stage_rules(architecture, stage=0, num_stages=1)
+    rules = stage_rules(architecture)
     return [
         piece
         for index, chunk in enumerate(chunks)

@@ -10,6 +10,7 @@ from typing import Any
 import torch.distributed as dist
 
 from rlstack.checkpoint.manifest import Digest
+from rlstack.config.parallel import micro_batch_multiple
 from rlstack.config.schema import RunConfig, TransferMethod
 from rlstack.data.packing import pack
 from rlstack.data.records import MicroBatch, Prompt, Rollout, WeightedRollout
@@ -172,6 +173,7 @@ class PolicyWorker:
             data_parallel=policy.data_parallel,
             micro_batch_tokens=policy.micro_batch_tokens,
             version=self.version,
+            multiple=micro_batch_multiple(policy),
         )
         logprobs = self.trainer.forward_logprobs(batches[data_rank()])
         return tuple(logprobs[0].tolist()) if logprobs and is_leader() else None

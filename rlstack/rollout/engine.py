@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rlstack.config.parallel import num_policy_ranks
 from rlstack.config.schema import RunConfig, TransferMethod
 from rlstack.data.records import Prompt, Rollout
 from rlstack.rollout.continuous import run_continuously
@@ -36,10 +37,9 @@ class Engine:
         self._max_num_seqs = config.rollout.max_num_seqs
         self._max_new_tokens = config.rollout.max_new_tokens
         self._transfer = config.transfer
-        policy = config.policy
-        self._num_stages = policy.pipeline_parallel
-        self._num_sources = policy.tensor_parallel * policy.pipeline_parallel * policy.data_parallel
-        self._stop_token_ids = stop_token_ids(Path(policy.model))
+        self._num_stages = config.policy.pipeline_parallel
+        self._num_sources = num_policy_ranks(config.policy)
+        self._stop_token_ids = stop_token_ids(Path(config.policy.model))
         self._version = 0
         self._first_needed = 0  # of the streams, by their numbers
         self._broken: str | None = None  # why the engine must not serve any more

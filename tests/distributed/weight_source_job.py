@@ -18,14 +18,9 @@ from safetensors.torch import save_file
 
 from rlstack.config.schema import Policy
 from rlstack.policy.architecture import Architecture
-from rlstack.policy.backend import (
-    GPTModel,
-    TransformerBlockSubmodules,
-    get_num_layers_to_build,
-    parallel_state,
-)
-from rlstack.policy.hf_map import fuse, padded_vocab_size, slice_bounds, stage_rules
-from rlstack.policy.layers import layer_spec, transformer_config
+from rlstack.policy.backend import parallel_state
+from rlstack.policy.hf_map import fuse, slice_bounds, stage_rules
+from rlstack.policy.model import ModelChunk, PolicyModel
 from rlstack.policy.weight_source import source_pieces, source_tensor
 from rlstack.rendezvous import connect_store
 from rlstack.transfer.plan import encode
@@ -60,7 +55,8 @@ class Case:
     tp: int = 1
     pp: int = 1
     vpp: int | None = None
-    num_last: int | None = None  # layers of the last stage, where stages are uneven
+    cp: int = 1
+    layers: list[int] | None = None  # of each chunk, where they are uneven
 
 
 CASES = {
@@ -72,7 +68,9 @@ CASES = {
     "tp2_pp2": Case(tp=2, pp=2),
     "pp2_vpp2": Case(pp=2, vpp=2),
     "tp2_pp2_vpp2": Case(tp=2, pp=2, vpp=2),
-    "uneven_pp2": Case(pp=2, num_last=1),
+    "uneven_pp2": Case(pp=2, layers=[3, 1]),
+    "uneven_pp2_vpp2": Case(replace(LLAMA, num_layers=6), pp=2, vpp=2, layers=[1, 2, 2, 1]),
+    "pp2_cp2": Case(pp=2, cp=2),
     "one_kv_head_pp2": Case(replace(LLAMA, num_kv_heads=1), pp=2),
     "qwen2_tp2_pp2": Case(QWEN2, tp=2, pp=2),
     "qwen3_tied_dp4": Case(QWEN3),
@@ -83,7 +81,7 @@ CASES = {
 
 def hf_tensors(architecture: Architecture) -> dict[str, torch.Tensor]:
     """Random ones, the same in every process."""
-    rules = stage_rules(architecture, stage=0, num_stages=1).values()
+    rules = stage_rules(architecture).values()
     shapes = {part.name: part.shape for rule in rules for part in rule.parts}
 
     def make(name: str) -> torch.Tensor:
@@ -92,38 +90,11 @@ def hf_tensors(architecture: Architecture) -> dict[str, torch.Tensor]:
     return {name: make(name) for name in shapes}
 
 
-def build_chunks(case: Case) -> list[GPTModel]:
-    policy = Policy(tensor_parallel=case.tp, pipeline_parallel=case.pp)
-    config = transformer_config(case.architecture, policy)
-    config.virtual_pipeline_model_parallel_size = case.vpp
-    config.num_layers_in_last_pipeline_stage = case.num_last
-    submodules = layer_spec(config)
-    chunks = []
-    for vp_stage in range(case.vpp or 1):
-        stage = vp_stage if case.vpp else None
-        num_layers = get_num_layers_to_build(config, vp_stage=stage)
-        first = parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=stage)
-        last = parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=stage)
-        chunk = GPTModel(
-            config,
-            TransformerBlockSubmodules([submodules.layer_specs[0]] * num_layers, submodules.layer_norm),
-            vocab_size=padded_vocab_size(case.architecture, case.tp),
-            max_sequence_length=64,
-            pre_process=first,
-            post_process=last,
-            position_embedding_type="rope",
-            share_embeddings_and_output_weights=case.architecture.tied,
-            vp_stage=stage,
-        )
-        chunks.append(chunk)
-    return chunks
-
-
 @torch.no_grad()
-def fill(chunk: GPTModel, case: Case) -> None:
+def fill(chunk: ModelChunk, case: Case) -> None:
     """By the layers' own numbers, of which `source_pieces` makes no use."""
     tensors, architecture = hf_tensors(case.architecture), case.architecture
-    rules = stage_rules(architecture, stage=0, num_stages=1)
+    rules = stage_rules(architecture)
     tp_rank = parallel_state.get_tensor_model_parallel_rank()
     for name, parameter in chunk.named_parameters():
         if match := re.fullmatch(r"decoder\.layers\.(\d+)\.(.+)", name):
@@ -144,9 +115,17 @@ def run(case: Case, path: Path) -> None:
         tensor_model_parallel_size=case.tp,
         pipeline_model_parallel_size=case.pp,
         virtual_pipeline_model_parallel_size=case.vpp,
+        context_parallel_size=case.cp,
         create_gloo_process_groups=False,
     )
-    chunks = build_chunks(case)
+    policy = Policy(
+        tensor_parallel=case.tp,
+        pipeline_parallel=case.pp,
+        virtual_pipeline=case.vpp or 1,
+        context_parallel=case.cp,
+        pipeline_layers=case.layers,
+    )
+    chunks = PolicyModel(case.architecture, policy, entropy_gradient=False).chunks
     for chunk in chunks:
         fill(chunk, case)
     pieces = source_pieces(chunks, case.architecture)

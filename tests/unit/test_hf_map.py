@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rlstack.config.parallel import stage_layers
 from rlstack.policy.architecture import Architecture
 from rlstack.policy.hf_map import fuse, global_name, join, slice_bounds, stage_rules, wire_rules
 
@@ -37,7 +38,7 @@ ARCHITECTURES = {
 @pytest.mark.parametrize("tp_size", [1, 2, 4])
 @pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=ARCHITECTURES)
 def test_cut_fused_and_joined_is_bit_equal(architecture, tp_size) -> None:
-    for rule in stage_rules(architecture, stage=0, num_stages=1).values():
+    for rule in stage_rules(architecture).values():
         tensors = {part.name: torch.randn(part.shape) for part in rule.parts}
         shards = []
         for tp_rank in range(tp_size):
@@ -56,7 +57,7 @@ def test_cut_fused_and_joined_is_bit_equal(architecture, tp_size) -> None:
 
 
 def test_qkv_is_ordered_by_key_value_head() -> None:
-    rule = stage_rules(LLAMA, stage=0, num_stages=1)["decoder.layers.0.self_attention.linear_qkv.weight"]
+    rule = stage_rules(LLAMA)["decoder.layers.0.self_attention.linear_qkv.weight"]
     query, key, value = (torch.full(part.shape, float(i)) for i, part in enumerate(rule.parts))
     fused = fuse(rule, [query, key, value], LLAMA, tp_size=1)
     head = [0.0] * 6 + [1.0] * 3 + [2.0] * 3  # two queries, one key, one value of head_dim 3
@@ -67,7 +68,8 @@ def test_qkv_is_ordered_by_key_value_head() -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=ARCHITECTURES)
 def test_over_all_stages_every_tensor_comes_once(architecture, num_stages) -> None:
     def names(count: int) -> list[str]:
-        rules = [wire_rules(architecture, stage=stage, num_stages=count) for stage in range(count)]
+        stages = stage_layers(architecture.num_layers, num_stages=count)
+        rules = [wire_rules(architecture, layers) for layers in stages]
         return [part.name for stage in rules for rule in stage.values() for part in rule.parts]
 
     assert names(num_stages) == names(1)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlstack.config.load import load_config
+from rlstack.config.parallel import stage_layers
 from rlstack.errors import ConfigError
 from rlstack.orchestration.predict import predicted_receiver_pieces
 from rlstack.policy.hf_map import shard_shape, stage_rules
@@ -59,8 +60,8 @@ def test_a_policy_rank_holds_what_the_name_map_says(model: str) -> None:
     architecture = KNOWN_MODELS[model]
     for layout in trainer_layouts(architecture, num_gpus=8, gpus_per_node=8, micro_batch_tokens=1):
         tp_size, num_stages = layout.tensor_parallel, layout.pipeline_parallel
-        for stage in range(num_stages):
-            rules = stage_rules(architecture, stage=stage, num_stages=num_stages)
+        for stage, layers in enumerate(stage_layers(architecture.num_layers, num_stages=num_stages)):
+            rules = stage_rules(architecture, layers)
             if architecture.tied and num_stages == 1:
                 del rules["output_layer.weight"]  # it is the embedding
             expected = sum(

@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rlstack.config.parallel import stage_layers
 from rlstack.orchestration.predict import model_shapes, predicted_receiver_pieces, predicted_source_pieces
 from rlstack.policy.architecture import Architecture
 from rlstack.policy.hf_map import fuse, slice_bounds, stage_rules
@@ -50,7 +51,8 @@ def test_sources_hold_what_the_name_map_puts_together(tp_size: int, num_stages: 
     )
     for rank, pieces in enumerate(layouts):
         stage, tp_rank = divmod(rank, tp_size)
-        rules = stage_rules(architecture, stage=stage, num_stages=num_stages)
+        layers = stage_layers(architecture.num_layers, num_stages=num_stages)[stage]
+        rules = stage_rules(architecture, layers)
         held = 0
         for name, rule in rules.items():
             slices = [weights[part.name] for part in rule.parts]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rlstack.config.load import load_config
 from rlstack.config.machine import Machine
+from rlstack.config.parallel import num_policy_ranks
 from rlstack.config.schedule_words import AUTO
 from rlstack.config.schema import RunConfig
 from rlstack.config.validate import validate
@@ -90,8 +91,8 @@ def shared(config: RunConfig, num_steps: int, interval: Interval) -> RunConfig:
 
 def _held(config: RunConfig, machine: Machine) -> tuple[int, str]:
     """How many accelerators a run holds; a machine without a GPU is held with all its cores."""
-    policy, rollout = config.policy, config.rollout
+    rollout = config.rollout
     if config.cluster.address is None and machine.num_gpus == 0:
         return machine.num_cores, "cores"
-    ranks = policy.tensor_parallel * policy.pipeline_parallel * policy.data_parallel
+    ranks = num_policy_ranks(config.policy)
     return ranks + rollout.engines * rollout.tensor_parallel + num_reward_ranks(config), "GPUs"
