@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import NamedTuple
 
 import numpy as np
 
+from rlstack.data.bins import Item, fill_bins
 from rlstack.data.records import Example, MicroBatch, PreferenceGroup, PreferencePair, WeightedRollout
 
 
@@ -45,20 +44,12 @@ def pack(
     if not found <= {version}:
         raise ValueError(f"rollouts of versions {sorted(found)} are no batch of version {version}")
     lengths = [_lengths(group) for group in groups]
-    items = [_Item(tokens=sum(of_one), cost=sum(map(cost, of_one))) for of_one in lengths]
-    bins = _fill_bins(items, num_ranks=data_parallel, capacity=micro_batch_tokens, multiple=multiple)
-    costs = [sum(items[index].cost for index in contents) for contents in bins]
+    items = [Item(tokens=sum(of_one), cost=sum(map(cost, of_one))) for of_one in lengths]
+    bins = fill_bins(items, num_ranks=data_parallel, capacity=micro_batch_tokens, multiple=multiple)
     return [
-        [_micro_batch([groups[index] for index in bins[place]], version=version) for place in rank]
-        for rank in _spread(costs, num_ranks=data_parallel)
+        [_micro_batch([groups[index] for index in contents], version=version) for contents in of_rank]
+        for of_rank in bins
     ]
-
-
-class _Item(NamedTuple):
-    """An example, as far as it matters for where it goes."""
-
-    tokens: int
-    cost: float
 
 
 def _as_group(example: Example) -> PreferenceGroup:
@@ -81,50 +72,6 @@ def _as_group(example: Example) -> PreferenceGroup:
 def _lengths(group: PreferenceGroup) -> list[int]:
     """Tokens of its sequences."""
     return [len(group.prompt.token_ids) + len(rollout.token_ids) - 1 for rollout in group.rollouts]
-
-
-def _fill_bins(items: Sequence[_Item], *, num_ranks: int, capacity: int, multiple: int) -> list[list[int]]:
-    """Indices of examples by micro-batch: the fewest micro-batches that hold them.
-
-    Their number is a multiple of `num_ranks` * `multiple`; with as many as examples they always hold.
-    """
-    unit = num_ranks * multiple
-    num_tokens = sum(min(item.tokens, capacity) for item in items)
-    num_units = max(1, math.ceil(num_tokens / (capacity * unit)))
-    while (bins := _balanced(items, num_bins=num_units * unit, capacity=capacity)) is None:
-        num_units += 1
-    return bins
-
-
-def _balanced(items: Sequence[_Item], *, num_bins: int, capacity: int) -> list[list[int]] | None:
-    """Dearest first into the cheapest bin that has room; None if one finds none."""
-    bins: list[list[int]] = [[] for _ in range(num_bins)]
-    tokens, costs = [0] * num_bins, [0.0] * num_bins
-    for index in sorted(range(len(items)), key=lambda index: (-items[index].cost, index)):
-        item = items[index]
-        free = (
-            place for place in range(num_bins) if not bins[place] or tokens[place] + item.tokens <= capacity
-        )
-        place = min(free, key=lambda place: costs[place], default=None)
-        if place is None:
-            return None
-        bins[place].append(index)
-        tokens[place] += item.tokens
-        costs[place] += item.cost
-    return [sorted(contents) for contents in bins]
-
-
-def _spread(costs: Sequence[float], *, num_ranks: int) -> list[list[int]]:
-    """Indices of bins by rank: equally many each, dearest first to the rank with the lowest cost."""
-    per_rank = len(costs) // num_ranks
-    ranks: list[list[int]] = [[] for _ in range(num_ranks)]
-    totals = [0.0] * num_ranks
-    for place in sorted(range(len(costs)), key=lambda place: (-costs[place], place)):
-        free = (rank for rank in range(num_ranks) if len(ranks[rank]) < per_rank)
-        cheapest = min(free, key=lambda rank: (totals[rank], rank))
-        ranks[cheapest].append(place)
-        totals[cheapest] += costs[place]
-    return ranks
 
 
 def _micro_batch(groups: Sequence[PreferenceGroup], *, version: int) -> MicroBatch:
