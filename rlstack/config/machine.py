@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pynvml
+
+from rlstack.config.arithmetic import Arithmetic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     num_cores: int  # that this process may use
     num_gpus: int
+    arithmetic: Arithmetic = field(default_factory=Arithmetic)
 
     @classmethod
     def detect(cls) -> Machine:
         """The machine that this process runs on."""
-        return cls(num_cores=len(os.sched_getaffinity(0)), num_gpus=len(gpu_names()))
+        num_gpus = len(gpu_names())
+        return cls(
+            num_cores=len(os.sched_getaffinity(0)),
+            num_gpus=num_gpus,
+            arithmetic=Arithmetic.detect(has_gpus=num_gpus > 0),
+        )
 
 
 def gpu_names() -> list[str]:

@@ -13,12 +13,23 @@ from typing import Protocol
 
 from omegaconf import OmegaConf
 
+from rlstack.config.divisors import indivisible
 from rlstack.config.machine import Machine
 from rlstack.config.objective import objective_problems
+from rlstack.config.parallel import num_policy_ranks
 from rlstack.config.ranges import COLDEST, RANGES, REMEDIES
 from rlstack.config.remote_code import remote_code
-from rlstack.config.schema import Precision, RunConfig, TransferChannel, TransferMethod
+from rlstack.config.schema import Placement, RunConfig
 from rlstack.config.tasks import task_sections, tasks_by_setting
+from rlstack.config.validate_parallel import PolicyShape, parallel_problems
+from rlstack.config.validate_placement import placement_problems
+from rlstack.config.validate_precision import (
+    LayerShape,
+    engine_machine_problems,
+    policy_machine_problems,
+    precision_problems,
+    rollout_problems,
+)
 from rlstack.config.validate_rewards import missing_models, num_reward_ranks, reward_problems
 from rlstack.config.validate_schedule import schedule_problems
 from rlstack.errors import ConfigError
@@ -26,17 +37,9 @@ from rlstack.errors import ConfigError
 MAX_NAME_BYTES = 200  # file systems take 255, of which a run that is moved aside, or its log, needs some
 
 
-class ModelShape(Protocol):
+class ModelShape(PolicyShape, LayerShape, Protocol):
     """What a layout depends on; `rlstack.policy.architecture.Architecture` has it."""
 
-    @property
-    def num_layers(self) -> int: ...
-    @property
-    def num_heads(self) -> int: ...
-    @property
-    def num_kv_heads(self) -> int: ...
-    @property
-    def ffn_size(self) -> int: ...
     @property
     def context_length(self) -> int: ...
 
@@ -65,18 +68,26 @@ def missing_inputs(config: RunConfig) -> list[str]:
 
 def validate_evaluation(config: RunConfig, *, architecture: ModelShape, machine: Machine) -> None:
     """As `validate`, for engines without a policy: nothing is trained."""
-    found = [*missing_inputs(config), *_out_of_range(config), *_evaluation(config), *_task_problems(config)]
+    found = [
+        *missing_inputs(config),
+        *_out_of_range(config),
+        *_evaluation(config),
+        *_task_problems(config),
+        *placement_problems(config),
+    ]
     if not found:
-        found += _rollout_layout(config, architecture)
+        found += [*_rollout_layout(config, architecture), *rollout_problems(config, architecture)]
         if config.cluster.address is None:
             found += _on_machine(config, machine, num_ranks=0)
+            found += engine_machine_problems(config, machine.arithmetic)
     if found:
         raise ConfigError("\n".join(found))
 
 
 def validate_rewards(config: RunConfig) -> None:
     """As `validate`, for rewards alone: nothing is sampled."""
-    if found := [*_out_of_range(config), *reward_problems(config), *missing_models(config)]:
+    found = [*_out_of_range(config), *reward_problems(config), *missing_models(config)]
+    if found := [*found, *placement_problems(config)]:
         raise ConfigError("\n".join(found))
 
 
@@ -91,17 +102,22 @@ def problems(config: RunConfig, *, architecture: ModelShape, machine: Machine) -
         *schedule_problems(config),
         *objective_problems(config.objective),
         *_evaluation(config),
-        *_transfer(config),
+        *placement_problems(config),
         *_training_tasks(config),
         *_task_problems(config),
     ]
     if found:  # a layout with 0 ranks has no sensible message
         return found
-    found = [*_policy_layout(config, architecture), *_rollout_layout(config, architecture)]
+    local = machine if config.cluster.address is None else None
+    found = [
+        *parallel_problems(config.policy, architecture, local),
+        *_rollout_layout(config, architecture),
+        *precision_problems(config, architecture),
+    ]
     if config.cluster.address is None:
-        policy = config.policy
-        num_ranks = policy.tensor_parallel * policy.pipeline_parallel * policy.data_parallel
-        found += _on_machine(config, machine, num_ranks=num_ranks)
+        found += _on_machine(config, machine, num_ranks=num_policy_ranks(config.policy))
+        found += policy_machine_problems(config.policy, machine.arithmetic)
+        found += engine_machine_problems(config, machine.arithmetic)
     return found
 
 
@@ -125,22 +141,6 @@ def _run(config: RunConfig) -> Iterator[str]:
         )
     if not config.run.dir.isprintable():
         yield f"run.dir = {config.run.dir!r}: a path without control characters is accepted; rename it"
-
-
-def _transfer(config: RunConfig) -> Iterator[str]:
-    transfer = config.transfer
-    if transfer.channel is not TransferChannel.ipc:
-        return
-    if transfer.method is not TransferMethod.reshard:
-        yield (
-            f"transfer.channel = ipc: auto | network is accepted with transfer.method = "
-            f"{transfer.method.value}; set one or the other"
-        )
-    if config.cluster.address is not None:
-        yield (
-            f"transfer.channel = ipc: auto | network is accepted with cluster.address = "
-            f"{config.cluster.address}, for processes on several nodes share no memory; set it to network"
-        )
 
 
 def _evaluation(config: RunConfig) -> Iterator[str]:
@@ -170,23 +170,6 @@ def _task_problems(config: RunConfig) -> Iterator[str]:
     yield from reward_problems(config)
 
 
-def _policy_layout(config: RunConfig, architecture: ModelShape) -> Iterator[str]:
-    policy = config.policy
-    counts = {
-        "attention heads": architecture.num_heads,
-        "key-value heads": architecture.num_kv_heads,
-        "feed-forward columns": architecture.ffn_size,
-    }
-    yield from _indivisible("policy.tensor_parallel", policy.tensor_parallel, counts)
-    counts = {"layers": architecture.num_layers}
-    yield from _indivisible("policy.pipeline_parallel", policy.pipeline_parallel, counts)
-    if policy.sequence_parallel and policy.tensor_parallel == 1:
-        yield (
-            "policy.sequence_parallel = true: it splits sequences over tensor-parallel ranks, of which there "
-            "is one; set it to false or policy.tensor_parallel to 2 or more"
-        )
-
-
 def _rollout_layout(config: RunConfig, architecture: ModelShape) -> Iterator[str]:
     # vLLM copies key-value heads onto several ranks when there are fewer heads than ranks, and pads the
     # vocabulary; mirrors vllm/model_executor/models/llama.py, LlamaAttention.
@@ -194,7 +177,7 @@ def _rollout_layout(config: RunConfig, architecture: ModelShape) -> Iterator[str
     counts = {"attention heads": architecture.num_heads, "feed-forward columns": architecture.ffn_size}
     if num_kv_heads % tensor_parallel and tensor_parallel % num_kv_heads:
         counts["key-value heads"] = num_kv_heads
-    yield from _indivisible("rollout.tensor_parallel", tensor_parallel, counts)
+    yield from indivisible("rollout.tensor_parallel", tensor_parallel, counts)
     if config.rollout.max_new_tokens >= architecture.context_length:
         yield (
             f"rollout.max_new_tokens = {config.rollout.max_new_tokens}: less than the model's context of "
@@ -202,25 +185,22 @@ def _rollout_layout(config: RunConfig, architecture: ModelShape) -> Iterator[str
         )
 
 
-def _indivisible(key: str, size: int, counts: dict[str, int]) -> Iterator[str]:
-    if rests := [f"{count} {what}" for what, count in counts.items() if count % size]:
-        sizes = [str(d) for d in range(1, size) if all(count % d == 0 for count in counts.values())]
-        yield f"{key} = {size}: does not divide the model's {' and '.join(rests)}; try {' or '.join(sizes)}"
-
-
 def _on_machine(config: RunConfig, machine: Machine, *, num_ranks: int) -> Iterator[str]:
-    policy, rollout = config.policy, config.rollout
+    rollout = config.rollout
     num_engine_ranks = rollout.engines * rollout.tensor_parallel
     asked = f"rollout.engines x tensor_parallel = {num_engine_ranks} ranks"
     if num_rewards := num_reward_ranks(config):
         asked += f" and reward.models' num_actors x tensor_parallel = {num_rewards} ranks"
     if num_ranks > 0:
-        asked = f"policy.tensor_parallel x pipeline_parallel x data_parallel = {num_ranks} ranks and {asked}"
+        axes = "tensor_parallel x pipeline_parallel x context_parallel x data_parallel"
+        asked = f"policy.{axes} = {num_ranks} ranks and {asked}"
     if machine.num_gpus > 0:
-        if num_ranks + num_engine_ranks + num_rewards > machine.num_gpus:
+        shared = num_ranks > 0 and config.cluster.placement is Placement.colocated
+        num_taken = max(num_ranks, num_engine_ranks) if shared else num_ranks + num_engine_ranks
+        if num_taken + num_rewards > machine.num_gpus:
             yield (
                 f"{asked}: one GPU each is needed, and this machine has {machine.num_gpus}; lower one of "
-                "them, or give a larger cluster as cluster.address"
+                "them, give a larger cluster as cluster.address, or set cluster.placement=colocated"
             )
         return
     most = config.cluster.ranks_per_core * machine.num_cores
@@ -233,9 +213,4 @@ def _on_machine(config: RunConfig, machine: Machine, *, num_ranks: int) -> Itera
         yield (
             f"rollout.tensor_parallel = {rollout.tensor_parallel}: at most {machine.num_cores} is accepted, "
             "for vLLM binds each of its ranks to a core of its own; lower it"
-        )
-    if policy.precision is not Precision.fp32:
-        yield (
-            f"policy.precision = {policy.precision.value}: fp32 is accepted without a GPU; bf16 ends vLLM's "
-            "workers with an illegal instruction on many virtual machines; set policy.precision=fp32"
         )

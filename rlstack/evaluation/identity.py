@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rlstack.config.precision import engine_precision, rollout_precision
 from rlstack.config.schema import RunConfig
 from rlstack.errors import ConfigError
 from rlstack.telemetry.run_dir import write_json
@@ -19,7 +20,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
     return {
         "model": config.policy.model,
         "weights": {name: f"{stat.st_size} bytes of {stat.st_mtime_ns}" for name, stat in stats.items()},
-        "precision": config.policy.precision.value,
+        "precision": engine_precision(config).quantization or rollout_precision(config).value,
         **sampling_settings(config),
         "tasks": {
             task.name: {"template": task.template.value, "reward": task.reward}

@@ -20,6 +20,8 @@ EIGHT_GPUS = Machine(num_cores=64, num_gpus=8)
 @dataclass(frozen=True)
 class Shape:
     num_layers: int = 4
+    hidden_size: int = 128
+    head_dim: int = 32
     num_heads: int = 4
     num_kv_heads: int = 2
     ffn_size: int = 256
@@ -108,7 +110,7 @@ def test_what_can_work_is_accepted(overrides: list[str]) -> None:
         ("rollout.tensor_parallel=4", "rollout.tensor_parallel = 4: at most 2 is accepted, for vLLM binds"),
         ("rollout.max_new_tokens=192", "rollout.max_new_tokens = 192: less than the model's context of 192"),
         ("policy.data_parallel=4", "= 8 ranks and rollout.engines x tensor_parallel = 1 ranks: at most 8"),
-        ("policy.precision=bf16", "policy.precision = bf16: fp32 is accepted without a GPU"),
+        ("policy.precision=fp8", "policy.precision = fp8: it needs an NVIDIA GPU, and there is none"),
     ],
 )
 def test_what_cannot_work_is_refused_once_with_its_path(override: str, message: str) -> None:

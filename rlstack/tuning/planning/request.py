@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rlstack.config.arithmetic import Arithmetic
 from rlstack.config.load import load_config
 from rlstack.config.machine import Machine
 from rlstack.config.validate import problems
@@ -27,7 +28,8 @@ def make_demand(
     """
     run = load_config(config, overrides)
     name, architecture = planned_model(run.policy.model)
-    anywhere = Machine(num_cores=1, num_gpus=sys.maxsize)
+    everything = Arithmetic(compute_capability=(10, 0), cuda=(13, 0), transformer_engine=(2, 9))
+    anywhere = Machine(num_cores=1, num_gpus=sys.maxsize, arithmetic=everything)
     if found := problems(run, architecture=architecture, machine=anywhere):
         raise ConfigError("\n".join(found))
     return name, Demand(
