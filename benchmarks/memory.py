@@ -26,12 +26,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # the tests hold the programs whose memory is counted
 
 from rlstack.policy.architecture import Architecture  # noqa: E402
+from rlstack.tuning.planning.activation_memory import held_activations  # noqa: E402
 from rlstack.tuning.planning.activations import Layers  # noqa: E402
 from rlstack.tuning.planning.assumptions import Assumptions  # noqa: E402
 from rlstack.tuning.planning.demand import Demand  # noqa: E402
 from rlstack.tuning.planning.engine_memory import engine_worker_memory  # noqa: E402
 from rlstack.tuning.planning.hardware import gpu_of  # noqa: E402
-from rlstack.tuning.planning.policy_memory import held_activations, model_states  # noqa: E402
+from rlstack.tuning.planning.policy_memory import model_states  # noqa: E402
 from rlstack.tuning.planning.workspace import backward_workspace  # noqa: E402
 from tests.distributed.memory_ranks import MIDDLE, demand_of, job_of, layout_of, measure  # noqa: E402
 from tests.distributed.policy_ranks import LAYOUTS, Job, seed_model  # noqa: E402

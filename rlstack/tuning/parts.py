@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from rlstack.config.parallel import stage_layers
+from rlstack.config.schema import Policy
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
@@ -16,21 +19,57 @@ class Layout:
 
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
+    context_parallel: int = 1
     data_parallel: int = 1
+    virtual_pipeline: int = 1  # chunks of layers per stage
+    pipeline_layers: tuple[int, ...] | None = None  # of each chunk, in the model's order; None: equal numbers
     micro_batch_tokens: int = 8192
+
+    @classmethod
+    def of(cls, policy: Policy) -> Layout:
+        """The layout that settings ask for."""
+        return cls(
+            tensor_parallel=policy.tensor_parallel,
+            pipeline_parallel=policy.pipeline_parallel,
+            context_parallel=policy.context_parallel,
+            data_parallel=policy.data_parallel,
+            virtual_pipeline=policy.virtual_pipeline,
+            pipeline_layers=None if policy.pipeline_layers is None else tuple(policy.pipeline_layers),
+            micro_batch_tokens=policy.micro_batch_tokens,
+        )
 
     @property
     def num_ranks(self) -> int:
-        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
+        return self.tensor_parallel * self.pipeline_parallel * self.replicas
+
+    @property
+    def replicas(self) -> int:
+        """Ranks that hold the same weights, and share the optimiser out."""
+        return self.context_parallel * self.data_parallel
+
+    def chunk_sizes(self, num_layers: int, *, stage: int) -> list[int]:
+        """Layers of each chunk of a pipeline stage."""
+        stages = stage_layers(
+            num_layers,
+            num_stages=self.pipeline_parallel,
+            chunks_per_stage=self.virtual_pipeline,
+            sizes=self.pipeline_layers,
+        )
+        return [len(chunk) for chunk in stages[stage]]
 
     def num_micro_batches(self, num_tokens: float) -> int:
         """Of each data-parallel rank in a step of `num_tokens` trained tokens."""
-        return max(1, math.ceil(num_tokens / self.data_parallel / self.micro_batch_tokens))
+        number = max(1, math.ceil(num_tokens / self.data_parallel / self.micro_batch_tokens))
+        multiple = self.pipeline_parallel if self.virtual_pipeline > 1 else 1
+        return math.ceil(number / multiple) * multiple
 
     def bubble_share(self, num_tokens: float) -> float:
-        """Share of a step in which a pipeline stage has nothing to do: (p - 1) / (m + p - 1) of the 1F1B
-        schedule with m micro-batches (Narayanan et al. 2021, arXiv 2104.04473, section 2.2)."""
-        filling = self.pipeline_parallel - 1
+        """Share of a step in which a pipeline stage has nothing to do.
+
+        (p - 1) / v micro-batches' time beside that of m: of the interleaved 1F1B schedule with p stages of v
+        chunks and m micro-batches (Narayanan et al. 2021, arXiv 2104.04473, sections 2.2.1 and 2.2.2).
+        """
+        filling = (self.pipeline_parallel - 1) / self.virtual_pipeline
         return filling / (self.num_micro_batches(num_tokens) + filling)
 
 

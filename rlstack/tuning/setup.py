@@ -32,19 +32,14 @@ class Setup:
     @classmethod
     def of(cls, config: RunConfig) -> Setup:
         """The choice that validated settings are; `schedule.sync_interval` is not auto."""
-        schedule, policy, objective = Schedule.of(config.schedule), config.policy, config.objective
+        schedule, objective = Schedule.of(config.schedule), config.objective
         return cls(
             sync_interval=schedule.sync_interval,
             lag=schedule.lag,
             prompts_per_step=config.batch.prompts_per_step,
             n=config.rollout.n,
             engines=config.rollout.engines,
-            layout=Layout(
-                tensor_parallel=policy.tensor_parallel,
-                pipeline_parallel=policy.pipeline_parallel,
-                data_parallel=policy.data_parallel,
-                micro_batch_tokens=policy.micro_batch_tokens,
-            ),
+            layout=Layout.of(config.policy),
             max_num_seqs=config.rollout.max_num_seqs,
             max_steps_ahead=config.rollout.max_steps_ahead,
             overlap=config.rollout.overlap,

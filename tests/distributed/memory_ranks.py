@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import LlamaConfig
 
-from rlstack.config.schema import Precision, RunConfig
+from rlstack.config.schema import Precision, Recompute, RunConfig
 from rlstack.data.packing import pack
 from rlstack.data.records import PreferencePair, Prompt, Rollout
 from rlstack.policy.architecture import Architecture
@@ -62,8 +62,9 @@ def job_of(folder: Path, layout: Mapping[str, Any], *, num_tokens: int, num_step
 def demand_of(job: Job) -> Demand:
     """What the planner would be asked; lengths such that its largest micro-batch is the job's."""
     config = RunConfig()
+    kinds = {"precision": Precision, "recompute": Recompute}
     for key, value in job.config["policy"].items():
-        setattr(config.policy, key, Precision(value) if key == "precision" else value)
+        setattr(config.policy, key, kinds[key](value) if key in kinds else value)
     config.schedule.reference_sync = "never"
     config.rollout.max_new_tokens = config.policy.micro_batch_tokens // 2 - 10
     config.batch.prompts_per_step = NUM_MICRO_BATCHES * job.config["policy"].get("data_parallel", 1)
@@ -93,6 +94,4 @@ def measure(folder: Path, jobs: Mapping[str, Job]) -> dict[str, list[dict[str, A
 
 
 def layout_of(job: Job) -> Layout:
-    policy = job.config["policy"]
-    axes = {f"{axis}_parallel": policy.get(f"{axis}_parallel", 1) for axis in ("tensor", "pipeline", "data")}
-    return Layout(**axes, micro_batch_tokens=policy["micro_batch_tokens"])
+    return Layout.of(demand_of(job).config.policy)

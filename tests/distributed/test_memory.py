@@ -10,9 +10,10 @@ import pytest
 from transformers import LlamaConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
 
 from rlstack.tuning.parts import Layout
+from rlstack.tuning.planning.activation_memory import held_activations
 from rlstack.tuning.planning.activations import Layers
 from rlstack.tuning.planning.demand import Demand
-from rlstack.tuning.planning.policy_memory import held_activations, model_states
+from rlstack.tuning.planning.policy_memory import model_states
 from tests.distributed.memory_ranks import MIDDLE, NUM_MICRO_BATCHES, demand_of, job_of, layout_of, measure
 from tests.distributed.policy_ranks import LAYOUTS, SHAPE, seed_model
 

@@ -89,10 +89,11 @@ class Choice:
 
 
 def trainer_choice(demand: Demand, layout: Layout) -> TrainerChoice:
-    """What `layout` takes of the fuller of its first and last stage's GPUs, and how fast it trains."""
-    stages = {
-        stage: policy_rank_memory(demand, layout, stage=stage) for stage in (0, layout.pipeline_parallel - 1)
-    }
+    """What `layout` takes of its fullest stage's GPUs, and how fast it trains."""
+    last = layout.pipeline_parallel - 1
+    # Of equal stages in between, none has more than the first.
+    candidates = {0, last} if layout.pipeline_layers is None else range(last + 1)
+    stages = {stage: policy_rank_memory(demand, layout, stage=stage) for stage in candidates}
     stage, memory = max(stages.items(), key=lambda item: item[1].total.value)
     made, figures = training(demand, layout)
     return TrainerChoice(
@@ -149,7 +150,7 @@ def _busiest_bytes(demand: Demand, trainer: Layout, engines: EngineLayout) -> in
     layout = TrainerLayout(
         tensor_parallel=trainer.tensor_parallel,
         pipeline_parallel=trainer.pipeline_parallel,
-        data_parallel=trainer.data_parallel,
+        data_parallel=trainer.replicas,
     )
     bucket_bytes = demand.config.transfer.bucket_mib << 20
     figures = forecast(

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
+from rlstack.config.precision import rollout_precision
 from rlstack.config.schedule_words import AUTO
-from rlstack.config.schema import ObjectiveName, Precision, RunConfig
+from rlstack.config.schema import Fp8Recipe, ObjectiveName, Precision, RunConfig
 from rlstack.orchestration.schedule import WITH_GENERATOR
 from rlstack.policy.architecture import Architecture
 from rlstack.tuning.parts import Layout, Workload
@@ -33,12 +34,33 @@ class Demand:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of a weight, and of an activation."""
-        return 2 if self.config.policy.precision is Precision.bf16 else 4
+        """Bytes of a weight of the policy, and of an activation."""
+        return 4 if self.config.policy.precision is Precision.fp32 else 2
+
+    @property
+    def rollout_precision(self) -> Precision:
+        """Of the engines."""
+        return rollout_precision(self.config)
+
+    @property
+    def engine_itemsize(self) -> int:
+        """Bytes of a weight as it comes to an engine, and of a key or a value; FP8 is what becomes of it."""
+        return 4 if self.rollout_precision is Precision.fp32 else 2
+
+    @property
+    def fp8(self) -> Fp8Recipe | None:
+        """How the policy's layers compute in FP8, if they do."""
+        policy = self.config.policy
+        return policy.fp8.recipe if policy.precision is Precision.fp8 else None
 
     @property
     def peak_flops(self) -> float:
+        """Of a GPU that trains."""
         return self.gpu.tflops(self.config.policy.precision) * 1e12
+
+    @property
+    def engine_peak_flops(self) -> float:
+        return self.gpu.tflops(self.rollout_precision) * 1e12
 
     @property
     def memory_bytes(self) -> float:
@@ -87,6 +109,10 @@ class Demand:
         """Tokens: an example is never split."""
         longest = self.rollouts_per_example * self.longest_sequence
         return max(self.config.policy.micro_batch_tokens, longest)
+
+    def rank_tokens(self, layout: Layout) -> int:
+        """Of the largest micro-batch: context-parallel ranks share its tokens."""
+        return math.ceil(self.largest_micro_batch / layout.context_parallel)
 
     def most_micro_batches(self, layout: Layout) -> int:
         """Of a data-parallel rank, where all prompts give examples of the greatest length."""

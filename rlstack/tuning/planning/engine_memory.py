@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from rlstack.config.schema import Precision
 from rlstack.tuning.planning.demand import Demand
 from rlstack.tuning.planning.derivation import Figure, derive
 from rlstack.tuning.planning.shards import engine_parameters
@@ -38,9 +39,11 @@ def engine_worker_memory(demand: Demand, *, tensor_parallel: int) -> EngineMemor
     """Of one of `tensor_parallel` workers."""
     architecture, assumed = demand.architecture, demand.assumptions
     counts = engine_parameters(architecture, tensor_parallel=tensor_parallel)
-    weights = derive("weights", "B", "itemsize*worker", itemsize=demand.itemsize, worker=counts[-1].value)
-    # transfer/inbox.py keeps a buffer for all of the worker's share.
-    shadow = derive("weights to come", "B", "weights", weights=weights.value)
+    weights = _weights(demand, layer=counts[0].value, worker=counts[-1].value)
+    # transfer/inbox.py keeps a buffer for all of the worker's share, in the precision that it is sent in.
+    shadow = derive(
+        "weights to come", "B", "itemsize*worker", itemsize=demand.engine_itemsize, worker=counts[-1].value
+    )
     nccl = derive("NCCL of the transfer", "B", "nccl_gb*gb", nccl_gb=assumed.nccl_gb, gb=10**9)
     fraction = _fraction(demand, outside=shadow.value + nccl.value)
     profile = _profile(demand, tensor_parallel)
@@ -69,7 +72,7 @@ def engine_worker_memory(demand: Demand, *, tensor_parallel: int) -> EngineMemor
         layers=architecture.num_layers,
         kv_heads=max(1, architecture.num_kv_heads // tensor_parallel),
         head_dim=architecture.head_dim,
-        itemsize=demand.itemsize,
+        itemsize=demand.engine_itemsize,
     )
     return EngineMemory(
         gpu_memory_fraction=fraction,
@@ -79,6 +82,22 @@ def engine_worker_memory(demand: Demand, *, tensor_parallel: int) -> EngineMemor
         kv_bytes_per_token=per_token,
         kv_cache=kv_cache,
         context_length=architecture.context_length,
+    )
+
+
+def _weights(demand: Demand, *, layer: float, worker: float) -> Figure:
+    """In FP8 those of the layers have one byte; embedding and head stay as they came."""
+    formula = "itemsize*worker"
+    if demand.rollout_precision is Precision.fp8:
+        formula = "layers*layer + itemsize*(worker - layers*layer)"
+    return derive(
+        "weights",
+        "B",
+        formula,
+        itemsize=demand.engine_itemsize,
+        layers=demand.architecture.num_layers,
+        layer=layer,
+        worker=worker,
     )
 
 
@@ -96,7 +115,7 @@ def _profile(demand: Demand, tensor_parallel: int) -> Figure:
         "largest batch",
         "B",
         "itemsize*tokens*(3*ffn/tp + 4*hidden) + 8*max_num_seqs*vocab",
-        itemsize=demand.itemsize,
+        itemsize=demand.engine_itemsize,
         tokens=demand.assumptions.engine_batched_tokens,
         ffn=demand.architecture.ffn_size,
         hidden=demand.architecture.hidden_size,

@@ -16,6 +16,7 @@ class Gpu:
     memory_gb: float  # 10^9 bytes
     hbm_tb_per_s: float
     bf16_tflops: float
+    fp8_tflops: float
     fp32_tflops: float  # without TF32, which torch leaves off
     nvlink_gb_per_s: float  # per direction
     network_gb_per_s: float  # between nodes, per GPU and direction
@@ -24,7 +25,12 @@ class Gpu:
 
     def tflops(self, precision: Precision) -> float:
         """Peak of products of matrices in `precision`."""
-        return self.bf16_tflops if precision is Precision.bf16 else self.fp32_tflops
+        peaks = {
+            Precision.fp32: self.fp32_tflops,
+            Precision.bf16: self.bf16_tflops,
+            Precision.fp8: self.fp8_tflops,
+        }
+        return peaks[precision]
 
 
 _HOPPER_NETWORK = "ConnectX-7 NDR InfiniBand, 400 Gb/s per GPU (DGX H100/H200 data sheet)"
@@ -37,6 +43,7 @@ GPUS = {
             memory_gb=80,
             hbm_tb_per_s=3.35,
             bf16_tflops=989,
+            fp8_tflops=1979,
             fp32_tflops=67,
             nvlink_gb_per_s=450,
             network_gb_per_s=50,
@@ -47,6 +54,7 @@ GPUS = {
             memory_gb=141,
             hbm_tb_per_s=4.8,
             bf16_tflops=989,
+            fp8_tflops=1979,
             fp32_tflops=67,
             nvlink_gb_per_s=450,
             network_gb_per_s=50,
@@ -57,6 +65,7 @@ GPUS = {
             memory_gb=180,
             hbm_tb_per_s=8,
             bf16_tflops=2250,
+            fp8_tflops=4500,
             fp32_tflops=75,
             nvlink_gb_per_s=900,
             network_gb_per_s=50,

@@ -1,7 +1,7 @@
 """What one policy rank allocates on its GPU, figure by figure.
 
-Training is as `policy/optimizer.py` and `policy/layers.py` set it up: fp32 gradients, the distributed
-optimiser (ZeRO-1: Rajbhandari et al. 2019, arXiv 1910.02054), nothing recomputed but the logits.
+Training is as `policy/optimizer.py` and `policy/layers.py` set it up: fp32 gradients, and the distributed
+optimiser (ZeRO-1: Rajbhandari et al. 2019, arXiv 1910.02054) over data- and context-parallel ranks.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from rlstack.transfer.outbox import NUM_SLOTS
 from rlstack.tuning.parts import Layout
-from rlstack.tuning.planning.activations import Layers, MicroBatchShape, head_activations, layer_activations
+from rlstack.tuning.planning.activation_memory import held_activations
+from rlstack.tuning.planning.activations import Layers
 from rlstack.tuning.planning.demand import Demand
 from rlstack.tuning.planning.derivation import Figure, derive, total
-from rlstack.tuning.planning.shards import buffer_elements, policy_parameters
+from rlstack.tuning.planning.shards import buffer_elements, layer_parameters, policy_parameters
 from rlstack.tuning.planning.workspace import backward_workspace
 
 
@@ -69,7 +70,7 @@ def model_states(demand: Demand, layout: Layout, *, stage: int) -> tuple[list[Fi
     """Weights, gradients, optimiser and reference, as megatron-core allocates them; and what they are of."""
     counts = policy_parameters(demand.architecture, layout, stage=stage)
     parameters = counts[-1].value
-    buffer = buffer_elements(parameters, layout)
+    buffer = buffer_elements(demand.architecture, layout, stage=stage)
     states = [
         derive("weights", "B", "itemsize*buffer", itemsize=demand.itemsize, buffer=buffer.value),
         derive("gradients", "B", "4*buffer", buffer=buffer.value),
@@ -77,53 +78,39 @@ def model_states(demand: Demand, layout: Layout, *, stage: int) -> tuple[list[Fi
             "optimiser",
             "B",
             # Two moments, and the weights in fp32 where the model's are not.
-            f"{8 if demand.itemsize == 4 else 12}*min(parameters, buffer/dp)",
+            f"{8 if demand.itemsize == 4 else 12}*min(parameters, buffer/replicas)",
             parameters=parameters,
             buffer=buffer.value,
-            dp=layout.data_parallel,
+            replicas=layout.replicas,
         ),
     ]
     if demand.keeps_reference:
         states.append(
             derive("reference", "B", "itemsize*parameters", itemsize=demand.itemsize, parameters=parameters)
         )
+    if demand.fp8 is not None:
+        states.append(_fp8_weights(demand, layout, stage=stage))
     return states, [*counts, buffer]
 
 
-def held_activations(
-    demand: Demand, layout: Layout, *, stage: int, layers: Layers
-) -> tuple[Figure, list[Figure]]:
-    """What backward passes still to come need; and what it is of.
-
-    Stage i of p holds as many micro-batches as 1F1B has in flight there, p - i (Narayanan et al. 2021, arXiv
-    2104.04473), if a step has as many.
-    """
-    architecture, pp = demand.architecture, layout.pipeline_parallel
-    shape = MicroBatchShape(
-        num_tokens=demand.largest_micro_batch,
-        itemsize=demand.itemsize,
-        tensor_parallel=layout.tensor_parallel,
-        sequence_parallel=demand.config.policy.sequence_parallel and layout.tensor_parallel > 1,
+def _fp8_weights(demand: Demand, layout: Layout, *, stage: int) -> Figure:
+    """What Transformer Engine makes of the layers' weights in a step's first micro-batch, and keeps: by rows
+    and by columns (transformer_engine/pytorch/module/base.py, quantize_weight)."""
+    architecture, fp8 = demand.architecture, demand.config.policy.fp8
+    layers = sum(layout.chunk_sizes(architecture.num_layers, stage=stage))
+    in_bf16 = (fp8.bf16_layers_at_start if stage == 0 else 0) + (
+        fp8.bf16_layers_at_end if stage == layout.pipeline_parallel - 1 else 0
     )
-    details = layer_activations(architecture, shape, layers)
-    per_token = "layers/pp*layer"
-    inputs = {"layers": architecture.num_layers, "pp": pp, "layer": details[-1].value}
-    if stage == 0:
-        per_token += " + 8"  # the ids, for the embedding
-    if stage == pp - 1:
-        details += head_activations(architecture, shape, layers)
-        per_token += " + head"
-        inputs["head"] = details[-1].value
-    held = derive(
-        "activations",
+    tp = layout.tensor_parallel
+    matrices = layer_parameters(architecture, tensor_parallel=tp, kv_heads=architecture.num_kv_heads // tp)
+    return derive(
+        "weights in FP8",
         "B",
-        f"min(micro_batches, pp - stage)*tokens*({per_token})",
-        micro_batches=demand.most_micro_batches(layout),
-        stage=stage,
-        tokens=shape.num_tokens,
-        **inputs,
+        "2*max(0, stage_layers - in_bf16)*layer",
+        stage_layers=layers,
+        in_bf16=in_bf16,
+        layer=matrices.value,
     )
-    return held, details
 
 
 def _limit(demand: Demand) -> Figure:

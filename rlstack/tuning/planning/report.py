@@ -122,13 +122,7 @@ def make_plan(model: str, demand: Demand, budget: Budget, *, price_per_gpu_hour:
 
 def configured(demand: Demand) -> Choice:
     """The config's own layout, whether or not it fits."""
-    policy, rollout = demand.config.policy, demand.config.rollout
-    layout = Layout(
-        tensor_parallel=policy.tensor_parallel,
-        pipeline_parallel=policy.pipeline_parallel,
-        data_parallel=policy.data_parallel,
-        micro_batch_tokens=policy.micro_batch_tokens,
-    )
+    rollout, layout = demand.config.rollout, Layout.of(demand.config.policy)
     engines = EngineLayout(num_engines=rollout.engines, tensor_parallel=rollout.tensor_parallel)
     return combine(
         trainer_choice(demand, layout), engine_choice(demand, engines), intervals=[demand.own_interval]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from rlstack.config.reward_names import used_models
 from rlstack.orchestration.layout_text import EngineLayout
+from rlstack.policy.flops import ModelFlops
 from rlstack.tuning.parts import Generation, Scoring, Sync
 from rlstack.tuning.planning.demand import Demand
 from rlstack.tuning.planning.derivation import Figure, derive
 from rlstack.tuning.planning.engine_memory import EngineMemory
 from rlstack.tuning.planning.links import link_of
-from rlstack.tuning.planning.shards import matrix_parameters
 
 
 def generation(
@@ -35,7 +35,7 @@ def generation(
         all_reduces=2 * a.num_layers if tp > 1 else 0,
         all_reduce_us=assumed.all_reduce_us,
     )
-    matrices = matrix_parameters(a).value
+    matrices = ModelFlops.of(a).matrices
     # Where the batch makes the products slower than reading the weights, the excess is the sequences'.
     per_sequence = derive(
         "decoding step per sequence",
@@ -47,7 +47,7 @@ def generation(
         answer=workload.mean_answer_tokens,
         matrices=matrices,
         tp=tp,
-        peak=demand.peak_flops,
+        peak=demand.engine_peak_flops,
         decode_mfu=assumed.decode_mfu,
         weights_read=weights.value,
         batch=num_running(demand, memory),
@@ -60,7 +60,7 @@ def generation(
         "2*matrices/(tp*peak*prefill_mfu)/n",
         matrices=matrices,
         tp=tp,
-        peak=demand.peak_flops,
+        peak=demand.engine_peak_flops,
         prefill_mfu=assumed.prefill_mfu,
         n=demand.config.rollout.n,
     )
@@ -93,7 +93,7 @@ def scoring(demand: Demand) -> tuple[Scoring, list[Figure]]:
                 prompt=workload.prompt_tokens,
                 answer=workload.mean_answer_tokens,
                 tp=model.tensor_parallel,
-                peak=demand.peak_flops,
+                peak=demand.gpu.bf16_tflops * 1e12,
                 prefill_mfu=assumed.prefill_mfu,
             )
         )

@@ -33,20 +33,6 @@ def layer_parameters(architecture: Architecture, *, tensor_parallel: int, kv_hea
     )
 
 
-def matrix_parameters(architecture: Architecture) -> Figure:
-    """Elements of all matrices that a token is multiplied with: the output layer, not the embedding."""
-    layer = layer_parameters(architecture, tensor_parallel=1, kv_heads=architecture.num_kv_heads)
-    return derive(
-        "matrices",
-        "elements",
-        "layers*layer + vocab*hidden",
-        layers=architecture.num_layers,
-        layer=layer.value,
-        vocab=architecture.vocab_size,
-        hidden=architecture.hidden_size,
-    )
-
-
 def policy_parameters(architecture: Architecture, layout: Layout, *, stage: int) -> list[Figure]:
     """Elements that a rank of pipeline stage `stage` holds: of a layer, of a vocabulary, of the rank."""
     a, tp, pp = architecture, layout.tensor_parallel, layout.pipeline_parallel
@@ -65,9 +51,8 @@ def policy_parameters(architecture: Architecture, layout: Layout, *, stage: int)
     rank = derive(
         "rank parameters",
         "elements",
-        "layers/pp*layer + vocabularies*vocabulary" + (" + hidden" if is_last else ""),
-        layers=a.num_layers,
-        pp=pp,
+        "stage_layers*layer + vocabularies*vocabulary" + (" + hidden" if is_last else ""),
+        stage_layers=sum(layout.chunk_sizes(a.num_layers, stage=stage)),
         layer=layer.value,
         vocabularies=num_vocabularies,
         vocabulary=vocabulary.value,
@@ -76,17 +61,23 @@ def policy_parameters(architecture: Architecture, layout: Layout, *, stage: int)
     return [layer, vocabulary, rank]
 
 
-def buffer_elements(num_parameters: float, layout: Layout) -> Figure:
-    """Of megatron's contiguous buffer, whose end is padded so that data-parallel ranks get equal shares.
+def buffer_elements(architecture: Architecture, layout: Layout, *, stage: int) -> Figure:
+    """Of megatron's contiguous buffers, one for each chunk of the stage, as they are padded at their ends so
+    that the ranks that share the optimiser out get equal parts.
 
     Upstream also aligns each parameter to 64 elements, which the sizes of published models are multiples of.
     """
+    layer, _, rank = (figure.value for figure in policy_parameters(architecture, layout, stage=stage))
+    # All but the stage's layers is in its first chunk on the first stage, and in its last on the last.
+    chunks = [size * layer for size in layout.chunk_sizes(architecture.num_layers, stage=stage)]
+    chunks[-1 if stage == layout.pipeline_parallel - 1 else 0] += rank - sum(chunks)
+    names = [f"chunk_{index}" for index in range(len(chunks))]
     return derive(
         "buffer elements",
         "elements",
-        "ceil(parameters/multiple)*multiple",
-        parameters=num_parameters,
-        multiple=math.lcm(_BUFFER_MULTIPLE, layout.data_parallel),
+        " + ".join(f"ceil({name}/multiple)*multiple" for name in names),
+        multiple=math.lcm(_BUFFER_MULTIPLE, layout.replicas),
+        **dict(zip(names, chunks, strict=True)),
     )
 
 

@@ -27,7 +27,7 @@ def backward_workspace(demand: Demand, layout: Layout, *, stage: int, layers: La
 def logprob_workspace(demand: Demand, layout: Layout, layers: Layers) -> Figure:
     """Of `rlstack_kernels.linear_logprob_entropy`: what stands in for the logits, and the hidden states'
     gradient, in fp32 and in the weights' precision, beside the hidden states gathered."""
-    tokens, itemsize, blocks = demand.largest_micro_batch, demand.itemsize, _BLOCKS[layers]
+    tokens, itemsize, blocks = demand.rank_tokens(layout), demand.itemsize, _BLOCKS[layers]
     width = padded_vocab_size(demand.architecture, layout.tensor_parallel) // layout.tensor_parallel
     inputs = {"tokens": tokens, "hidden": demand.architecture.hidden_size, "itemsize": itemsize}
     gradients = "tokens*hidden*(4 + 2*itemsize)"
@@ -55,7 +55,7 @@ def saves_logprobs(demand: Demand, layout: Layout, layers: Layers) -> bool:
     width = padded_vocab_size(demand.architecture, layout.tensor_parallel) // layout.tensor_parallel
     save_gib = policy.logprob_save_gib
     budget = _SAVE_BUDGET_BYTES[layers] if save_gib is None else save_gib * 2**30
-    return demand.largest_micro_batch * width * demand.itemsize <= budget
+    return demand.rank_tokens(layout) * width * demand.itemsize <= budget
 
 
 def _layer_workspace(demand: Demand, layout: Layout) -> Figure:
@@ -65,7 +65,7 @@ def _layer_workspace(demand: Demand, layout: Layout) -> Figure:
         "B",
         "itemsize*(tokens*(5*ffn/tp + 4*hidden) + 2*ffn/tp*hidden)",
         itemsize=demand.itemsize,
-        tokens=demand.largest_micro_batch,
+        tokens=demand.rank_tokens(layout),
         ffn=demand.architecture.ffn_size,
         hidden=demand.architecture.hidden_size,
         tp=layout.tensor_parallel,

@@ -1,0 +1,83 @@
+"""What a rank holds of all micro-batches whose backward passes are still to come."""
+
+from __future__ import annotations
+
+from rlstack.config.schema import Recompute
+from rlstack.tuning.parts import Layout
+from rlstack.tuning.planning.activations import (
+    Layers,
+    MicroBatchShape,
+    head_activations,
+    layer_activations,
+    recomputed_activations,
+)
+from rlstack.tuning.planning.demand import Demand
+from rlstack.tuning.planning.derivation import Figure, derive
+
+
+def held_activations(
+    demand: Demand, layout: Layout, *, stage: int, layers: Layers
+) -> tuple[Figure, list[Figure]]:
+    """What backward passes still to come need, with what one of them makes again; and what it is of."""
+    architecture, recompute = demand.architecture, demand.config.policy.recompute
+    shape = micro_batch_shape(demand, layout)
+    details = layer_activations(architecture, shape, layers, recompute)
+    chunk = max(layout.chunk_sizes(architecture.num_layers, stage=stage))
+    per_token, inputs = "chunk_layers*layer", {"chunk_layers": chunk, "layer": details[-1].value}
+    if stage == 0:
+        per_token += " + 8"  # the ids, for the embedding
+    # The head of a micro-batch has gone before a layer of it is made again; only one has got as far as that.
+    beside = []
+    if stage == layout.pipeline_parallel - 1:
+        details += head_activations(architecture, shape, layers)
+        beside.append("head")
+        inputs["head"] = details[-1].value
+    if recompute is not Recompute.none:
+        details.append(recomputed_activations(architecture, shape, layers, recompute))
+        beside.append("again")
+        inputs["again"] = details[-1].value
+    in_flight = chunks_in_flight(demand, layout, stage=stage)
+    more = f" + max({', '.join(beside)})" if len(beside) > 1 else "".join(f" + {part}" for part in beside)
+    held = derive(
+        "activations",
+        "B",
+        f"tokens*(in_flight*({per_token}){more})",
+        tokens=shape.num_tokens,
+        in_flight=in_flight.value,
+        **inputs,
+    )
+    return held, [*details, in_flight]
+
+
+def chunks_in_flight(demand: Demand, layout: Layout, *, stage: int) -> Figure:
+    """Forward passes of a chunk of stage `stage` that wait for their backward passes, at most.
+
+    1F1B has as many micro-batches as there are stages from here to the end (Narayanan et al. 2021, arXiv
+    2104.04473); interleaved, as megatron/core/pipeline_parallel/schedules.py warms up with, and one more.
+    """
+    names = {
+        "micro_batches": demand.most_micro_batches(layout),
+        "pp": layout.pipeline_parallel,
+        "stage": stage,
+    }
+    if layout.virtual_pipeline == 1:
+        return derive("micro-batches in flight", "", "min(micro_batches, pp - stage)", **names)
+    return derive(
+        "chunks in flight",
+        "",
+        "min(micro_batches*vp, 2*(pp - stage - 1) + (vp - 1)*pp + 1)",
+        vp=layout.virtual_pipeline,
+        **names,
+    )
+
+
+def micro_batch_shape(demand: Demand, layout: Layout) -> MicroBatchShape:
+    """Of the largest micro-batch, on one rank."""
+    return MicroBatchShape(
+        num_tokens=demand.rank_tokens(layout),
+        itemsize=demand.itemsize,
+        tensor_parallel=layout.tensor_parallel,
+        sequence_parallel=demand.config.policy.sequence_parallel and layout.tensor_parallel > 1,
+        context_parallel=layout.context_parallel,
+        fp8=demand.fp8,
+    )
