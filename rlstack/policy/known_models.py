@@ -8,13 +8,11 @@ from typing import Any
 from rlstack.errors import ConfigError
 from rlstack.policy.architecture import Architecture
 
-# num_layers, hidden_size, num_heads, num_kv_heads, ffn_size
-_Sizes = tuple[int, ...]
 
-
-def _model(family: str, sizes: _Sizes, **settings: Any) -> Architecture:
+def _model(family: str, sizes: tuple[int, ...], **settings: Any) -> Architecture:
+    """sizes: num_layers, hidden_size, num_heads, num_kv_heads, ffn_size."""
     num_layers, hidden_size, num_heads, num_kv_heads, ffn_size = sizes
-    common = {
+    common: dict[str, Any] = {
         "head_dim": 128,
         "rope_type": "default",
         "tied": False,
@@ -39,7 +37,12 @@ def _llama_2(*sizes: int) -> Architecture:
 
 def _llama_3(*sizes: int, **settings: Any) -> Architecture:
     """Llama 3.1 and 3.2: https://huggingface.co/meta-llama."""
-    common = {"vocab_size": 128256, "context_length": 131072, "norm_eps": 1e-5, "rope_theta": 5e5}
+    common: dict[str, Any] = {
+        "vocab_size": 128256,
+        "context_length": 131072,
+        "norm_eps": 1e-5,
+        "rope_theta": 5e5,
+    }
     return _model("Llama", sizes, **common, rope_type="llama3", **settings)
 
 
@@ -55,7 +58,12 @@ def _qwen_2(*sizes: int, **settings: Any) -> Architecture:
 
 def _qwen_3(*sizes: int, **settings: Any) -> Architecture:
     """Qwen 3: https://huggingface.co/Qwen."""
-    common = {"vocab_size": 151936, "context_length": 40960, "norm_eps": 1e-6, "rope_theta": 1e6}
+    common: dict[str, Any] = {
+        "vocab_size": 151936,
+        "context_length": 40960,
+        "norm_eps": 1e-6,
+        "rope_theta": 1e6,
+    }
     return _model("Qwen3", sizes, **common, **settings)
 
 

@@ -17,9 +17,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rlstack.policy.weight_index import INDEX
+
 Spec = tuple[str, tuple[int, ...], str]  # name, shape, dtype as in "float32"
 
-INDEX = "model.safetensors.index.json"
+
 MAX_FILE_BYTES = 5 * 10**9  # transformers' max_shard_size, "5GB"
 
 _DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}

@@ -1,0 +1,98 @@
+"""Which of a Hugging Face folder's files holds which tensor, and whether they are all there and whole.
+
+Imports neither torch nor safetensors: a folder that cannot be loaded is refused before anything heavy starts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlstack.errors import ConfigError
+
+INDEX = "model.safetensors.index.json"
+_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
+_PICKLES = ("pytorch_model*.bin", "*.pth", "*.pt")
+
+
+def weight_files(folder: Path) -> dict[str, Path]:
+    """The file of each tensor, by the tensor's name: as the index says, or of all *.safetensors without one.
+
+    Raises ConfigError if there are none, or if one that the index names is missing or cut off.
+    """
+    return _indexed(folder) if (folder / INDEX).is_file() else _found(folder)
+
+
+def _indexed(folder: Path) -> dict[str, Path]:
+    path = folder / INDEX
+    try:
+        places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        files = {str(name): folder / _plain(file) for name, file in places.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{path}: is not an index of weights ({error}); get it again") from None
+    wanted = sorted(set(files.values()))
+    if missing := [file.name for file in wanted if not file.is_file()]:
+        raise ConfigError(
+            f"policy.model = {folder}: {len(missing)} of the {len(wanted)} files that {INDEX} names are "
+            f"missing, {missing[0]} first; get them again"
+        )
+    held = {name: file for file in wanted for name in _header(file)}
+    for name, file in files.items():
+        if held.get(name) != file:
+            raise ConfigError(f"{file}: lacks {name}, which {INDEX} places there; get both again")
+    return files
+
+
+def _found(folder: Path) -> dict[str, Path]:
+    files = {name: path for path in sorted(folder.glob("*.safetensors")) for name in _header(path)}
+    if not files:
+        raise ConfigError(f"policy.model = {folder}: {_nothing(folder)}")
+    if all(".lora_" in name for name in files):
+        raise ConfigError(
+            f"policy.model = {folder}: has an adapter's weights only; merge it into its base model"
+        )
+    return files
+
+
+def _nothing(folder: Path) -> str:
+    for pattern in _PICKLES:
+        for path in sorted(folder.glob(pattern)):
+            return (
+                f"has its weights as {path.name}, a pickle, which could run code when it is read; convert it "
+                "where you trust it: AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW)"
+            )
+    return "has no *.safetensors with weights; give the folder of a whole model"
+
+
+def _plain(file: str) -> str:
+    if Path(file).name != file:
+        raise ValueError(f"{file!r} is not the name of a file")
+    return file
+
+
+def _header(path: Path) -> Iterator[str]:
+    """The names of the tensors in the file; its end is where the last of them ends."""
+    try:
+        entries, start = _read_header(path)
+        end = start + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        size = path.stat().st_size
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{path}: is not a safetensors file ({error}); get it again") from None
+    if size != end:
+        raise ConfigError(
+            f"{path}: has {size} bytes where its header says {end}, it was cut off; get it again"
+        )
+    return iter(entries)
+
+
+def _read_header(path: Path) -> tuple[Mapping[str, Any], int]:
+    """What the file says of its tensors, and where their data begins, in bytes."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > _MAX_HEADER_BYTES:
+            raise ValueError(f"a header of {size} bytes")
+        entries = json.loads(file.read(size))
+    entries.pop("__metadata__", None)
+    return entries, 8 + size
