@@ -123,6 +123,7 @@ RANGES: dict[str, Range] = {
     "cluster.placement_timeout_s": POSITIVE,
     "cluster.object_store_mib": Range(low=80),  # Ray refuses less than 75 MB
     "cluster.shutdown_timeout_s": POSITIVE,
+    "telemetry.peak_tflops": POSITIVE,
 }
 
 # What to write instead, where the range alone does not say it.

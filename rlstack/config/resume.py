@@ -46,6 +46,7 @@ MAY_DIFFER = (
     "checkpoint.*",
     "recovery.*",
     "cluster.*",
+    "telemetry.*",
 )
 
 

@@ -363,6 +363,11 @@ class Cluster:
 
 
 @dataclass
+class Telemetry:
+    peak_tflops: float | None = None  # of a policy rank, for throughput/mfu; null = the GPU's data sheet's
+
+
+@dataclass
 class RunConfig:
     run: Run = field(default_factory=Run)
     schedule: Schedule = field(default_factory=Schedule)
@@ -379,3 +384,4 @@ class RunConfig:
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     recovery: Recovery = field(default_factory=Recovery)
     cluster: Cluster = field(default_factory=Cluster)
+    telemetry: Telemetry = field(default_factory=Telemetry)

@@ -17,6 +17,7 @@ from rlstack.orchestration.engine_seat import Answer, Batch, EngineSeat, Request
 from rlstack.orchestration.role_errors import EngineLost, RoleError
 from rlstack.orchestration.roles import POLL_S, Role, wait_for
 from rlstack.rollout.sampling import prompt_seed
+from rlstack.telemetry import sampled
 
 
 def build_engine(**kwargs: Any) -> Any:
@@ -74,6 +75,8 @@ class EngineGroup:
         for seat, share in zip(self._seats, deal(requests, len(self._seats)), strict=True):
             if share:
                 seat.ask(Batch(share, sampling, self.version))
+        for request in requests:
+            request.answer.add_done_callback(_count)
         return [request.answer for request in requests]
 
     def mend_with(self, mend: Callable[[RoleError], None]) -> None:
@@ -163,6 +166,11 @@ def _start(config: RunConfig, index: int, logs: Path, num_gpus: int) -> Role:
         config=config,
         index=index,
     )
+
+
+def _count(answer: Future[Answer]) -> None:
+    if not answer.cancelled() and answer.exception() is None:
+        sampled.add(sum(len(rollout.token_ids) for rollout in answer.result()))
 
 
 def _raise(error: RoleError) -> None:

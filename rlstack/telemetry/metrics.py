@@ -23,6 +23,7 @@ SHARE = "of the step"  # a share of its time
 TRAINING_SHARE = "of the training"  # of the time of the policy's ranks in the step
 SPEED, FLOPS_SPEED = "tokens/s/rank", "TFLOP/s/rank"  # of one GPU, or of one process where there is none
 PEAK_SHARE = "of the peak"  # of what a GPU's data sheet says of dense products in policy.precision
+SAMPLED = "tokens/sampled"  # depends on when they arrive
 _TIMINGS = ("s", "J", SHARE, TRAINING_SHARE, SPEED, FLOPS_SPEED, PEAK_SHARE)
 
 
@@ -74,6 +75,7 @@ METRICS: dict[str, Metric] = {
     "lr": Metric("", _last, "learning rate of the step"),
     "tokens/generated": Metric("tokens", sum, "sampled tokens"),
     "tokens/trained": Metric("tokens", sum, "tokens of the micro-batches, prompts included"),
+    SAMPLED: Metric("tokens", sum, "by the engines meanwhile: for steps to come, evaluations too"),
     "tokens/padding": Metric("tokens", sum, "further ones that the policy computed, for no loss"),
     "flops/train": Metric("FLOP", sum, "model FLOPs of forward and backward: rlstack/policy/flops.py"),
     "flops/reference": Metric("FLOP", sum, "model FLOPs of the reference's pass, where it has one"),
@@ -113,6 +115,14 @@ METRICS: dict[str, Metric] = {
     "time/evaluate_s": Metric("s", sum, "held-out evaluation"),
     "time/update_s": Metric("s", sum, "of time/train_s: forward, backward and optimiser on the ranks"),
     "time/reference_s": Metric("s", sum, "of time/train_s: the reference's pass on the ranks"),
+    "time/sampling_s": Metric("s", sum, "the engines sampled meanwhile: a mean over them"),
+    "throughput/train_tokens_per_s_per_rank": Metric(SPEED, statistics.fmean, "tokens/trained, by time/update_s"),
+    "throughput/train_tflops_per_rank": Metric(FLOPS_SPEED, statistics.fmean, "flops/train, by time/update_s"),
+    "throughput/mfu": Metric(PEAK_SHARE, statistics.fmean, "the same: model FLOPs utilisation"),
+    "throughput/generated_tokens_per_s_per_rank": Metric(
+        SPEED, statistics.fmean, "tokens/sampled, by time/sampling_s; only where the engines sampled"
+    ),
+    "pipeline/bubble_share": Metric(TRAINING_SHARE, statistics.fmean, "waited for other pipeline stages"),
     "busy/{roles}": Metric(SHARE, statistics.fmean, "at work: a mean over the roles of a kind"),
     "idle/{roles}": Metric(SHARE, statistics.fmean, "ahead of the trainer; what is left they waited"),
     "wait/{reason}": Metric(SHARE, statistics.fmean, "the policy's ranks waited for it"),
@@ -139,7 +149,7 @@ def _patterns() -> list[tuple[re.Pattern[str], Metric]]:
 def is_timing(name: str) -> bool:
     """Whether the metric tells how long something took, and differs between two runs of the same results."""
     metric = metric_of(name)
-    return metric is not None and metric.unit in _TIMINGS
+    return metric is not None and (metric.unit in _TIMINGS or name == SAMPLED)
 
 
 def over_steps(name: str, steps: Iterable[Mapping[str, float | None]]) -> float | None:

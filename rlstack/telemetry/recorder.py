@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from rlstack.config.schema import RunConfig
-from rlstack.telemetry import nvml
+from rlstack.telemetry import nvml, sampled
 from rlstack.telemetry.alarms import Alarms, StoppedByAlarm, Verdict
 from rlstack.telemetry.closing import report, status_of
 from rlstack.telemetry.console import Console
@@ -22,6 +22,7 @@ from rlstack.telemetry.run_dir import RunDirectory
 from rlstack.telemetry.run_timeline import RunTimeline
 from rlstack.telemetry.skips import skipped_too_often
 from rlstack.telemetry.summary import summarise
+from rlstack.telemetry.throughput import Throughput
 from rlstack.telemetry.timeline import now_s, span
 from rlstack.telemetry.timing import PHASES, Stopwatch
 from rlstack.telemetry.waiting import Reason
@@ -42,6 +43,7 @@ class Recorder:
         self._run = RunDirectory.resume(config) if resume else RunDirectory.create(config)
         self._has_begun = not self._run.is_resumed  # until then the earlier run's files stay as they are
         self._timeline = RunTimeline(self._run.path, start_s=start_s)
+        self._throughput = Throughput.of(config)
         self._is_own_cluster = config.cluster.address is None
         self._console = Console(config.schedule.num_steps)
         self._history = History()
@@ -93,6 +95,7 @@ class Recorder:
         """
         self._stopwatch.lap()
         self._timeline.lap(None)
+        sampled.take()
         if metrics:
             self._history.add_evaluation(dict(metrics))
             self._console.evaluation(metrics)
@@ -157,6 +160,7 @@ class Recorder:
         self._console.go_on_after(self._history.steps)
         self._stopwatch.go_on(**state.get("stopwatch", {"total_s": {}, "elapsed_s": 0.0}))
         self._timeline.rewind(state.get("timeline", {}))
+        sampled.take()
         self.alarms = Alarms(self._alarm_settings)
         if "alarms" in state:
             self.alarms.restore(state["alarms"])
@@ -164,6 +168,8 @@ class Recorder:
     def step(self, version: int, metrics: Mapping[str, Any]) -> Verdict:
         """Log the step that made `version`, with the time since the last one; what its alarms ask for."""
         row = {"step": version, **metrics, **self._stopwatch.lap(), **self._timeline.lap(version)}
+        row |= {"tokens/sampled": sampled.take()}
+        row |= self._throughput.of_step(row)
         self._history.add_step(row)
         self._run.log_step(row)
         self._console.step(row)
@@ -200,6 +206,7 @@ class Recorder:
             "intervals": self._history.intervals,
             "resumed": self._resumed,
             "restarts": rows_of(self._run.path / RESTARTS),
+            "throughput": self._throughput.of_run(self._history.steps),
             "roles": {role: asdict(seconds) for role, seconds in self._timeline.occupancy.items()},
             "versions": package_versions(),
             "hardware": hardware(),

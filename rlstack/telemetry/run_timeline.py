@@ -16,7 +16,7 @@ from rlstack.telemetry.energy import energy_by_kind
 from rlstack.telemetry.log_files import GPUS, TIMELINE
 from rlstack.telemetry.nvml import Sample
 from rlstack.telemetry.occupancy import Occupancy
-from rlstack.telemetry.shares import step_shares
+from rlstack.telemetry.shares import sampling_s, step_shares
 from rlstack.telemetry.timeline import CONTROLLER, Span
 from rlstack.telemetry.waiting import account
 
@@ -50,7 +50,7 @@ class RunTimeline:
         self.occupancy: dict[str, Occupancy] = {}  # of each role, from the run's start to the last lap's end
 
     def lap(self, step: int | None) -> dict[str, float]:
-        """End the lap that was `step`, None outside the steps, and write its spans; its shares.step_shares.
+        """End the lap that was `step`, None outside the steps, and write its spans; its metrics of shares.py.
 
         What a role has not reported yet is counted as going on since its last report.
         """
@@ -65,7 +65,7 @@ class RunTimeline:
         for role, pieces in accounted.items():
             before = Occupancy(idle_s=start_s - self._start_s)  # when nothing was known of it
             self.occupancy.setdefault(role, before).add(pieces)
-        return step_shares(accounted) | self._energy(start_s, end_s)
+        return step_shares(accounted) | sampling_s(accounted) | self._energy(start_s, end_s)
 
     def state(self) -> dict[str, Any]:
         """What `rewind` goes on from at the end of the last lap, as JSON has it."""

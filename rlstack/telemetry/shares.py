@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from rlstack.telemetry.occupancy import Occupancy, Piece
 from rlstack.telemetry.waiting import Kind, kind_of
 
+SAMPLING = "generate"  # an engine's phase
+
 
 def step_shares(accounted: Mapping[str, Sequence[Piece]]) -> dict[str, float]:
     """busy/{roles} and idle/{roles} of each kind, means over its processes, and wait/{reason} of the policy.
@@ -26,6 +28,14 @@ def step_shares(accounted: Mapping[str, Sequence[Piece]]) -> dict[str, float]:
     for reason in sorted({reason for each in policy for reason in each.waiting_s}):
         shares[f"wait/{reason}"] = _mean_share(policy, [each.waiting_s.get(reason, 0.0) for each in policy])
     return shares
+
+
+def sampling_s(accounted: Mapping[str, Sequence[Piece]]) -> dict[str, float]:
+    """time/sampling_s, in which the engines sampled, as a mean over them; {} without an engine."""
+    engines = [Occupancy.of(pieces) for role, pieces in accounted.items() if kind_of(role) is Kind.engine]
+    if not engines:
+        return {}
+    return {"time/sampling_s": statistics.fmean(each.busy_s.get(SAMPLING, 0.0) for each in engines)}
 
 
 def _mean_share(members: Iterable[Occupancy], seconds: Iterable[float]) -> float:
