@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlstack.config.schema import Precision, RunConfig, TransferMethod
+from rlstack.config.precision import probe_limit
+from rlstack.config.schema import RunConfig, TransferMethod
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.policy_group import PolicyGroup
 from rlstack.orchestration.role_errors import EngineLost, RoleError, RoleLost
@@ -16,10 +17,6 @@ from rlstack.rendezvous import serve_store
 from rlstack.transfer.errors import TransferError
 
 PHASES = ("receive_s", "wait_s", "land_s")  # of an engine; the wait is the part of receiving in the commit
-
-# What two engines' arithmetic may differ by on the probe, in nats and on average over its tokens.
-PROBE_LIMIT = {Precision.fp32: 1e-3, Precision.bf16: 0.1}
-
 
 # How long those who can still answer may take once the store is gone where they meet; a landing is in it.
 GIVE_UP_S = 20.0
@@ -59,7 +56,7 @@ class WeightSync:
         self._host = host
         self._method = method or config.transfer.method
         self._probe_tokens = list(probe)
-        self._probe_limit = PROBE_LIMIT[config.policy.precision]
+        self._probe_limit = probe_limit(config)
         self._ranks_per_engine = config.rollout.tensor_parallel
         self._timeout_s = config.transfer.timeout_s
         self._store: Any = None  # where those in `_members` meet

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from rlstack.config.schema import Policy, Precision
+from rlstack.config.precision import training_precision
+from rlstack.config.schema import Policy
 from rlstack.policy.architecture import Architecture
 from rlstack.policy.backend import (
     ModuleSpec,
@@ -21,14 +22,10 @@ from rlstack.policy.cpu.norm import RMSNorm
 from rlstack.policy.parallel_config import parallel_settings
 
 
-def parameter_dtype(policy: Policy) -> torch.dtype:
-    """The precision of the weights; gradients and the optimiser's state are fp32 always."""
-    return torch.bfloat16 if policy.precision is Precision.bf16 else torch.float32
-
-
 def transformer_config(architecture: Architecture, policy: Policy) -> TransformerConfig:
     """megatron-core's settings for `architecture` in the layout of `policy`."""
-    dtype = parameter_dtype(policy)
+    precision = training_precision(policy)
+    dtype = getattr(torch, precision.dtype)
     return TransformerConfig(
         num_layers=architecture.num_layers,
         hidden_size=architecture.hidden_size,
@@ -57,6 +54,7 @@ def transformer_config(architecture: Architecture, policy: Policy) -> Transforme
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=dtype is torch.bfloat16,
+        **precision.fp8,
         # No division inside the schedules: the gradients are divided once by the step's number of examples.
         calculate_per_token_loss=True,
         **parallel_settings(policy, num_layers=architecture.num_layers),

@@ -15,6 +15,7 @@ from rlstack_kernels import LogprobEntropy, linear_logprob_entropy
 from torch import Tensor
 
 from rlstack.config.parallel import policy_layers
+from rlstack.config.precision import training_precision
 from rlstack.config.schema import Policy
 from rlstack.policy.architecture import Architecture
 from rlstack.policy.backend import (
@@ -44,6 +45,7 @@ class PolicyModel(torch.nn.Module):
         """entropy_gradient: whether the loss may depend on the entropies; otherwise they are a metric."""
         super().__init__()
         self.architecture = architecture
+        self.token_multiple = training_precision(policy).token_multiple  # of what a rank computes on
         self.stages = policy_layers(policy, architecture.num_layers)  # of every rank, as [stage][chunk]
         self.config = transformer_config(architecture, policy)
         self.chunks = [

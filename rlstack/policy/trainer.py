@@ -121,7 +121,8 @@ class Trainer:
 
     def _pack(self, micro_batches: Sequence[MicroBatch]) -> list[PackedBatch]:
         config = self.model.config
-        multiple = config.tensor_model_parallel_size if config.sequence_parallel else 1
+        num_slices = config.tensor_model_parallel_size if config.sequence_parallel else 1
+        multiple = num_slices * self.model.token_multiple
         return [PackedBatch.from_micro_batch(batch, multiple=multiple) for batch in micro_batches]
 
     def _run(

@@ -10,8 +10,10 @@ from typing import Any
 import torch.distributed as dist
 
 from rlstack.checkpoint.manifest import Digest
+from rlstack.config.machine import Machine
 from rlstack.config.parallel import micro_batch_multiple
 from rlstack.config.schema import RunConfig, TransferMethod
+from rlstack.config.validate_precision import policy_machine_problems, refuse
 from rlstack.data.packing import pack
 from rlstack.data.records import MicroBatch, Prompt, Rollout, WeightedRollout
 from rlstack.losses.build import build_loss
@@ -58,9 +60,10 @@ class PolicyWorker:
     def start(self, host: str, port: int) -> None:
         """Meet the other ranks, build the model and the optimiser, load the weights.
 
-        Raises ConfigError if the model's folder cannot be used.
+        Raises ConfigError if the model's folder cannot be used, or this machine for its precision.
         """
         config = self._config
+        refuse(policy_machine_problems(config.policy, Machine.detect().arithmetic))
         architecture = Architecture.from_folder(self._folder)
         store = self._store or connect_store(host, port, timeout_s=config.policy.start_timeout_s)
         init_parallel(

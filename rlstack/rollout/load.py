@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
-from rlstack.config.schema import Landing, Precision, RunConfig, TransferMethod
+from rlstack.config.machine import Machine
+from rlstack.config.precision import engine_precision, quantization_of
+from rlstack.config.schema import Landing, RunConfig, TransferMethod
+from rlstack.config.validate_precision import engine_machine_problems, refuse
 from rlstack.config.vllm_environment import vllm_environment
+from rlstack.errors import ConfigError
 from rlstack.transfer.plugin import BACKEND, PLAIN_WEIGHTS
-
-_DTYPES: dict[Precision, Any] = {Precision.fp32: "float32", Precision.bf16: "bfloat16"}
 
 
 def engine_environment(*, cuda: bool, plain_weights: bool) -> dict[str, str]:
@@ -23,13 +25,20 @@ def engine_environment(*, cuda: bool, plain_weights: bool) -> dict[str, str]:
 
 
 def load_llm(config: RunConfig, *, index: int) -> Any:
-    """The vllm.LLM of `config.policy.model`; `index` tells the engines of a run apart."""
+    """The vllm.LLM of `config.policy.model`; `index` tells the engines of a run apart.
+
+    Raises ConfigError if this machine, or its vLLM, cannot compute in the engines' precision.
+    """
+    refuse(engine_machine_problems(config, Machine.detect().arithmetic))
+    precision = engine_precision(config)
     cuda = torch.cuda.is_available()
     transfer = config.transfer
     direct = transfer.landing is Landing.direct
     os.environ.update(engine_environment(cuda=cuda, plain_weights=direct))
     from vllm import LLM  # only now: it reads the environment when it is imported
 
+    if precision.quantization is not None:
+        _refuse_unknown(config)
     rollout, folder = config.rollout, config.policy.model
     memory: dict[str, Any] = (
         {"gpu_memory_utilization": rollout.gpu_memory_fraction}
@@ -43,7 +52,8 @@ def load_llm(config: RunConfig, *, index: int) -> Any:
         folder,
         trust_remote_code=False,
         load_format="safetensors",  # the other format is a pickle
-        dtype=_DTYPES[config.policy.precision],
+        dtype=precision.dtype,
+        quantization=precision.quantization,
         tensor_parallel_size=rollout.tensor_parallel,
         distributed_executor_backend="mp" if rollout.tensor_parallel > 1 else "uni",
         worker_extension_cls="rlstack.transfer.landing.WeightLanding",
@@ -58,3 +68,15 @@ def load_llm(config: RunConfig, *, index: int) -> Any:
         logprobs_mode="raw_logprobs",  # before temperature and top-p, as the trainer computes them
         **memory,
     )
+
+
+def _refuse_unknown(config: RunConfig) -> None:
+    """Older versions of vLLM have fewer ways to quantise what was stored in full."""
+    import vllm
+    from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
+
+    if quantization_of(config.rollout) not in QUANTIZATION_METHODS:
+        raise ConfigError(
+            f"rollout.fp8_scaling = {config.rollout.fp8_scaling.value}: vLLM {vllm.__version__} does not "
+            f"have {quantization_of(config.rollout)}; take another, or a later vLLM"
+        )

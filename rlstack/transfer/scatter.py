@@ -27,7 +27,8 @@ def land_staged(
     """Build each module's tensors as a checkpoint has them; let vLLM repack or quantise them as on loading.
 
     vLLM copies the outcome into the storage that its kernels and CUDA graphs already point to. The recipe is
-    that of its layerwise reload, with our copies in place of its weight loaders.
+    that of its layerwise reload, with our copies in place of its weight loaders. Modules come in the model's
+    order, not in that of the arrivals: to quantise one, an engine's workers may have to agree on a scale.
     """
     from vllm.model_executor.layers.attention import is_deferred_attention_layer
     from vllm.model_executor.model_loader.reload.layerwise import (
@@ -43,11 +44,11 @@ def land_staged(
     shares = _by_module(layout, arrivals)
     with torch.device(device):
         initialize_layerwise_reload(model)
-        for path, share in shares.items():
+        for path in (path for path in modules if path in shares):
             module = modules[path]
             info = get_layerwise_info(module)
             materialize_layer(module, info)
-            for view, shape, data in share:
+            for view, shape, data in shares[path]:
                 window(_tensor(modules, view), view, shape).copy_(data)
             _layerwise_process(module, info)
         for module in modules.values():
