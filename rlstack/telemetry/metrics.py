@@ -116,8 +116,12 @@ METRICS: dict[str, Metric] = {
     "time/update_s": Metric("s", sum, "of time/train_s: forward, backward and optimiser on the ranks"),
     "time/reference_s": Metric("s", sum, "of time/train_s: the reference's pass on the ranks"),
     "time/sampling_s": Metric("s", sum, "the engines sampled meanwhile: a mean over them"),
-    "throughput/train_tokens_per_s_per_rank": Metric(SPEED, statistics.fmean, "tokens/trained, by time/update_s"),
-    "throughput/train_tflops_per_rank": Metric(FLOPS_SPEED, statistics.fmean, "flops/train, by time/update_s"),
+    "throughput/train_tokens_per_s_per_rank": Metric(
+        SPEED, statistics.fmean, "tokens/trained, by time/update_s"
+    ),
+    "throughput/train_tflops_per_rank": Metric(
+        FLOPS_SPEED, statistics.fmean, "flops/train, by time/update_s"
+    ),
     "throughput/mfu": Metric(PEAK_SHARE, statistics.fmean, "the same: model FLOPs utilisation"),
     "throughput/generated_tokens_per_s_per_rank": Metric(
         SPEED, statistics.fmean, "tokens/sampled, by time/sampling_s; only where the engines sampled"
