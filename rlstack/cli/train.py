@@ -42,11 +42,13 @@ def train(
         from rlstack.config.machine import Machine
         from rlstack.config.validate import validate
         from rlstack.policy.architecture import Architecture
+        from rlstack.policy.weight_index import weight_files
         from rlstack.telemetry.run_dir import folder_of, num_steps_completed
 
         settings = load_config(config, overrides or ())
         architecture = Architecture.from_folder(Path(settings.policy.model))
         validate(settings, architecture=architecture, machine=Machine.detect())
+        weight_files(Path(settings.policy.model))  # for what it refuses
         if resume and (num_steps := num_steps_completed(folder_of(settings))) >= settings.schedule.num_steps:
             typer.echo(f"{folder_of(settings)}: has completed its {num_steps} steps; nothing is left to do")
             return

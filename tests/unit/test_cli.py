@@ -41,6 +41,9 @@ def quickstart(tmp_path: Path) -> Path:
         '"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "intermediate_size": 256, '
         '"vocab_size": 336, "max_position_embeddings": 192}'
     )
+    header = b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}'
+    weights = len(header).to_bytes(8, "little") + header + bytes(4)
+    (tmp_path / "model" / "model.safetensors").write_bytes(weights)
     (tmp_path / "train.jsonl").write_text("{}\n")
     path = tmp_path / "run.yaml"
     path.write_text(
@@ -50,6 +53,12 @@ def quickstart(tmp_path: Path) -> Path:
         "evaluation: {tasks: [{name: b, path: train.jsonl}]}\n"
     )
     return path
+
+
+def test_a_model_without_weights_is_refused_before_anything_heavy_is_imported(quickstart: Path) -> None:
+    (quickstart.parent / "model" / "model.safetensors").unlink()
+    done = run_without(HEAVY, (["train", str(quickstart)], 2))
+    assert "has no *.safetensors with weights" in done.stderr
 
 
 @pytest.mark.parametrize(
