@@ -40,6 +40,7 @@ CONTRACT: dict[str, dict[str, tuple[str, ...] | None]] = {
     },
     "vllm.model_executor.layers.utils": {"dispatch_cpu_unquantized_gemm": ("layer", "remove_weight")},
     "vllm.model_executor.layers": {"utils": None},  # an attribute once the line above has imported it
+    "vllm.model_executor.layers.quantization": {"QUANTIZATION_METHODS": None},
     "vllm.model_executor.layers.attention": {"is_deferred_attention_layer": ("layer",)},
     "vllm.model_executor.layers.linear": {
         "UnquantizedLinearMethod": None,
@@ -81,6 +82,7 @@ CONTRACT: dict[str, dict[str, tuple[str, ...] | None]] = {
         "EngineArgs.generation_config": None,
         "EngineArgs.kv_cache_memory_bytes": None,
         "EngineArgs.logprobs_mode": None,
+        "EngineArgs.quantization": None,
         "EngineArgs.weight_transfer_config": None,
         "EngineArgs.worker_extension_cls": None,
     },
