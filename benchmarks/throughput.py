@@ -34,8 +34,6 @@ from rlstack.orchestration.cluster import Cluster
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.engine_seat import Sampling
 from rlstack.orchestration.layout_text import parse_trainer
-from rlstack.orchestration.loopback import LOOPBACK
-from rlstack.orchestration.policy_group import PolicyGroup
 from rlstack.orchestration.predict import model_shapes
 from rlstack.policy.architecture import Architecture
 
@@ -73,7 +71,7 @@ def engine_rows(
     config = load_config(CONFIG, [f"rollout.max_num_seqs={N * max(arguments.prompts)}"])
     prompts, _ = load_prompts(config)
     rows = []
-    with Cluster(config, scratch / "engine") as cluster:
+    with Cluster(config, scratch / "engine", policy=False) as cluster:
         engines = cluster.launch_engines()
         for num_prompts in arguments.prompts:
             print(f"engine, {num_prompts} prompts ...", flush=True)
@@ -113,9 +111,8 @@ def policy_rows(
     num_ranks = sizes.tensor_parallel * sizes.pipeline_parallel * sizes.data_parallel
     config = policy_config(sizes.tensor_parallel, sizes.pipeline_parallel, sizes.data_parallel)
     rows = []
-    with Cluster(config, scratch / layout):
-        policy = PolicyGroup(config, logs=scratch / layout, use_gpus=False)
-        policy.start(LOOPBACK)
+    with Cluster(config, scratch / layout, engines=False) as cluster:
+        policy = cluster.start_policy()
         for num_pairs in arguments.pairs:
             print(f"policy {layout}, {num_pairs} pairs ...", flush=True)
             pairs = [pair(index, arguments.answer_tokens) for index in range(num_pairs)]

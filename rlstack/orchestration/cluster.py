@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -11,17 +12,22 @@ from types import TracebackType
 import psutil
 import ray
 
+from rlstack.config.machine import Machine
 from rlstack.config.reward_names import used_models
 from rlstack.config.schema import RunConfig
 from rlstack.orchestration.engine_group import EngineGroup
+from rlstack.orchestration.home import Home
 from rlstack.orchestration.loopback import LOOPBACK, stay_on_loopback
+from rlstack.orchestration.placement import Decision, Demand, Slot
 from rlstack.orchestration.policy_group import PolicyGroup
-from rlstack.orchestration.processes import kill_all
+from rlstack.orchestration.processes import end_everywhere, kill_all
 from rlstack.orchestration.recovery import EngineRecovery
+from rlstack.orchestration.reservation import Reservation, reserve
 from rlstack.orchestration.restarts import Note, Restarts
 from rlstack.orchestration.reward_group import RewardModelGroup
 from rlstack.orchestration.role_errors import BackToCheckpoint
 from rlstack.orchestration.roles import Role
+from rlstack.orchestration.shared_gpus import on_shared_gpus
 from rlstack.telemetry.timeline import span
 from rlstack.telemetry.waiting import Reason
 
@@ -29,9 +35,22 @@ from rlstack.telemetry.waiting import Reason
 class Cluster:
     """A context: everything that it started has ended when it is left, whatever the reason."""
 
-    def __init__(self, config: RunConfig, logs: Path, *, note: Note = lambda row: None) -> None:
-        """`note` gets a row for each role that is replaced; see Restarts."""
+    def __init__(
+        self,
+        config: RunConfig,
+        logs: Path,
+        *,
+        note: Note = lambda row: None,
+        policy: bool = True,
+        engines: bool = True,
+    ) -> None:
+        """`note` gets a row for each role that is replaced; see Restarts.
+
+        policy, engines: whether they will be started; the reward models that a task names will be.
+        """
         self._config = config
+        self._demand = Demand.of(config, policy=policy, engines=engines)
+        self._reservation: Reservation | None = None
         self._logs = logs
         self.restarts = Restarts(config.recovery.max_restarts, note)
         self._policy: PolicyGroup | None = None
@@ -43,17 +62,25 @@ class Cluster:
         # Read by the Ray processes that start now; a cluster that runs already keeps its own settings.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         address = self._config.cluster.address
-        with span("starting Ray", reason=Reason.start_up):
-            if address is not None:
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-            else:
-                self._start_ray()
+        try:
+            with span("starting Ray", reason=Reason.start_up):
+                if address is not None:
+                    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+                else:
+                    self._start_ray()
+                self._reservation = reserve(self._demand, self._config.cluster)
+                if self._demand.colocated and self._places.use_gpus:
+                    self._config = on_shared_gpus(self._config)
+        except BaseException:
+            self._end(in_order=False)
+            raise
         return self
 
     def _start_ray(self) -> None:
         before = psutil.Process().children()
         stay_on_loopback()
         ray.init(
+            num_cpus=Machine.detect().num_cores,  # which the settings have been held against
             object_store_memory=self._config.cluster.object_store_mib << 20,
             include_dashboard=False,
             log_to_driver=False,
@@ -62,9 +89,17 @@ class Cluster:
         self._ray = [child for child in psutil.Process().children() if child not in before and _is_ray(child)]
 
     def launch(self) -> tuple[PolicyGroup, EngineGroup]:
-        """Start policy and engines, side by side, and wait until all roles are ready."""
-        engines = self._start_engines()
-        policy = self._start_policy()
+        """Start policy and engines, and wait until all roles are ready.
+
+        They start side by side, unless the engines have to find out how much memory the policy leaves them.
+        """
+        if self._demand.colocated:
+            policy = self.start_policy()
+            policy.release_memory()
+            engines = self._start_engines()
+        else:
+            engines = self._start_engines()
+            policy = self.start_policy()
         engines.wait_until_ready()
         self.wait_for_reward_models()
         return policy, engines
@@ -84,10 +119,12 @@ class Cluster:
             if (seat := self._engines.seat_of(lost.role)) is not None:
                 seat.replace()
                 self._engines.load(seat.role)
-            return self._start_policy()
+            return self.start_policy()
 
-    def _start_policy(self) -> PolicyGroup:
-        self._policy = PolicyGroup(self._config, logs=self._logs, use_gpus=_has_gpus())
+    def start_policy(self) -> PolicyGroup:
+        """Start the policy alone, and wait until it is ready."""
+        homes = self._homes(self._places.policy)
+        self._policy = PolicyGroup(self._config, logs=self._logs, homes=homes)
         self._policy.start(LOOPBACK if self._config.cluster.address is None else None)
         return self._policy
 
@@ -101,14 +138,14 @@ class Cluster:
 
     def start_reward_models(self) -> dict[str, RewardModelGroup]:
         """Let the reward models that a task names load, and return at once; by name."""
-        used, has_gpus = used_models(self._config), _has_gpus()
+        used = used_models(self._config)
         for i, model in enumerate(self._config.reward.models):
             if model in used:
                 self._reward_models[model.name] = RewardModelGroup(
                     model,
                     key=f"reward.models[{i}]",
                     logs=self._logs,
-                    num_gpus_per_actor=model.tensor_parallel if has_gpus else 0,
+                    homes=self._homes(self._places.reward_models[model.name]),
                     restarts=self.restarts,
                 )
         return self._reward_models
@@ -119,9 +156,18 @@ class Cluster:
             model.wait_until_ready()
 
     def _start_engines(self) -> EngineGroup:
-        num_gpus = self._config.rollout.tensor_parallel if _has_gpus() else 0
-        self._engines = EngineGroup(self._config, logs=self._logs, num_gpus_per_engine=num_gpus)
+        homes = self._homes(self._places.engines)
+        self._engines = EngineGroup(self._config, logs=self._logs, homes=homes)
         return self._engines
+
+    @property
+    def _places(self) -> Decision:
+        assert self._reservation is not None, "the context comes first"
+        return self._reservation.decision
+
+    def _homes(self, slots: Sequence[Slot]) -> list[Home]:
+        assert self._reservation is not None, "the context comes first"
+        return [self._reservation.home(slot) for slot in slots]
 
     @property
     def host(self) -> str:
@@ -144,6 +190,10 @@ class Cluster:
             self._engines.stop_reading()
         if self._engines is not None and in_order:
             self._engines.close(self._config.cluster.shutdown_timeout_s)
+        if not self._ray:
+            end_everywhere([processes for processes in noted if processes is not None])
+        if self._reservation is not None:
+            self._reservation.close()
         ray.shutdown()
         _end(started, timeout_s=2.0)
         if self._ray:
@@ -152,10 +202,6 @@ class Cluster:
     def _roles(self) -> list[Role]:
         groups = (self._policy, self._engines, *self._reward_models.values())
         return [role for group in groups if group is not None for role in group.roles]
-
-
-def _has_gpus() -> bool:
-    return ray.cluster_resources().get("GPU", 0) > 0
 
 
 def _is_ray(process: psutil.Process) -> bool:

@@ -14,6 +14,7 @@ from rlstack.config.schema import RunConfig
 from rlstack.data.records import Prompt
 from rlstack.orchestration.dealing import deal
 from rlstack.orchestration.engine_seat import Answer, Batch, EngineSeat, Request, Sampling
+from rlstack.orchestration.home import Home
 from rlstack.orchestration.role_errors import EngineLost, RoleError
 from rlstack.orchestration.roles import POLL_S, Role, wait_for
 from rlstack.rollout.sampling import prompt_seed
@@ -32,13 +33,14 @@ class EngineGroup:
     Whoever waits for answers calls attend() meanwhile, in the main thread.
     """
 
-    def __init__(self, config: RunConfig, *, logs: Path, num_gpus_per_engine: int) -> None:
+    def __init__(self, config: RunConfig, *, logs: Path, homes: Sequence[Home]) -> None:
+        """homes: one per engine."""
         self._config = config
         self._mend: Callable[[RoleError], None] = _raise
         self.version: int | None = 0  # of what is asked for from now on; None: not all hold the same
         self._seats = [
-            EngineSeat(partial(_start, config, index, logs, num_gpus_per_engine), config.rollout)
-            for index in range(config.rollout.engines)
+            EngineSeat(partial(_start, config, index, logs, home), config.rollout)
+            for index, home in enumerate(homes)
         ]
 
     @property
@@ -155,12 +157,12 @@ class EngineGroup:
         )
 
 
-def _start(config: RunConfig, index: int, logs: Path, num_gpus: int) -> Role:
+def _start(config: RunConfig, index: int, logs: Path, home: Home) -> Role:
     return Role(
         f"engine {index}",
         log=logs / f"engine-{index}.log",
         build=build_engine,
-        num_gpus=num_gpus,
+        home=home,
         beside=True,
         lost=EngineLost,
         config=config,

@@ -94,21 +94,21 @@ class Decision:
     policy: tuple[Slot, ...]  # by rank
     engines: tuple[Slot, ...]
     reward_models: Mapping[str, tuple[Slot, ...]]  # by name and copy
-    has_gpus: bool
+    use_gpus: bool
 
 
-def place(demand: Demand, nodes: Sequence[Node], *, ranks_per_core: int) -> Decision:
-    """The place of everything in `demand` on `nodes`; where one of them has a GPU, only GPUs count.
+def place(demand: Demand, nodes: Sequence[Node], *, use_gpus: bool, ranks_per_core: int) -> Decision:
+    """The place of everything in `demand` on `nodes`; with `use_gpus` only their GPUs count.
 
     Raises ConfigError if it does not fit: what is asked for, what there is, which settings to change.
     """
-    if any(node.num_gpus for node in nodes):
+    if use_gpus:
         return _on_gpus(demand, [node for node in nodes if node.num_gpus])
     groups = [*demand.policy, *demand.engines, *_copies(demand)]
     for processes_per_core in range(1, ranks_per_core + 1):
         capacities = [node.num_cores * processes_per_core for node in nodes]
         if (found := _fit(groups, capacities)) is not None:
-            return _decision(demand, nodes, found, has_gpus=False)
+            return _decision(demand, nodes, found, use_gpus=False)
     raise ConfigError(refusal(demand, [node.num_cores * ranks_per_core for node in nodes], unit="process"))
 
 
@@ -120,7 +120,7 @@ def _on_gpus(demand: Demand, nodes: Sequence[Node]) -> Decision:
         found = _fit([*demand.policy, *demand.engines, *_copies(demand)], capacities)
     if found is None:
         raise ConfigError(refusal(demand, capacities, unit="GPU"))
-    return _decision(demand, nodes, found, has_gpus=True)
+    return _decision(demand, nodes, found, use_gpus=True)
 
 
 def _copies(demand: Demand) -> list[Group]:
@@ -163,17 +163,17 @@ def _within(room: _Room, groups: Sequence[Group]) -> list[_Room]:
     ]
 
 
-def _decision(demand: Demand, nodes: Sequence[Node], rooms: list[_Room], *, has_gpus: bool) -> Decision:
+def _decision(demand: Demand, nodes: Sequence[Node], rooms: list[_Room], *, use_gpus: bool) -> Decision:
     used = sorted({room.node for room in rooms})
     counts = {node: max(room.units.stop for room in rooms if room.node == node) for node in used}
 
     def slot(room: _Room) -> Slot:
-        return Slot(used.index(room.node), tuple(room.units) if has_gpus else ())
+        return Slot(used.index(room.node), tuple(room.units) if use_gpus else ())
 
     num_policy, num_engines = len(demand.policy), len(demand.engines)
     copies = iter(rooms[num_policy + num_engines :])
     return Decision(
-        bundles=tuple(Bundle(nodes[i], counts[i] if has_gpus else 0, counts[i]) for i in used),
+        bundles=tuple(Bundle(nodes[i], counts[i] if use_gpus else 0, counts[i]) for i in used),
         policy=tuple(
             slot(_Room(room.node, range(unit, unit + 1)))
             for room in rooms[:num_policy]
@@ -184,5 +184,5 @@ def _decision(demand: Demand, nodes: Sequence[Node], rooms: list[_Room], *, has_
             name: tuple(slot(next(copies)) for _ in of_model)
             for name, of_model in demand.reward_models.items()
         },
-        has_gpus=has_gpus,
+        use_gpus=use_gpus,
     )

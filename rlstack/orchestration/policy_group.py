@@ -15,6 +15,7 @@ from rlstack.config.schema import RunConfig
 from rlstack.data.packing import pack
 from rlstack.data.records import Example
 from rlstack.errors import CheckpointError
+from rlstack.orchestration.home import Home
 from rlstack.orchestration.role_errors import PolicyLost, RoleError
 from rlstack.orchestration.roles import Role, wait_for
 from rlstack.orchestration.work import work_metrics
@@ -33,7 +34,8 @@ def build_policy_worker(**kwargs: Any) -> Any:
 class PolicyGroup:
     """One role per rank; every method is a call to all of them."""
 
-    def __init__(self, config: RunConfig, *, logs: Path, use_gpus: bool) -> None:
+    def __init__(self, config: RunConfig, *, logs: Path, homes: Sequence[Home]) -> None:
+        """homes: one per rank."""
         self._config = config
         self._flops = ModelFlops.of(Architecture.from_folder(Path(config.policy.model)))
         world_size = num_policy_ranks(config.policy)
@@ -42,13 +44,13 @@ class PolicyGroup:
                 f"policy rank {rank}",
                 log=logs / f"policy-{rank}.log",
                 build=build_policy_worker,
-                num_gpus=int(use_gpus),
+                home=home,
                 lost=PolicyLost,
                 config=config,
                 rank=rank,
                 world_size=world_size,
             )
-            for rank in range(world_size)
+            for rank, home in enumerate(homes)
         ]
 
     def start(self, host: str | None) -> None:
@@ -151,6 +153,10 @@ class PolicyGroup:
     def end_serving(self) -> None:
         """Have the ranks hold the policy's own weights again."""
         self._all("end_serving", doing="putting the policy's weights back")
+
+    def release_memory(self) -> None:
+        """Have the ranks give the GPU memory back that they hold for nothing at the moment."""
+        self._all("release_memory", doing="releasing memory")
 
     def _all(self, method: str, *args: Any, doing: str, limit: str = _STEP) -> list[Any]:
         """limit: the setting that says how long they may take."""

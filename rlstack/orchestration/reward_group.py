@@ -10,6 +10,7 @@ from typing import Any
 from rlstack.config.schema import RewardModel
 from rlstack.data.records import Score
 from rlstack.orchestration.dealing import deal, put_together
+from rlstack.orchestration.home import Home
 from rlstack.orchestration.restarts import Restarts
 from rlstack.orchestration.role_errors import RewardModelLost
 from rlstack.orchestration.roles import Role, wait_for
@@ -28,16 +29,19 @@ class RewardModelGroup:
     depends_on_batch = True  # the order of the additions in a matrix product changes with its shape
 
     def __init__(
-        self, settings: RewardModel, *, key: str, logs: Path, num_gpus_per_actor: int, restarts: Restarts
+        self, settings: RewardModel, *, key: str, logs: Path, homes: Sequence[Home], restarts: Restarts
     ) -> None:
-        """`key` is the model's place in the settings, for messages: reward.models[0]."""
+        """`key` is the model's place in the settings, for messages: reward.models[0].
+
+        homes: one per copy.
+        """
         self._settings = settings
         self._key = key
         self._logs = logs
-        self._num_gpus = num_gpus_per_actor
+        self._homes = homes
         self._restarts = restarts
         self._replacing = threading.Lock()  # callers may be several
-        self.roles = [self._start(index) for index in range(settings.num_actors)]
+        self.roles = [self._start(index) for index in range(len(homes))]
 
     def wait_until_ready(self) -> None:
         self._load(self.roles)
@@ -73,7 +77,7 @@ class RewardModelGroup:
             f"reward model {self._settings.name} {index}",
             log=self._logs / f"reward-{self._settings.name}-{index}.log",
             build=build_reward_model,
-            num_gpus=self._num_gpus,
+            home=self._homes[index],
             lost=RewardModelLost,
             settings=self._settings,
         )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ray
-
+from rlstack.orchestration.home import settle
 from rlstack.orchestration.processes import Processes, own_processes
 from rlstack.telemetry import nvml, timeline
 from rlstack.telemetry.logs import capture_output
@@ -39,6 +38,9 @@ PHASES = {
     "is_saved": "save",
     "finish_save": "save",
     "warm_up": "start_up",
+    "sleep": "sync",
+    "wake": "sync",
+    "release_memory": "sync",
 }
 
 
@@ -60,10 +62,19 @@ class Answer(NamedTuple):
 class Host:
     """An object in a process of its own."""
 
-    def __init__(self, name: str, log: Path, build: Builder, kwargs: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        log: Path,
+        build: Builder,
+        kwargs: Mapping[str, Any],
+        gpus: tuple[str, ...],
+        environment: Mapping[str, str],
+    ) -> None:
         capture_output(log)
+        settle(gpus, environment)
         timeline.act_as(name)
-        _sample_gpus(name)
+        _sample_gpus(name, gpus)
         with timeline.span("start_up"):
             self._target = build(**kwargs)
 
@@ -102,9 +113,8 @@ def _own_words() -> Iterator[None]:
         raise RuntimeError(f"{type(error).__name__}: {error}") from None
 
 
-def _sample_gpus(name: str) -> None:
-    """Have the GPUs that Ray has given to this process sampled; what keeps NVML from it goes to the log."""
-    gpus = [str(gpu) for gpu in ray.get_gpu_ids()]
+def _sample_gpus(name: str, gpus: Sequence[str]) -> None:
+    """Have the GPUs of this process sampled; what keeps NVML from it goes to the log."""
     if not gpus:
         return
     try:

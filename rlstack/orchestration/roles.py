@@ -16,12 +16,14 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from rlstack.errors import ConfigError
+from rlstack.orchestration.home import Home
 from rlstack.orchestration.processes import Processes, end_processes
 from rlstack.orchestration.role_errors import RoleError, RoleLost
 from rlstack.orchestration.role_host import Builder, Host, phase_of
 from rlstack.telemetry import nvml, timeline
 from rlstack.transfer.errors import TransferError
 
+ANYWHERE = Home()
 BESIDE = "beside"  # Ray's concurrency group of the calls that do not wait for those under way
 POLL_S = 0.2  # how soon one who waits for a stream sees that nobody needs it any more
 RESULT_S = 60.0  # for a result that is there to come to this process
@@ -48,7 +50,7 @@ class Role:
         *,
         log: Path,
         build: Builder,
-        num_gpus: int = 0,
+        home: Home = ANYWHERE,
         beside: bool = False,
         lost: type[RoleLost] = RoleLost,
         **kwargs: Any,
@@ -61,8 +63,8 @@ class Role:
         # main thread.
         groups = {"concurrency_groups": {BESIDE: 1}} if beside else {}
         remote: Any = ray.remote  # Ray's own types do not know an actor's methods
-        host = remote(num_cpus=0, num_gpus=num_gpus, max_concurrency=1, **groups)(Host)
-        self._actor = host.remote(name, log, build, kwargs)
+        host = remote(max_concurrency=1, **home.options, **groups)(Host)
+        self._actor = host.remote(name, log, build, kwargs, home.gpus, home.environment)
         self._processes: ray.ObjectRef = self._actor.processes.remote()
 
     def start(self, method: str, /, *args: Any, **kwargs: Any) -> ray.ObjectRef:

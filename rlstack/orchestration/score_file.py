@@ -97,7 +97,7 @@ def _running(reward: str, config: RunConfig) -> Iterator[Scorer]:
     from rlstack.orchestration.cluster import Cluster
 
     logs = Path(tempfile.mkdtemp(prefix="rlstack-score-"))
-    with Cluster(config, logs) as cluster:
+    with Cluster(config, logs, policy=False, engines=False) as cluster:
         models = cluster.start_reward_models()
         cluster.wait_for_reward_models()
         yield models[reward]

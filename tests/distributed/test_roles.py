@@ -56,7 +56,8 @@ def build_worker() -> Worker:
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("logs")
-    with Cluster(RunConfig(cluster=ClusterSettings(object_store_mib=100)), folder):
+    settings = RunConfig(cluster=ClusterSettings(object_store_mib=100))
+    with Cluster(settings, folder):
         yield folder
 
 

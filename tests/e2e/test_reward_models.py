@@ -58,7 +58,7 @@ def test_the_answers_are_dealt_to_all_actors_and_come_back_in_order(tmp_path):
         reward=RewardSettings(models=[Settings(name="unused", path="nowhere"), model]),
         data=Data(tasks=[Task(name="notes", path="", reward="judge")]),
     )
-    with Cluster(config, tmp_path, note=restarts.append) as cluster:
+    with Cluster(config, tmp_path, note=restarts.append, policy=False, engines=False) as cluster:
         models = cluster.start_reward_models()
         cluster.wait_for_reward_models()
         assert list(models) == ["judge"]

@@ -39,7 +39,9 @@ def config(
 
 
 def placed(settings: RunConfig, on: list[Node], *, ranks_per_core: int = 4) -> Decision:
-    decision = place(Demand.of(settings), on, ranks_per_core=ranks_per_core)
+    decision = place(
+        Demand.of(settings), on, use_gpus=any(n.num_gpus for n in on), ranks_per_core=ranks_per_core
+    )
     check(decision, settings)
     return decision
 
@@ -49,7 +51,7 @@ def check(decision: Decision, settings: RunConfig) -> None:
     copies = [slot for of_model in decision.reward_models.values() for slot in of_model]
     colocated = settings.cluster.placement is Mode.colocated
     taken = gpus([*decision.policy, *copies, *([] if colocated else decision.engines)])
-    if decision.has_gpus:
+    if decision.use_gpus:
         assert len(taken) == len(set(taken))
         assert sorted(taken) == [
             (i, gpu) for i, b in enumerate(decision.bundles) for gpu in range(b.num_gpus)
@@ -115,9 +117,11 @@ def test_unlike_nodes_get_what_fits_them() -> None:
 
 def test_engines_alone_and_rewards_alone() -> None:
     settings = config(dp=64, engines=2, copies=1)
-    alone = place(Demand.of(settings, policy=False), nodes(3), ranks_per_core=4)
+    alone = place(Demand.of(settings, policy=False), nodes(3), use_gpus=True, ranks_per_core=4)
     assert (alone.policy, len(alone.engines), alone.bundles[0].num_gpus) == ((), 2, 3)
-    rewards = place(Demand.of(settings, policy=False, engines=False), nodes(3), ranks_per_core=4)
+    rewards = place(
+        Demand.of(settings, policy=False, engines=False), nodes(3), use_gpus=True, ranks_per_core=4
+    )
     assert (rewards.engines, rewards.bundles[0].num_gpus) == ((), 1)
 
 

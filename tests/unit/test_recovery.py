@@ -16,6 +16,7 @@ from rlstack.data.records import Prompt, Rollout
 from rlstack.orchestration import engine_group, engine_seat
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.engine_seat import Answer, Sampling
+from rlstack.orchestration.home import Home
 from rlstack.orchestration.recovery import EngineRecovery
 from rlstack.orchestration.restarts import Restarts
 from rlstack.orchestration.role_errors import BackToCheckpoint, EngineLost, OlderVersionLost, RoleError
@@ -116,7 +117,7 @@ class Team:
         monkeypatch.setattr(engine_group, "Role", self._start)
         monkeypatch.setattr(engine_group, "wait_for", self._load)
         config = RunConfig(rollout=RolloutSettings(engines=2))
-        self.engines = EngineGroup(config, logs=Path("logs"), num_gpus_per_engine=0)
+        self.engines = EngineGroup(config, logs=Path("logs"), homes=[Home()] * 2)
         self.engines.wait_until_ready()
         self.sync = Sync()
         self.sync.engines = self.engines
