@@ -101,6 +101,7 @@ def test_a_steps_shares_are_declared_metrics_and_add_up(run: RunTimeline, clock:
         "busy/policy": 0.25,
         "idle/policy": 0.0,
         "wait/rollouts": 0.75,
+        "time/sampling_s": 3.0,
     }
     check_declared(shares)
     assert all(is_timing(name) for name in shares)
