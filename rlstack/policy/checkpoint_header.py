@@ -12,6 +12,7 @@ from rlstack.errors import CheckpointError
 from rlstack.policy.architecture import Architecture
 
 HEADER = "header.json"
+POLICY = "policy"  # the policy's folder in a checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,19 +40,23 @@ class Header:
 
     def check(self, architecture: Architecture, policy: Policy, *, path: Path) -> None:
         """Raise CheckpointError if it is of another model or precision than what is running."""
-        ours = asdict(architecture)
-        for name in sorted(ours.keys() | self.architecture.keys()):
-            saved, running = self.architecture.get(name), ours.get(name)
-            if saved != running:
-                raise CheckpointError(
-                    f"{path}: is of a model with {name} = {saved!r}, but policy.model = {policy.model} has "
-                    f"{running!r}; use the model or the checkpoint of the same run"
-                )
+        self.check_model(architecture, policy.model, path=path)
         if self.precision != policy.precision.value:
             raise CheckpointError(
                 f"{path}: was written with policy.precision = {self.precision}, but it is "
                 f"{policy.precision.value} now; set it to {self.precision}"
             )
+
+    def check_model(self, architecture: Architecture, model: str, *, path: Path) -> None:
+        """Raise CheckpointError if it is of another model than that of the folder `model`."""
+        ours = asdict(architecture)
+        for name in sorted(ours.keys() | self.architecture.keys()):
+            saved, running = self.architecture.get(name), ours.get(name)
+            if saved != running:
+                raise CheckpointError(
+                    f"{path}: is of a model with {name} = {saved!r}, but policy.model = {model} has "
+                    f"{running!r}; use the model or the checkpoint of the same run"
+                )
 
 
 def layout_of(policy: Policy) -> dict[str, int]:

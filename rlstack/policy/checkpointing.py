@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rlstack.config.schema import Policy
 from rlstack.policy.backend import device
-from rlstack.policy.checkpoint_header import Header, layout_of
+from rlstack.policy.checkpoint_header import POLICY, Header, layout_of
 from rlstack.policy.checkpoint_state import (
     REFERENCE,
     SERVED,
@@ -27,8 +27,6 @@ from rlstack.policy.restoring import check_trusted, load, verify
 from rlstack.policy.saving import BackgroundSave
 from rlstack.policy.served import ServedWeights, copy_into, host_copies
 from rlstack.policy.trainer import Trainer
-
-POLICY = "policy"  # the policy's folder in a checkpoint
 
 
 def begin_save(trainer: Trainer, served: ServedWeights, policy: Policy, folder: Path) -> BackgroundSave:
