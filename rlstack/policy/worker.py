@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from rlstack.checkpoint.manifest import Digest
@@ -19,6 +20,7 @@ from rlstack.data.records import MicroBatch, Prompt, Rollout, WeightedRollout
 from rlstack.losses.build import build_loss
 from rlstack.policy import checkpointing
 from rlstack.policy.architecture import Architecture
+from rlstack.policy.backend import on_gpu
 from rlstack.policy.hf_export import export
 from rlstack.policy.hf_io import load_weights
 from rlstack.policy.model import build_model
@@ -223,6 +225,12 @@ class PolicyWorker:
         """
         self._finish_sending()
         checkpointing.restore(self.trainer, self._served, self._config.policy, folder)
+
+    def release_memory(self) -> None:
+        """Give the memory back that only torch's allocator holds, for another process on the same GPU."""
+        gc.collect()
+        if on_gpu():
+            torch.cuda.empty_cache()
 
     def _finish_sending(self) -> None:
         """The shards of a reshard are sent from where they are, which the optimiser writes to."""
