@@ -13,6 +13,7 @@ from rlstack.telemetry.metrics import over_steps
 from rlstack.telemetry.run_record import RunRecord
 from rlstack.telemetry.settings_section import settings_section
 from rlstack.telemetry.shares import step_shares
+from rlstack.telemetry.throughput_section import throughput_section
 from rlstack.telemetry.trace import write_trace
 
 # The course of a run: metric, title, unit, whether its scale is logarithmic.
@@ -137,6 +138,7 @@ SECTIONS: tuple[Callable[[RunRecord], Section | None], ...] = (
     _course,
     time_sections.shares,
     time_sections.timeline,
+    throughput_section,
     _syncs,
     time_sections.sync_intervals,
     time_sections.gpus,

@@ -37,6 +37,7 @@ def one_step(recorder: Recorder, version: int, *, gpus: bool) -> None:
     with recorder.phase("train"), timeline.span("train", role="policy rank 0"), waits:
         pass
     metrics = {"reward/mean": version / 10, "mismatch/logprob_abs_max": 1e-6, "policy/entropy": 0.5}
+    metrics |= {"tokens/trained": 100, "flops/train": 1e12, "time/update_s": 0.5}
     if version % 2 == 0:
         metrics |= {"sync/version": version, "sync/bytes": 4_000_000}
         metrics |= {"sync/pause_s": 0.05, "sync/receive_s": 0.04}
@@ -82,6 +83,7 @@ def test_a_run_leaves_its_report_and_its_trace(run: RunRecord) -> None:
         "Course",
         "Where the time went",
         "Timeline",
+        "Throughput",
         "Weight sync",
         "Sync intervals",
         "GPUs",
@@ -98,6 +100,16 @@ def test_a_run_leaves_its_report_and_its_trace(run: RunRecord) -> None:
     events = json.loads((run.path / "timeline.json").read_text())
     assert {event["args"]["name"] for event in events if event["name"] == "process_name"} == {*ROLES}
     assert [event for event in events if event["ph"] == "C"]
+
+
+def test_the_throughput_is_that_of_the_summary(run: RunRecord) -> None:
+    page = (run.path / "report.html").read_text()
+    assert "<dt>trained tokens per second and rank</dt><dd>200</dd>" in page
+    assert "<dt>TFLOP/s per policy rank</dt><dd>2</dd>" in page
+    assert "<dt>model FLOPs utilisation</dt><dd>not measured</dd>" in page
+    assert run.summary is not None
+    assert run.summary["throughput"]["train_tflops_per_rank"] == 2
+    assert run.summary["throughput"]["mfu"] is None
 
 
 def test_the_report_of_a_run_that_goes_on_has_no_outcome_yet(tmp_path: Path) -> None:
