@@ -62,6 +62,11 @@ def data_rank() -> int:
     return parallel_state.get_data_parallel_rank()
 
 
+def context_rank() -> int:
+    """Which part of each sequence this rank holds."""
+    return parallel_state.get_context_parallel_rank()
+
+
 def is_first_replica() -> bool:
     """Whether this rank is among those that hold the model once; context and data parallelism repeat it."""
     return bool(parallel_state.get_data_parallel_rank(with_context_parallel=True) == 0)

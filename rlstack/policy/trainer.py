@@ -14,20 +14,16 @@ from torch import Tensor
 from rlstack.config.schema import Optimizer
 from rlstack.data.records import MicroBatch
 from rlstack.losses.build import Loss
-from rlstack.losses.types import LossInputs
-from rlstack.policy.backend import device, get_forward_backward_func, parallel_state
-from rlstack.policy.mismatch import Author, author_of, difference
+from rlstack.policy.backend import get_forward_backward_func, parallel_state
+from rlstack.policy.loss_terms import loss_terms
 from rlstack.policy.model import PolicyModel
 from rlstack.policy.optimizer import build_optimizer, scale_lr, take_step, wrap_data_parallel
 from rlstack.policy.packed import PackedBatch
-from rlstack.policy.parallel import is_leader, num_stages
+from rlstack.policy.parallel import context_rank, is_leader, num_stages
 from rlstack.policy.reference import Reference
 from rlstack.policy.step_metrics import MicroBatchMetrics, reduce_metrics
 from rlstack.policy.timers import PIPELINE_BUBBLE, StepTimers, as_wait, settled_s
 from rlstack.telemetry.timeline import span
-
-# What a schedule takes from the loss function: loss, its part of the divisor, the metrics.
-LossTerms = tuple[Tensor, Tensor, MicroBatchMetrics]
 
 
 class Trainer:
@@ -73,7 +69,14 @@ class Trainer:
         references = iter(reference_logprobs or [])
         reports = self._run(
             batches,
-            lambda batch, output: self._loss_terms(batch, output, next(references, None)),
+            lambda batch, output: loss_terms(
+                self._loss,
+                batch,
+                output,
+                next(references, None),
+                policy_version=self.version,
+                reference_version=self.reference.version if self.reference else None,
+            ),
             forward_only=False,
         )
         self._wait_for_other_stages()
@@ -107,7 +110,7 @@ class Trainer:
 
         def logprobs(batch: PackedBatch, output: LogprobEntropy, non_loss_data: bool) -> Tensor:
             assert non_loss_data
-            return output.logprobs[: len(batch.source.token_ids)].clone()
+            return batch.whole(output).logprobs
 
         with torch.no_grad():
             return self._run(batches, logprobs, forward_only=True)
@@ -122,8 +125,15 @@ class Trainer:
     def _pack(self, micro_batches: Sequence[MicroBatch]) -> list[PackedBatch]:
         config = self.model.config
         num_slices = config.tensor_model_parallel_size if config.sequence_parallel else 1
-        multiple = num_slices * self.model.token_multiple
-        return [PackedBatch.from_micro_batch(batch, multiple=multiple) for batch in micro_batches]
+        return [
+            PackedBatch.from_micro_batch(
+                batch,
+                rank=context_rank(),
+                num_ranks=config.context_parallel_size,
+                num_slices=num_slices * self.model.token_multiple,
+            )
+            for batch in micro_batches
+        ]
 
     def _run(
         self, batches: Sequence[PackedBatch], after: Callable[..., Any], *, forward_only: bool
@@ -160,47 +170,6 @@ class Trainer:
         if num_stages() > 1:
             with span("exchange", reason=PIPELINE_BUBBLE):
                 dist.barrier(parallel_state.get_pipeline_model_parallel_group())
-
-    def _loss_terms(
-        self, batch: PackedBatch, output: LogprobEntropy, reference_logprobs: Tensor | None
-    ) -> LossTerms:
-        """The loss of one micro-batch on the last stage."""
-        has_reference_pass = reference_logprobs is not None
-        if self._loss.needs_reference and not has_reference_pass:
-            # The reference is of the policy's own version.
-            reference_logprobs = output.logprobs.detach()
-        inputs = batch.loss_inputs(output, reference_logprobs)
-        result = self._loss(inputs)
-        metrics = MicroBatchMetrics(loss=result.loss.detach(), ratios=dict(result.metrics))
-        self._compare(metrics, inputs, batch.source, has_reference_pass=has_reference_pass)
-        num_examples = batch.source.num_examples
-        metrics.sums["tokens/trained"] = len(batch.source.token_ids) if num_examples else 0
-        metrics.sums["tokens/padding"] = batch.token_ids.numel() - metrics.sums["tokens/trained"]
-        return result.loss, torch.tensor(num_examples, dtype=torch.int, device=device()), metrics
-
-    def _compare(
-        self,
-        metrics: MicroBatchMetrics,
-        inputs: LossInputs,
-        batch: MicroBatch,
-        *,
-        has_reference_pass: bool,
-    ) -> None:
-        """Hold the generator's logprobs against the trainer's of the same version, and of the current one."""
-        mask, generator = inputs.loss_mask, inputs.generator_logprobs
-        drift = difference(inputs.policy_logprobs, generator, mask)
-        metrics.add_difference("drift/logprob_abs", drift)
-        author = author_of(
-            rollout_version=batch.version,
-            policy_version=self.version,
-            reference_version=self.reference.version if self.reference and has_reference_pass else None,
-        )
-        if author is Author.policy:
-            metrics.add_difference("mismatch/logprob_abs", drift)
-        elif author is Author.reference:
-            assert inputs.reference_logprobs is not None
-            mismatch = difference(inputs.reference_logprobs, generator, mask)
-            metrics.add_difference("mismatch/logprob_abs", mismatch)
 
     def _metrics(
         self, reports: list[MicroBatchMetrics], *, grad_norm: float, is_taken: bool

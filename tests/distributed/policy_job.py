@@ -81,7 +81,7 @@ def run(folder: Path, job: dict[str, Any], rank: int) -> None:
         assert (metrics is not None) == last
         if last:
             (folder / f"metrics-{step}.json").write_text(json.dumps(metrics))
-        if config.policy.data_parallel == 1:
+        if config.policy.data_parallel == config.policy.context_parallel == 1:  # otherwise sums are in parts
             save_stage(gradients(trainer), folder / f"gradients-{step}-{stage()}.safetensors")
             save_stage(stage_tensors(trainer.model), folder / f"weights-{step}-{stage()}.safetensors")
         if config.schedule.reference_sync != "never":

@@ -63,7 +63,8 @@ class Job:
     @property
     def world_size(self) -> int:
         policy = self.config["policy"]
-        return math.prod(policy.get(f"{axis}_parallel", 1) for axis in ("tensor", "pipeline", "data"))
+        axes = ("tensor", "pipeline", "context", "data")
+        return math.prod(policy.get(f"{axis}_parallel", 1) for axis in axes)
 
     def write(self, folder: Path, port: int) -> None:
         """Make `folder` with what policy_job.py reads; the ranks meet at `port`."""
