@@ -74,7 +74,7 @@ def allocated(trainer: Trainer) -> dict[str, int]:
     main = [p for g in groups for p in g["params"] if p.untyped_storage().data_ptr() not in parameters]
     moments = [t for s in optimizer.optimizer.state.values() for t in s.values() if torch.is_tensor(t)]
     reference = trainer.reference.copies if trainer.reference else []
-    buffers = trainer._data_parallel.buffers
+    buffers = [buffer for chunk in trainer._data_parallel for buffer in chunk.buffers]
     return {
         "elements": sum(parameter.numel() for parameter in model.parameters()),
         "parameters": sum(buffer.param_data.untyped_storage().nbytes() for buffer in buffers),

@@ -20,7 +20,7 @@ from rlstack.tuning.planning.hardware import gpu_of
 from tests.distributed.policy_ranks import Job, run_jobs
 
 PROGRAM = ("-m", "tests.distributed.memory_job")
-NUM_MICRO_BATCHES = 3  # of every data-parallel rank
+NUM_MICRO_BATCHES = 4  # of every data-parallel rank; interleaved, a multiple of the stages
 MIDDLE = LlamaConfig(  # 95 M parameters
     vocab_size=16000,
     hidden_size=768,
