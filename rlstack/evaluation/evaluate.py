@@ -110,7 +110,10 @@ def _answer_missing(request: Request, works: Sequence[Work], kept: KeptAnswers, 
         kept.keep(chunk)
         progress.advance(sum(len(answers.responses) for answers in chunk))
 
-    with Cluster(config, logs, policy=False) as cluster, Rewards(config, cluster.start_reward_models()) as rewards:
+    with (
+        Cluster(config, logs, policy=False) as cluster,
+        Rewards(config, cluster.start_reward_models()) as rewards,
+    ):
         with console.phase("starting engines"):
             engines = cluster.launch_engines()
         with Progress("answers", total=num_kept + num_missing, done=num_kept) as progress:

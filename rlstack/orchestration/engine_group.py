@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
@@ -37,6 +38,7 @@ class EngineGroup:
         """homes: one per engine."""
         self._config = config
         self._mend: Callable[[RoleError], None] = _raise
+        self._before_work: Callable[[], None] = _nothing
         self.version: int | None = 0  # of what is asked for from now on; None: not all hold the same
         self._seats = [
             EngineSeat(partial(_start, config, index, logs, home), config.rollout)
@@ -70,6 +72,7 @@ class EngineGroup:
         An engine is lost if it fails, dies, or finishes no prompt within rollout.generate_timeout_s; attend()
         is told.
         """
+        self._before_work()
         assert self.version is not None, "a sync comes first"
         seed = self._config.run.seed
         seeds = [prompt_seed(seed, stream=stream, step=step, position=i) for step, i in places]
@@ -84,6 +87,24 @@ class EngineGroup:
     def mend_with(self, mend: Callable[[RoleError], None]) -> None:
         """Have `mend` called with what has happened to an engine, which is raised otherwise."""
         self._mend = mend
+
+    def before_work(self, do: Callable[[], None]) -> None:
+        """Have `do` called before the engines are asked for anything."""
+        self._before_work = do
+
+    def finish(self) -> None:
+        """Wait until the engines have answered all that they were asked for; see attend()."""
+        while answers := [answer for seat in self._seats for answer in seat.open_before(math.inf)]:
+            self.attend()
+            wait(answers, timeout=POLL_S, return_when=FIRST_COMPLETED)
+
+    def sleep(self) -> None:
+        """Have all engines give up the memory of their GPUs. Raises EngineLost."""
+        self._wait_for(self.roles, "sleep", doing="putting the engines to sleep")
+
+    def wake(self, *, weights_only: bool = False) -> None:
+        """Have all engines take it again; `weights_only` as in rollout.engine.Engine. Raises EngineLost."""
+        self._wait_for(self.roles, "wake", weights_only=weights_only, doing="waking the engines")
 
     def attend(self) -> None:
         """See to engines that have failed since the last time; raises what cannot be put right."""
@@ -148,9 +169,9 @@ class EngineGroup:
         calls = [role.start("close") for role in self.roles]
         ray.wait(calls, num_returns=len(calls), timeout=timeout_s)
 
-    def _wait_for(self, roles: Sequence[Role], method: str, *, doing: str) -> None:
+    def _wait_for(self, roles: Sequence[Role], method: str, *, doing: str, **kwargs: Any) -> None:
         wait_for(
-            {role: role.start(method) for role in roles},
+            {role: role.start(method, **kwargs) for role in roles},
             timeout_s=self._config.rollout.start_timeout_s,
             doing=doing,
             setting="rollout.start_timeout_s",
@@ -173,6 +194,10 @@ def _start(config: RunConfig, index: int, logs: Path, home: Home) -> Role:
 def _count(answer: Future[Answer]) -> None:
     if not answer.cancelled() and answer.exception() is None:
         sampled.add(sum(len(rollout.token_ids) for rollout in answer.result()))
+
+
+def _nothing() -> None:
+    pass
 
 
 def _raise(error: RoleError) -> None:

@@ -62,7 +62,7 @@ class EngineSeat:
         self._batches = [*filter(_is_open, self._batches), batch]
         self._read(batch)
 
-    def open_before(self, version: int) -> list[Future[Answer]]:
+    def open_before(self, version: float) -> list[Future[Answer]]:
         """The answers that are still to come from versions older than `version`."""
         older = (batch for batch in self._batches if batch.version < version)
         return [r.answer for batch in older for r in batch.requests if not r.answer.done()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class PolicyGroup:
     def __init__(self, config: RunConfig, *, logs: Path, homes: Sequence[Home]) -> None:
         """homes: one per rank."""
         self._config = config
+        self._before_work: Callable[[], None] = _nothing
         self._flops = ModelFlops.of(Architecture.from_folder(Path(config.policy.model)))
         world_size = num_policy_ranks(config.policy)
         self.roles = [
@@ -70,6 +71,10 @@ class PolicyGroup:
         for role in self.roles:
             role.kill()
 
+    def before_work(self, do: Callable[[], None]) -> None:
+        """Have `do` called before the ranks do what takes more memory than their state does."""
+        self._before_work = do
+
     def train_step(self, examples: Sequence[Example], *, version: int) -> dict[str, Any]:
         """One optimiser step on `examples`, whose rollouts are of `version`; its metrics.
 
@@ -87,6 +92,7 @@ class PolicyGroup:
             cost=self._flops.forward,
             multiple=micro_batch_multiple(policy),
         )
+        self._before_work()
         reports = self._all("train_step", ray.put(batches), doing="training")
         report: dict[str, Any] = next(report for report in reports if report is not None)
         has_reference_pass = "time/reference_s" in report
@@ -103,6 +109,7 @@ class PolicyGroup:
 
     def export(self, folder: Path) -> None:
         """Write the weights as a Hugging Face folder."""
+        self._before_work()
         self._all("export", folder, doing=f"writing {folder}")
 
     def save(self, folder: Path) -> None:
@@ -134,6 +141,7 @@ class PolicyGroup:
             CheckpointError: it is damaged, or of another model or precision; nothing has been changed.
             RoleError: a rank failed, died or did not answer within checkpoint.timeout_s.
         """
+        self._before_work()
         try:
             self._all("restore", folder, doing=f"restoring {folder}", limit=_CHECKPOINT)
         except RoleError as error:
@@ -167,3 +175,7 @@ class PolicyGroup:
         }
         results = wait_for(calls, timeout_s=timeouts_s[limit], doing=doing, setting=limit)
         return list(results.values())
+
+
+def _nothing() -> None:
+    pass

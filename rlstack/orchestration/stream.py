@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 
-from rlstack.config.schema import RunConfig
+from rlstack.config.schema import Placement, RunConfig
 from rlstack.data.records import Prompt, RolloutGroup, ScoredGroup
 from rlstack.data.sampling import PromptSampler
 from rlstack.errors import ConfigError
@@ -23,7 +23,8 @@ class RolloutStream:
     That rule is the back-pressure between versions; within a version at most `rollout.max_steps_ahead` steps
     wait to be taken. What is sampled depends on (run.seed, step, version), not on timing.
 
-    Without `rollout.overlap` a step is sampled when it is taken, and scored after that.
+    Without `rollout.overlap` a step is sampled when it is taken, and scored after that. Engines that sleep
+    while the policy trains (cluster.placement=colocated) sample as much as they may before they do.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class RolloutStream:
         self._schedule = schedule
         self._num_prompts = config.batch.prompts_per_step
         self._overlap = config.rollout.overlap
+        self._in_shifts = config.cluster.placement is Placement.colocated
         self._max_steps_ahead = config.rollout.max_steps_ahead
         rollout = config.rollout
         self._sampling = Sampling(n=rollout.n, temperature=rollout.temperature, top_p=rollout.top_p)
@@ -64,10 +66,13 @@ class RolloutStream:
     def take(self, step: int) -> list[RolloutGroup]:
         """The groups of `step`; waits for them. Steps are taken in order, each once."""
         if step not in self._ahead:
-            self._ask(range(step, step + 1))
+            self._ask(self._chunk(step) if self._in_shifts else range(step, step + 1))
         self._taken = self._ahead.pop(step)
         self._ask_ahead()
         groups = self._taken.groups()
+        if self._in_shifts:
+            for pending in self._ahead.values():
+                pending.groups()
         self._check_version(step, groups)
         return groups
 
@@ -92,10 +97,13 @@ class RolloutStream:
 
     def _ask_ahead(self) -> None:
         while self._overlap and self._may_start(self._next_step):
-            chunk = chunk_at(self._schedule, self._next_step, max_steps=self._max_steps_ahead)
+            chunk = self._chunk(self._next_step)
             if len(self._ahead) + len(chunk) > self._max_steps_ahead:
                 return
             self._ask(chunk)
+
+    def _chunk(self, step: int) -> range:
+        return chunk_at(self._schedule, step, max_steps=self._max_steps_ahead)
 
     def _ask(self, steps: range) -> None:
         prompts = {step: self._prompts.take(step, self._num_prompts) for step in steps}
@@ -115,7 +123,7 @@ class RolloutStream:
                 self._rewards,
                 attend=self._engines.attend,
                 step=step,
-                early=self._overlap,
+                early=self._overlap or self._in_shifts,
             )
         self._next_step = steps.stop
 

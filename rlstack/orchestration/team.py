@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from rlstack.config.schema import RunConfig
+from rlstack.config.schema import Placement, RunConfig
 from rlstack.orchestration.cluster import Cluster
 from rlstack.orchestration.recovery import EngineRecovery
 from rlstack.orchestration.role_errors import BackToCheckpoint
 from rlstack.orchestration.saving import Place
+from rlstack.orchestration.shared_gpus import work_in_shifts
 from rlstack.orchestration.weight_sync import WeightSync
 from rlstack.rewards.router import Rewards
 from rlstack.telemetry.recorder import Recorder
@@ -23,10 +24,12 @@ class Team:
     ) -> None:
         """probe: see WeightSync."""
         self._cluster = cluster
+        self._colocated = config.cluster.placement is Placement.colocated
         self.rewards = rewards
         self.policy, self.engines = cluster.launch()
         self.weight_sync = WeightSync(self.policy, self.engines, config, host=cluster.host, probe=probe)
         self.engines.mend_with(EngineRecovery(self.engines, cluster.restarts, self.weight_sync).mend)
+        self._share()
 
     def go_to(self, place: Place) -> None:
         """Have the policy and the engines hold what they held at `place`; before the start nothing was done.
@@ -45,6 +48,11 @@ class Team:
         """
         self.policy = self._cluster.restart_policy(lost)
         self.weight_sync.follow(self.policy)
+        self._share()
+
+    def _share(self) -> None:
+        if self._colocated:
+            work_in_shifts(self.policy, self.engines, self.weight_sync)
 
 
 @contextmanager

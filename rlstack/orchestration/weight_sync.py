@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,11 +58,16 @@ class WeightSync:
         self._probe_tokens = list(probe)
         self._probe_limit = probe_limit(config)
         self._ranks_per_engine = config.rollout.tensor_parallel
+        self._before_round: Callable[[], None] = _nothing
         self._timeout_s = config.transfer.timeout_s
         self._store: Any = None  # where those in `_members` meet
         self._members: list[Role] = []
         self.under_way: Ordered | None = None
         self._open(engines.roles)
+
+    def before_round(self, do: Callable[[], None]) -> None:
+        """Have `do` called before a version is brought to the engines."""
+        self._before_round = do
 
     def run(self, version: int) -> dict[str, Any]:
         """Bring `version`, which the policy holds, to all engines: begin, commit and probe."""
@@ -71,6 +76,7 @@ class WeightSync:
 
     def begin(self, version: int) -> None:
         """Start to send and to receive `version`; the engines go on with the weights that they have."""
+        self._before_round()
         self.under_way = Ordered(version)
         try:
             self._meet(self._engines.roles)
@@ -121,6 +127,7 @@ class WeightSync:
         Of the policy's versions it is the last that was begun. Raises EngineLost, after which this can be
         called again.
         """
+        self._before_round()
         self._policy.serve(version)
         try:
             self._give_up()
@@ -283,3 +290,7 @@ class WeightSync:
             self._give_up()
             lost = silent_or_dead(calls, timeout_s=GIVE_UP_S, **limit)
             raise (lost or error) from error
+
+
+def _nothing() -> None:
+    pass

@@ -16,10 +16,13 @@ from rlstack.config.parallel import num_policy_ranks
 from rlstack.config.schema import RunConfig, TransferMethod
 from rlstack.data.records import Prompt, Rollout
 from rlstack.rollout.continuous import run_continuously
-from rlstack.rollout.load import load_llm
+from rlstack.rollout.load import can_sleep, load_llm
 from rlstack.rollout.sampling import stop_token_ids, to_rollout
 from rlstack.rollout.turns import Turns
 from rlstack.transfer.errors import LandingError, TransferError
+
+WEIGHTS = "weights"
+MEMORY = frozenset({WEIGHTS, "kv_cache"})  # vLLM's names for the parts that it can give up
 
 
 class Engine:
@@ -43,6 +46,8 @@ class Engine:
         self._version = 0
         self._first_needed = 0  # of the streams, by their numbers
         self._broken: str | None = None  # why the engine must not serve any more
+        self._asleep = frozenset[str]()  # of MEMORY
+        self._can_sleep = can_sleep(config)
 
     @property
     def version(self) -> int:
@@ -85,6 +90,7 @@ class Engine:
         """
         if self._broken:
             raise LandingError(self._broken)
+        assert not self._asleep, "wake comes first"
         if not self._is_needed(number):
             return
         if version not in (None, self._version):
@@ -116,6 +122,28 @@ class Engine:
                 is_needed=partial(self._is_needed, number),
             ):
                 yield [(place, self._rollouts(output)) for place, output in finished]
+
+    def sleep(self) -> None:
+        """Give the GPU's memory up: the weights go to the host's, keys and values are forgotten.
+
+        Where vLLM's platform has no such thing, as on the CPU, everything stays where it is.
+        """
+        if self._asleep == MEMORY:
+            return
+        self.wake()  # vLLM takes an engine that is half asleep for one that sleeps
+        self._asleep = MEMORY
+        if self._can_sleep:
+            self._llm.sleep(level=1)
+
+    def wake(self, *, weights_only: bool = False) -> None:
+        """Take the memory again that sleep() gave up; an engine that is awake stays so.
+
+        weights_only: for a sync, at the end of which the rest follows.
+        """
+        parts = self._asleep & {WEIGHTS} if weights_only else self._asleep
+        if parts and self._can_sleep:
+            self._llm.wake_up(tags=sorted(parts, reverse=True))  # weights first
+        self._asleep -= parts
 
     def drop_streams(self, *, before: int) -> None:
         """Let those with lower numbers end, whether they have begun or not. From any thread."""
@@ -192,6 +220,7 @@ class Engine:
             self._broken = "the prefix cache still holds what the old weights computed"
             raise LandingError(self._broken)
         self._version = version
+        self.wake()
         slowest = {key: max(w[key] for w in workers) for key in ("receive_s", "wait_s", "land_s")}
         return {
             "bytes": sum(w["bytes"] for w in workers),

@@ -9,7 +9,7 @@ import torch
 
 from rlstack.config.machine import Machine
 from rlstack.config.precision import engine_precision, quantization_of
-from rlstack.config.schema import Landing, RunConfig, TransferMethod
+from rlstack.config.schema import Landing, Placement, RunConfig, TransferMethod
 from rlstack.config.validate_precision import engine_machine_problems, refuse
 from rlstack.config.vllm_environment import vllm_environment
 from rlstack.errors import ConfigError
@@ -22,6 +22,11 @@ def engine_environment(*, cuda: bool, plain_weights: bool) -> dict[str, str]:
     `plain_weights` lets the linears of a CPU engine do without a packed copy (transfer.landing=direct).
     """
     return vllm_environment(cuda=cuda) | ({} if cuda else {PLAIN_WEIGHTS: str(int(plain_weights))})
+
+
+def can_sleep(config: RunConfig) -> bool:
+    """Whether the engine is loaded so that it can give its memory up and take it again."""
+    return torch.cuda.is_available() and config.cluster.placement is Placement.colocated
 
 
 def load_llm(config: RunConfig, *, index: int) -> Any:
@@ -59,6 +64,7 @@ def load_llm(config: RunConfig, *, index: int) -> Any:
         worker_extension_cls="rlstack.transfer.landing.WeightLanding",
         weight_transfer_config={"backend": BACKEND} if reshard else None,
         enforce_eager=not cuda,
+        enable_sleep_mode=can_sleep(config),
         max_num_seqs=rollout.max_num_seqs,
         # A prompt cut in two draws a token for its first part, which it takes back by rewinding its
         # generator: torch's CPU generator cannot do that (vllm/v1/worker/gpu_model_runner.py).

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlstack.config.schema import Batch, Data, RunConfig, Task
+from rlstack.config.schema import Batch, Cluster, Data, Placement, RunConfig, Task
 from rlstack.config.schema import Rollout as RolloutSettings
 from rlstack.data.records import Prompt, Rollout, RolloutGroup, Score, ScoredGroup
 from rlstack.data.sampling import PromptSampler
@@ -41,6 +41,7 @@ class Engines:
     def __init__(self, jitter: random.Random) -> None:
         self.calls: list[list[int]] = []  # steps
         self.places: list[tuple[int, int]] = []  # of all calls
+        self.answers: list[Future[tuple[Rollout, ...]]] = []  # to all calls
         self._version = 0
         self._jitter = jitter
         self._threads: list[threading.Thread] = []
@@ -56,6 +57,7 @@ class Engines:
         self.calls.append(sorted({step for step, _ in places}))
         self.places += places
         answers: list[Future[tuple[Rollout, ...]]] = [Future() for _ in prompts]
+        self.answers += answers
         text = f"{self.calls[-1]}"
         values = [
             tuple(
@@ -115,8 +117,11 @@ class Judge(Lengths):
         return [tuple(Score(reward=batch + len(text)) for text in q.responses) for q in questions]
 
 
-def config(*, overlap: bool = True, max_steps_ahead: int = 4) -> RunConfig:
+def config(
+    *, overlap: bool = True, max_steps_ahead: int = 4, placement: Placement = Placement.split
+) -> RunConfig:
     return RunConfig(
+        cluster=Cluster(placement=placement),
         batch=Batch(prompts_per_step=NUM_PROMPTS),
         rollout=RolloutSettings(n=N, overlap=overlap, max_steps_ahead=max_steps_ahead),
         data=Data(tasks=[Task(name=name, path="", reward=reward) for name, reward in TASKS.items()]),
@@ -212,6 +217,27 @@ def test_an_interval_is_asked_for_at_once_and_in_pieces_beyond_the_limit() -> No
     assert calls == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
     _, calls = run(Schedule(num_steps=6, sync_interval=None), seed=0)
     assert calls == [[0, 1], [2, 3], [4, 5]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(schedule=schedules, seed=st.integers())
+def test_engines_that_share_gpus_have_answered_a_whole_interval_before_they_sleep(
+    schedule: Schedule, seed: int
+) -> None:
+    """What is asked for at once is what it is side by side; only nobody trains meanwhile."""
+    side_by_side, calls = run(schedule, seed=seed, max_steps_ahead=24)
+    engines, taken = Engines(random.Random(seed)), []
+    in_shifts = config(overlap=False, max_steps_ahead=24, placement=Placement.colocated)
+    with stream_of(engines, schedule, in_shifts) as stream:
+        for step in range(schedule.num_steps):
+            stream.take(step)
+            assert all(answer.done() for answer in engines.answers)
+            taken.append(stream.scores())
+            if schedule.syncs_at(version := step + 1):
+                stream.complete(before=version)
+                engines.hold(version)
+                stream.admit(version=version)
+    assert (engines.calls, taken) == (calls, side_by_side)
 
 
 @given(schedule=schedules, max_steps_ahead=st.integers(3, 6))
