@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from rlstack.checkpoint.manifest import Digest, Manifest, check, digest_of, files_in
@@ -63,7 +64,34 @@ class CheckpointStore:
 
         Those that are damaged are passed over, with a note each.
         """
-        for folder in sorted(self._folders(), key=_step, reverse=True):
+        return self._first_whole(sorted(self._folders(), key=_step, reverse=True))
+
+    def best(self) -> Path | None:
+        """As `newest`, the best of those with an evaluation; of two that are equally good the later one."""
+        judged = []
+        for folder in self._folders():
+            with suppress(CheckpointError):
+                if (selection := Manifest.read(folder).selection) is not None:
+                    judged.append((selection, _step(folder), folder))
+        return self._first_whole(folder for _, _, folder in sorted(judged, reverse=True))
+
+    def of_step(self, step: int) -> Path:
+        """The checkpoint of `step`; raises CheckpointError if there is none, or if it is damaged."""
+        folder = self._root / _name(step)
+        if not folder.is_dir():
+            steps = ", ".join(str(_step(path)) for path in sorted(self._folders(), key=_step)) or "none"
+            raise CheckpointError(f"{self._root}: has no checkpoint of step {step}; there are: {steps}")
+        check(folder)
+        return folder
+
+    def sweep(self) -> None:
+        """Remove what a killed process has left: drafts, and checkpoints under replacement."""
+        for pattern in _LEFTOVERS:
+            for folder in self._root.glob(pattern):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _first_whole(self, folders: Iterable[Path]) -> Path | None:
+        for folder in folders:
             try:
                 if check(folder).step != _step(folder):
                     raise CheckpointError(f"{folder}: is the checkpoint of another step")
@@ -71,12 +99,6 @@ class CheckpointStore:
             except CheckpointError as error:
                 self._note(f"passing over checkpoint {folder.name}: {error}")
         return None
-
-    def sweep(self) -> None:
-        """Remove what a killed process has left: drafts, and checkpoints under replacement."""
-        for pattern in _LEFTOVERS:
-            for folder in self._root.glob(pattern):
-                shutil.rmtree(folder, ignore_errors=True)
 
     def _folders(self) -> list[Path]:
         if not self._root.is_dir():

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rlstack.cli import evaluate, judge, plan, plan_transfer, report, score, train, tune
+from rlstack.cli import evaluate, export, judge, plan, plan_transfer, report, score, train, tune
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -33,6 +33,7 @@ app.command(epilog=tune.EPILOG)(tune.tune)
 app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command(epilog=score.EPILOG)(score.score)
 app.command(epilog=judge.EPILOG)(judge.judge)
+app.command(epilog=export.EPILOG)(export.export)
 app.command(epilog=report.EPILOG)(report.report)
 app.command(epilog=plan.EPILOG)(plan.plan)
 app.command("plan-transfer", epilog=plan_transfer.EPILOG)(plan_transfer.plan_transfer)

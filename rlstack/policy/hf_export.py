@@ -14,13 +14,14 @@ from rlstack.policy.hf_folder import replaced_at_once, write_companions
 from rlstack.policy.hf_io import stage_specs, stage_tensors
 from rlstack.policy.model import PolicyModel
 from rlstack.policy.parallel import is_first_replica, is_leader, num_stages, stage
-from rlstack.policy.weight_files import MAX_FILE_BYTES, Spec, WeightFiles
+from rlstack.policy.weight_files import MAX_FILE_BYTES, WeightFiles, specs_of
 
 
 def export(model: PolicyModel, folder: Path, *, source: Path, max_file_bytes: int = MAX_FILE_BYTES) -> None:
     """Write the weights to `folder`, with the settings and the tokenizer of `source`; replaces `folder`.
 
-    Collective over all ranks. Rank 0 writes, and holds one tensor at a time.
+    Collective over all ranks. Rank 0 writes, and holds one tensor at a time. The files are the same in every
+    layout.
 
     Raises RuntimeError on rank 0 if a stage's tensors do not come within the process group's limit.
     """
@@ -33,24 +34,23 @@ def export(model: PolicyModel, folder: Path, *, source: Path, max_file_bytes: in
                 dist.send(tensor.to(dtype), dst=_leader(0))
         return
     with replaced_at_once(folder) as draft:
-        specs = [stage_specs(model, index) for index in range(num_stages())]
-        files = WeightFiles(
-            draft, [spec for of_stage in specs for spec in of_stage], max_file_bytes=max_file_bytes
-        )
-        for index, of_stage in enumerate(specs):
-            for name, tensor in _tensors_of(model, index, of_stage):
+        dtype_name = str(dtype).removeprefix("torch.")
+        specs = specs_of(model.architecture, dtype_name)
+        files = WeightFiles(draft, specs, max_file_bytes=max_file_bytes)
+        for index in range(num_stages()):
+            for name, tensor in _tensors_of(model, index):
                 files.write(name, tensor)
         files.close()
-        write_companions(source, draft, dtype=str(dtype).removeprefix("torch."))
+        write_companions(source, draft, dtype=dtype_name)
 
 
-def _tensors_of(model: PolicyModel, index: int, specs: list[Spec]) -> Iterator[tuple[str, Tensor]]:
+def _tensors_of(model: PolicyModel, index: int) -> Iterator[tuple[str, Tensor]]:
     """The tensors of stage `index` on rank 0, received from its leader unless it is rank 0's own."""
     if index == stage():
         yield from stage_tensors(model)
         return
     leader = _leader(index)
-    for name, shape, _ in specs:
+    for name, shape, _ in stage_specs(model, index):
         tensor = torch.empty(shape, dtype=model.config.params_dtype, device=device())
         try:
             dist.recv(tensor, src=leader)

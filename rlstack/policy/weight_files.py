@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rlstack.policy.architecture import Architecture
+from rlstack.policy.hf_map import wire_rules
 from rlstack.policy.weight_index import INDEX
 
 Spec = tuple[str, tuple[int, ...], str]  # name, shape, dtype as in "float32"
@@ -40,6 +42,12 @@ def num_bytes(spec: Spec) -> int:
     _, shape, dtype = spec
     itemsize: int = getattr(torch, dtype).itemsize
     return math.prod(shape) * itemsize
+
+
+def specs_of(architecture: Architecture, dtype: str) -> list[Spec]:
+    """Of the whole model's Hugging Face tensors, in the order of the layers; dtype as in "float32"."""
+    rules = wire_rules(architecture).values()
+    return [(part.name, part.shape, dtype) for rule in rules for part in rule.parts]
 
 
 def plan_files(specs: Iterable[Spec], *, max_file_bytes: int) -> list[PlannedFile]:

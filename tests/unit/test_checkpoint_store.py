@@ -140,3 +140,30 @@ def test_wherever_it_is_killed_the_newest_checkpoint_is_whole(tmp_path) -> None:
         found.append(newest.name)
     assert found == sorted(found)
     assert set(found) == {"step-00000001", "step-00000002"}
+
+
+def test_the_best_is_the_later_of_the_highest_that_are_whole(tmp_path) -> None:
+    notes: list[str] = []
+    store = CheckpointStore(tmp_path, Checkpoint(keep_last=9), note=notes.append)
+    assert store.best() is None
+    save(store, 5)
+    assert store.best() is None
+    for step, selection in ((10, 0.4), (15, 0.6), (20, 0.6), (25, 0.9), (30, 0.1)):
+        save(store, step, selection)
+    (tmp_path / "step-00000025" / "run.json").write_text("damaged")
+    found = store.best()
+    assert found is not None
+    assert found.name == "step-00000020"
+    assert notes[0].startswith("passing over checkpoint step-00000025")
+
+
+def test_a_step_is_asked_for_by_its_number(tmp_path) -> None:
+    store = CheckpointStore(tmp_path, Checkpoint())
+    save(store, 5)
+    folder = save(store, 10)
+    assert store.of_step(10) == folder
+    with pytest.raises(CheckpointError, match="no checkpoint of step 7; there are: 5, 10"):
+        store.of_step(7)
+    (folder / "run.json").unlink()
+    with pytest.raises(CheckpointError, match=r"run\.json: is missing"):
+        store.of_step(10)

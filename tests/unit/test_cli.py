@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_help_imports_nothing_heavy() -> None:
-    commands = ("train", "tune", "evaluate", "score", "judge", "report", "plan", "plan-transfer")
+    commands = ("train", "tune", "evaluate", "score", "judge", "export", "report", "plan", "plan-transfer")
     light = (*HEAVY, "omegaconf", "numpy", "plotly")
     done = run_without(light, *(([command, "--help"], 0) for command in commands))
     assert "rlstack train configs/quickstart.yaml" in done.stdout
