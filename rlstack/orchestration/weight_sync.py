@@ -60,6 +60,7 @@ class WeightSync:
         self._ranks_per_engine = config.rollout.tensor_parallel
         self._before_round: Callable[[], None] = _nothing
         self._timeout_s = config.transfer.timeout_s
+        self._port_range = config.cluster.port_range
         self._store: Any = None  # where those in `_members` meet
         self._members: list[Role] = []
         self.under_way: Ordered | None = None
@@ -197,7 +198,7 @@ class WeightSync:
         self._store, self._members = None, []
 
     def _open(self, engines: Sequence[Role]) -> None:
-        self._store = serve_store(self._host, timeout_s=self._timeout_s)
+        self._store = serve_store(self._host, timeout_s=self._timeout_s, port_range=self._port_range)
         meeting = {"method": self._method, "num_receivers": self._ranks_per_engine * len(engines)}
         where = (self._host, self._store.port)
         calls = {role: role.start("open_transfer", *where, **meeting) for role in self._policy.roles}

@@ -56,7 +56,8 @@ class PolicyWorker:
             import ray
 
             host = str(ray.util.get_node_ip_address())
-        self._store = serve_store(host, timeout_s=self._config.policy.start_timeout_s)
+        cluster, limit_s = self._config.cluster, self._config.policy.start_timeout_s
+        self._store = serve_store(host, timeout_s=limit_s, port_range=cluster.port_range)
         return host, self._store.port
 
     def start(self, host: str, port: int) -> None:
