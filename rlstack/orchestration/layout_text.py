@@ -11,16 +11,19 @@ from rlstack.policy.architecture import Architecture
 
 VLLM_VOCAB_MULTIPLE = 64  # rows; DEFAULT_VOCAB_PADDING_SIZE of vLLM's vocab_parallel_embedding.py
 
-_AXIS = re.compile(r"(TP|PP|DP)([1-9]\d*)")
+_AXIS = re.compile(r"(TP|PP|VP|CP|DP)([1-9]\d*)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerLayout:
-    """Ranks per tensor-parallel group, pipeline stages, replicas."""
+    """Ranks per tensor-parallel group, pipeline stages, ranks that share sequences, replicas."""
 
     tensor_parallel: int
     pipeline_parallel: int
+    context_parallel: int = 1
     data_parallel: int
+    virtual_pipeline: int = 1  # chunks of layers per stage
+    pipeline_layers: tuple[int, ...] | None = None  # of each chunk; None: equal numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +35,7 @@ class EngineLayout:
 
 
 def parse_trainer(text: str, architecture: Architecture) -> TrainerLayout:
-    """TP, PP and DP with their sizes, in any order; what is left out is 1.
+    """TP, PP, CP and DP with their sizes, and VP, chunks per stage, in any order; what is left out is 1.
 
     Raises ConfigError if the text is malformed or `architecture` cannot be laid out like that.
     """
@@ -43,11 +46,17 @@ def parse_trainer(text: str, architecture: Architecture) -> TrainerLayout:
     layout = TrainerLayout(
         tensor_parallel=sizes.get("TP", 1),
         pipeline_parallel=sizes.get("PP", 1),
+        context_parallel=sizes.get("CP", 1),
         data_parallel=sizes.get("DP", 1),
+        virtual_pipeline=sizes.get("VP", 1),
     )
     cut = {**_cut_by_tensor_parallel(architecture), "key-value heads": architecture.num_kv_heads}
     _require_divisor(f"--from = {text}", "TP", layout.tensor_parallel, cut)
-    _require_divisor(f"--from = {text}", "PP", layout.pipeline_parallel, {"layers": architecture.num_layers})
+    if layout.virtual_pipeline > 1 and layout.pipeline_parallel == 1:
+        raise ConfigError(f"--from = {text}: VP is accepted with PP2 or more; add a PP or leave VP out")
+    axis = "PP" if layout.virtual_pipeline == 1 else "PP x VP = "
+    num_chunks = layout.pipeline_parallel * layout.virtual_pipeline
+    _require_divisor(f"--from = {text}", axis, num_chunks, {"layers": architecture.num_layers})
     return layout
 
 

@@ -7,7 +7,7 @@ tests hold them against the real ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rlstack.config.parallel import stage_layers
 from rlstack.orchestration.layout_text import vllm_vocab_size
@@ -27,23 +27,40 @@ def model_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
 
 
 def predicted_source_pieces(
-    architecture: Architecture, *, tensor_parallel: int, pipeline_parallel: int, data_parallel: int
+    architecture: Architecture,
+    *,
+    tensor_parallel: int,
+    pipeline_parallel: int,
+    data_parallel: int,
+    context_parallel: int = 1,
+    virtual_pipeline: int = 1,
+    pipeline_layers: Sequence[int] | None = None,
 ) -> list[list[Piece]]:
-    """The pieces of all trainer ranks, in megatron's order: tensor (fastest), data, pipeline."""
+    """The pieces of all trainer ranks, in megatron's order: tensor (fastest), context, data, pipeline."""
+    stages = stage_layers(
+        architecture.num_layers,
+        num_stages=pipeline_parallel,
+        chunks_per_stage=virtual_pipeline,
+        sizes=pipeline_layers,
+    )
     layouts = []
-    for layers in stage_layers(architecture.num_layers, num_stages=pipeline_parallel):
-        rules = stage_rules(architecture, layers)
+    for chunks in stages:
+        parameters = [
+            (f"{index}.{name}", rule)
+            for index, layers in enumerate(chunks)
+            for name, rule in stage_rules(architecture, [layers]).items()
+        ]
         ranks = [
             [
                 piece
-                for name, rule in rules.items()
+                for name, rule in parameters
                 for piece in _parameter_pieces(
                     architecture, name, rule, tp_rank=rank, tp_size=tensor_parallel
                 )
             ]
             for rank in range(tensor_parallel)
         ]
-        layouts += ranks * data_parallel
+        layouts += ranks * (context_parallel * data_parallel)
     return layouts
 
 
@@ -72,7 +89,7 @@ def predicted_receiver_pieces(architecture: Architecture, *, tensor_parallel: in
 def _parameter_pieces(
     architecture: Architecture, name: str, rule: Rule, *, tp_rank: int, tp_size: int
 ) -> Iterator[Piece]:
-    """Boxes of the rule's parts in a rank's parameter; one of the chunk that `View.tensor` names first."""
+    """Boxes of the rule's parts in the parameter `name`, its chunk's number first."""
     head_dim = architecture.head_dim
     num_queries = architecture.num_heads // architecture.num_kv_heads
     group_rows = head_dim * (num_queries + 2)
@@ -89,7 +106,7 @@ def _parameter_pieces(
         height = head_dim * (num_queries if i == 0 else 1) if rule.fusion is Fusion.qkv else num_rows
         for group, low in enumerate(range(box[0][0], box[0][1], height)):
             offset = (group * group_rows + row) * math.prod(columns)
-            view = View(f"0.{name}", offset, _strides(shape(box)))
+            view = View(name, offset, _strides(shape(box)))
             yield Piece(part.name, _cut(box, 0, low, low + height), view)
         row += height
 

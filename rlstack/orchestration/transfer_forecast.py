@@ -107,6 +107,9 @@ def _layouts(
         tensor_parallel=trainer.tensor_parallel,
         pipeline_parallel=trainer.pipeline_parallel,
         data_parallel=trainer.data_parallel,
+        context_parallel=trainer.context_parallel,
+        virtual_pipeline=trainer.virtual_pipeline,
+        pipeline_layers=trainer.pipeline_layers,
     )
     size = engines.tensor_parallel
     engine = [

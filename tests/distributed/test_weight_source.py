@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rlstack.orchestration.predict import predicted_source_pieces
 from rlstack.rendezvous import serve_store
 from rlstack.transfer.layout import Piece, View, shape
 from rlstack.transfer.plan import build_plan, decode
-from tests.distributed.weight_source_job import CASES, NUM_RANKS, hf_tensors
+from tests.distributed.weight_source_job import CASES, NUM_RANKS, Case, hf_tensors
 from tests.ranks import run_ranks
 
 JOB = Path(__file__).with_name("weight_source_job.py")
@@ -30,6 +31,18 @@ def held(tmp_path_factory) -> Path:
     return folder
 
 
+def predicted(case: Case) -> list[list[Piece]]:
+    return predicted_source_pieces(
+        case.architecture,
+        tensor_parallel=case.tp,
+        pipeline_parallel=case.pp,
+        context_parallel=case.cp,
+        data_parallel=NUM_RANKS // (case.tp * case.pp * case.cp),
+        virtual_pipeline=case.vpp or 1,
+        pipeline_layers=case.layers,
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_pieces_of_all_ranks_are_the_hugging_face_tensors(held, case):
@@ -42,6 +55,9 @@ def test_the_pieces_of_all_ranks_are_the_hugging_face_tensors(held, case):
             window = tensors[view.tensor].as_strided(shape(piece.box), view.strides, view.offset)
             box = tuple(slice(low, high) for low, high in piece.box)
             assert torch.equal(window, expected[piece.name][box]), (rank, piece)
+        assert {(piece.name, piece.box) for piece in pieces} == {
+            (piece.name, piece.box) for piece in predicted(CASES[case])[rank]
+        }
     # A receiver that wants everything gets each element from exactly one box, or there is no plan.
     shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
     everything = [Piece(n, tuple((0, x) for x in s), View(n, 0, (1,) * len(s))) for n, s in shapes.items()]

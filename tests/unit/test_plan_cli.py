@@ -57,6 +57,8 @@ def test_a_folder_will_do(tmp_path: Path) -> None:
         (["Qwen2.5-7B", "TP8", "TP4"], "--from = TP8: TP8 does not divide the model's 28 attention heads"),
         (["Llama-3.1-8B", "TP16", "TP4"], "--from = TP16: TP16 does not divide the model's 8 key-value"),
         (["Qwen2.5-7B", "PP3", "TP4"], "--from = PP3: PP3 does not divide the model's 28 layers"),
+        (["Qwen2.5-7B", "PP4VP2", "TP4"], "PP x VP = 8 does not divide the model's 28 layers"),
+        (["Qwen2.5-7B", "TP4VP2", "TP4"], "--from = TP4VP2: VP is accepted with PP2 or more"),
         (["Qwen2.5-7B", "TP4", "2xTP14"], "--to = 2xTP14: TP14 does not divide the model's 18944 feed"),
         (["Qwen2.5-7B", "4", "TP4"], "--from = '4': a layout like TP8PP4"),
         (["Qwen2.5-7B", "TP2TP2", "TP4"], "--from = 'TP2TP2': a layout like TP8PP4"),
@@ -77,6 +79,8 @@ def test_what_cannot_be_planned_is_refused_in_one_line(arguments: list[str], sho
 def test_axes_come_in_any_order_and_case() -> None:
     layout = parse_trainer("dp3pp4TP8", KNOWN_MODELS["Llama-3.1-70B"])
     assert (layout.tensor_parallel, layout.pipeline_parallel, layout.data_parallel) == (8, 4, 3)
+    layout = parse_trainer("TP4PP4VP5CP2", KNOWN_MODELS["Llama-3.1-70B"])
+    assert (layout.virtual_pipeline, layout.context_parallel, layout.data_parallel) == (5, 2, 1)
     assert parse_engines("tp8", KNOWN_MODELS["Llama-3.1-70B"]).num_engines == 1
 
 

@@ -108,11 +108,46 @@ def test_the_vocabulary_is_padded_before_it_is_cut() -> None:
     assert [piece and piece.box[0] for piece in found] == [(0, 48), (48, 96), (96, 130), None]
 
 
+def test_a_stage_of_a_virtual_pipeline_holds_the_chunks_that_are_its_turn() -> None:
+    layouts = predicted_source_pieces(
+        replace(TINY, num_layers=6),
+        tensor_parallel=1,
+        pipeline_parallel=2,
+        data_parallel=1,
+        context_parallel=2,
+        virtual_pipeline=2,
+        pipeline_layers=[1, 2, 1, 2],
+    )
+    assert layouts[0] == layouts[1] and layouts[2] == layouts[3]  # context-parallel ranks hold the same
+    numbers = [
+        sorted({int(p.name.split(".")[2]) for p in pieces if "layers" in p.name}) for pieces in layouts[::2]
+    ]
+    assert numbers == [[0, 3], [1, 2, 4, 5]]
+    chunks = {piece.name: piece.view.tensor[0] for pieces in layouts for piece in pieces}
+    assert chunks["model.layers.3.mlp.down_proj.weight"] == chunks["lm_head.weight"] == "1"
+    assert chunks["model.layers.2.mlp.down_proj.weight"] == chunks["model.embed_tokens.weight"] == "0"
+
+
+LAYOUTS = {
+    "tp2_pp2_dp2": {"tensor_parallel": 2, "pipeline_parallel": 2, "data_parallel": 2},
+    "pp2_vp2": {"tensor_parallel": 1, "pipeline_parallel": 2, "data_parallel": 1, "virtual_pipeline": 2},
+    "cp2": {"tensor_parallel": 1, "pipeline_parallel": 1, "data_parallel": 1, "context_parallel": 2},
+    "uneven_cp2": {
+        "tensor_parallel": 2,
+        "pipeline_parallel": 2,
+        "data_parallel": 1,
+        "context_parallel": 2,
+        "pipeline_layers": [1, 3],
+    },
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("tensor_parallel", [1, 2, 4, 8])
-def test_predicted_layouts_fit_together(tensor_parallel: int, tied: bool) -> None:
+def test_predicted_layouts_fit_together(tensor_parallel: int, tied: bool, layout: str) -> None:
     architecture = replace(TINY, tied=tied)
-    sources = predicted_source_pieces(architecture, tensor_parallel=2, pipeline_parallel=2, data_parallel=2)
+    sources = predicted_source_pieces(architecture, **LAYOUTS[layout])
     receivers = [
         predicted_receiver_pieces(architecture, tensor_parallel=tensor_parallel, rank=rank)
         for rank in range(tensor_parallel)
@@ -120,3 +155,7 @@ def test_predicted_layouts_fit_together(tensor_parallel: int, tied: bool) -> Non
     shapes = model_shapes(architecture)
     plan = build_plan(sources, receivers, shapes=shapes, itemsizes=dict.fromkeys(shapes, 2))
     assert {move.name for move in plan.moves} == set(shapes)
+    for rank, pieces in enumerate(receivers):
+        assert plan.bytes_received(rank) == 2 * sum(volume(piece.box) for piece in pieces)
+    if LAYOUTS[layout].get("context_parallel", 1) > 1 and tensor_parallel > 1:
+        assert all(plan.bytes_sent(rank) for rank in range(len(sources))), "replicas share the work"

@@ -32,6 +32,10 @@ class TrainerChoice:
     figures: list[Figure]
 
     @property
+    def fits(self) -> bool:
+        return self.memory.fits
+
+    @property
     def step_s(self) -> float:
         """Reference and training, without anything to wait for."""
         tokens = self.demand.trained_tokens_per_step
@@ -85,7 +89,7 @@ class Choice:
 
     @property
     def fits(self) -> bool:
-        return self.trainer.memory.fits and self.engines.memory.fits
+        return self.trainer.fits and self.engines.memory.fits
 
 
 def trainer_choice(demand: Demand, layout: Layout) -> TrainerChoice:
@@ -151,6 +155,8 @@ def _busiest_bytes(demand: Demand, trainer: Layout, engines: EngineLayout) -> in
         tensor_parallel=trainer.tensor_parallel,
         pipeline_parallel=trainer.pipeline_parallel,
         data_parallel=trainer.replicas,
+        virtual_pipeline=trainer.virtual_pipeline,
+        pipeline_layers=trainer.pipeline_layers,
     )
     bucket_bytes = demand.config.transfer.bucket_mib << 20
     figures = forecast(
