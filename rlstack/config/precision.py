@@ -112,6 +112,9 @@ def _megatron(fp8: Fp8) -> dict[str, Any]:
         "fp8_margin": fp8.margin,
         "fp8_amax_history_len": fp8.amax_history_len,
         "fp8_amax_compute_algo": fp8.amax_compute_algo.value,
+        # Delayed scales are agreed on after every micro-batch. Data-parallel ranks may have different numbers
+        # of them, and would wait for each other for ever.
+        "tp_only_amax_red": True,
         "first_last_layers_bf16": fp8.bf16_layers_at_start > 0 or fp8.bf16_layers_at_end > 0,
         "num_layers_at_start_in_bf16": fp8.bf16_layers_at_start,
         "num_layers_at_end_in_bf16": fp8.bf16_layers_at_end,
