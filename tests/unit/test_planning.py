@@ -29,7 +29,7 @@ from rlstack.tuning.planning.engine_memory import engine_worker_memory
 from rlstack.tuning.planning.hardware import gpu_of
 from rlstack.tuning.planning.layouts import engine_layouts, splits, trainer_layouts
 from rlstack.tuning.planning.model import planned_model
-from rlstack.tuning.planning.planner import Budget, choose, fitting_trainers
+from rlstack.tuning.planning.planner import ALIKE, Budget, choose, fitting_trainers
 from rlstack.tuning.planning.policy_memory import policy_rank_memory
 from rlstack.tuning.planning.shards import engine_parameters, policy_parameters
 
@@ -195,8 +195,9 @@ def test_the_issues_clusters_have_a_layout_that_fits(model: str, trainer_gpus: i
     assert choice.num_gpus == trainer_gpus + engine_gpus
     prediction = choice.predictions[10]
     assert prediction.step_s >= max(choice.trainer.training.fixed_s, wanted.assumptions.controller_ms / 1000)
-    # No other layout of these GPUs trains more quickly.
-    assert choice.trainer.step_s == min(c.step_s for c in fitting_trainers(wanted, trainer_gpus))
+    # No other layout of these GPUs trains more quickly to speak of.
+    quickest_s = min(c.step_s for c in fitting_trainers(wanted, trainer_gpus))
+    assert choice.trainer.step_s <= (1 + ALIKE) * quickest_s
 
 
 def test_the_best_split_is_no_slower_than_the_papers() -> None:

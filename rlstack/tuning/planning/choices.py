@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from rlstack.config.schema import Recompute
 from rlstack.config.validate_rewards import num_reward_ranks
 from rlstack.orchestration.layout_text import EngineLayout, TrainerLayout
 from rlstack.orchestration.transfer_forecast import forecast
@@ -34,6 +35,13 @@ class TrainerChoice:
     @property
     def fits(self) -> bool:
         return self.memory.fits
+
+    @property
+    def complexity(self) -> tuple[int, ...]:
+        """The less, the less there is to go wrong: recomputation, chunks, stages, tensor parallelism."""
+        recompute = list(Recompute).index(self.demand.config.policy.recompute)
+        layout = self.layout
+        return recompute, layout.virtual_pipeline, layout.pipeline_parallel, layout.tensor_parallel
 
     @property
     def step_s(self) -> float:

@@ -9,7 +9,7 @@ from statistics import NormalDist
 
 from rlstack.config.precision import rollout_precision
 from rlstack.config.schedule_words import AUTO
-from rlstack.config.schema import Fp8Recipe, ObjectiveName, Precision, RunConfig
+from rlstack.config.schema import Fp8Recipe, ObjectiveName, Precision, Recompute, RunConfig
 from rlstack.orchestration.schedule import WITH_GENERATOR
 from rlstack.policy.architecture import Architecture
 from rlstack.tuning.parts import Layout, Workload
@@ -158,3 +158,19 @@ class Demand:
         )
         quantiles: Sequence[float] = [(i + 0.5) / _NUM_LENGTHS for i in range(_NUM_LENGTHS)]
         return tuple(min(limit, max(1.0, math.exp(normal.inv_cdf(q)))) for q in quantiles)
+
+
+def searched(demand: Demand) -> Demand:
+    """As it is asked where the layout is to be chosen.
+
+    Sequence parallelism is on wherever there is tensor parallelism: it costs nothing and saves activations
+    (Korthikanti et al. 2022, arXiv 2205.05198, section 4.2.2).
+    """
+    policy = replace(demand.config.policy, sequence_parallel=True, pipeline_layers=None)
+    return replace(demand, config=replace(demand.config, policy=policy))
+
+
+def recomputing(demand: Demand, recompute: Recompute) -> Demand:
+    """With another policy.recompute."""
+    policy = replace(demand.config.policy, recompute=recompute)
+    return replace(demand, config=replace(demand.config, policy=policy))

@@ -3,28 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from rlstack.orchestration.layout_text import EngineLayout, vllm_vocab_size
 from rlstack.policy.architecture import Architecture
 from rlstack.tuning.parts import Layout
 
+_VIRTUAL_SIZES = (2, 4)  # chunks per stage
+
 
 def trainer_layouts(
-    architecture: Architecture, *, num_gpus: int, gpus_per_node: int, micro_batch_tokens: int
+    architecture: Architecture,
+    *,
+    num_gpus: int,
+    gpus_per_node: int,
+    micro_batch_tokens: int,
+    context_parallel: int = 1,
 ) -> Iterator[Layout]:
-    """Those of all `num_gpus` with each tensor-parallel group in one node; smallest TP and PP first."""
+    """Those of all `num_gpus` with each tensor-parallel group in one node; smallest TP and PP first.
+
+    Stages are of equal size and one chunk each.
+    """
     heads, kv_heads, ffn = architecture.num_heads, architecture.num_kv_heads, architecture.ffn_size
-    for tensor_parallel in _divisors(num_gpus, at_most=gpus_per_node):
+    if num_gpus % context_parallel:
+        return
+    groups = num_gpus // context_parallel
+    for tensor_parallel in _divisors(groups, at_most=gpus_per_node):
         if heads % tensor_parallel or kv_heads % tensor_parallel or ffn % tensor_parallel:
             continue
-        for pipeline_parallel in _divisors(num_gpus // tensor_parallel, at_most=architecture.num_layers):
+        for pipeline_parallel in _divisors(groups // tensor_parallel, at_most=architecture.num_layers):
             if architecture.num_layers % pipeline_parallel == 0:
                 yield Layout(
                     tensor_parallel=tensor_parallel,
                     pipeline_parallel=pipeline_parallel,
-                    data_parallel=num_gpus // tensor_parallel // pipeline_parallel,
+                    context_parallel=context_parallel,
+                    data_parallel=groups // tensor_parallel // pipeline_parallel,
                     micro_batch_tokens=micro_batch_tokens,
                 )
+
+
+def virtual_pipelines(architecture: Architecture, layout: Layout) -> Iterator[Layout]:
+    """`layout` with its stages cut into chunks; more than four of them save next to nothing more."""
+    layers = architecture.num_layers // layout.pipeline_parallel
+    for size in _VIRTUAL_SIZES:
+        if layout.pipeline_parallel > 1 and layers % size == 0:
+            yield replace(layout, virtual_pipeline=size)
 
 
 def engine_layouts(

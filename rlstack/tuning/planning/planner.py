@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rlstack.config.schema import Recompute
 from rlstack.config.validate_rewards import num_reward_ranks
 from rlstack.errors import ConfigError
+from rlstack.tuning.parts import Layout
 from rlstack.tuning.planning.choices import (
     Choice,
     EngineChoice,
@@ -15,10 +17,12 @@ from rlstack.tuning.planning.choices import (
     engine_choice,
     trainer_choice,
 )
-from rlstack.tuning.planning.demand import Demand
-from rlstack.tuning.planning.layouts import engine_layouts, splits, trainer_layouts
+from rlstack.tuning.planning.demand import Demand, recomputing
+from rlstack.tuning.planning.layouts import engine_layouts, splits, trainer_layouts, virtual_pipelines
 
 _MOST_GPUS = 1024  # to which the least number that fits is looked for
+ALIKE = 0.03  # of the time of a step: less than the assumptions can tell apart
+_CONTEXT_SIZES = (1, 2, 4, 8)
 _NUM_CANDIDATES = 6  # splits for which the cost model is asked
 
 
@@ -60,7 +64,7 @@ def choose(demand: Demand, budget: Budget) -> list[Choice]:
     for num_trainer, num_engine in budget.splits(reward_gpus=rewards, gpus_per_node=demand.gpu.gpus_per_node):
         trainers, engines = fitting_trainers(demand, num_trainer), fitting_engines(demand, num_engine)
         if trainers and engines:
-            pairs.append((min(trainers, key=lambda c: c.step_s), min(engines, key=lambda c: c.step_s)))
+            pairs.append((_simplest(trainers), min(engines, key=lambda c: c.step_s)))
     if not pairs:
         raise ConfigError(_too_few(demand, budget))
     # What is overlapped takes about as long as the slower side.
@@ -69,16 +73,47 @@ def choose(demand: Demand, budget: Budget) -> list[Choice]:
     return sorted(found, key=lambda choice: choice.predictions[demand.own_interval].step_s)
 
 
+def _simplest(choices: Sequence[TrainerChoice]) -> TrainerChoice:
+    """Of those that are about as quick as the quickest."""
+    quickest_s = min(choice.step_s for choice in choices)
+    alike = [choice for choice in choices if choice.step_s <= (1 + ALIKE) * quickest_s]
+    return min(alike, key=lambda choice: choice.complexity)
+
+
 def fitting_trainers(demand: Demand, num_gpus: int) -> list[TrainerChoice]:
-    """Those that take all of `num_gpus` GPUs and whose fullest rank fits."""
-    layouts = trainer_layouts(
-        demand.architecture,
-        num_gpus=num_gpus,
-        gpus_per_node=demand.gpu.gpus_per_node,
-        micro_batch_tokens=demand.config.policy.micro_batch_tokens,
-    )
-    choices = (trainer_choice(demand, layout) for layout in layouts)
-    return [choice for choice in choices if choice.memory.fits]
+    """Those that take all of `num_gpus` GPUs and whose fullest rank fits.
+
+    Each recomputes as little as it can. The tokens of a sequence are shared out only where nothing else fits.
+    """
+    for context_parallel in _CONTEXT_SIZES:
+        layouts = trainer_layouts(
+            demand.architecture,
+            num_gpus=num_gpus,
+            gpus_per_node=demand.gpu.gpus_per_node,
+            micro_batch_tokens=demand.config.policy.micro_batch_tokens,
+            context_parallel=context_parallel,
+        )
+        if found := [choice for layout in layouts for choice in _fitting(demand, layout)]:
+            return found
+    return []
+
+
+def _fitting(demand: Demand, layout: Layout) -> Iterator[TrainerChoice]:
+    """With the least recomputation, as it is and with its stages in chunks, which take more memory."""
+    plain = _least_recomputed(demand, layout)
+    if plain is None:
+        return
+    yield plain
+    for layout_in_chunks in virtual_pipelines(demand.architecture, layout):
+        if (choice := _least_recomputed(demand, layout_in_chunks)) is not None:
+            yield choice
+
+
+def _least_recomputed(demand: Demand, layout: Layout) -> TrainerChoice | None:
+    for recompute in Recompute:
+        if (choice := trainer_choice(recomputing(demand, recompute), layout)).fits:
+            return choice
+    return None
 
 
 def fitting_engines(demand: Demand, num_gpus: int) -> list[EngineChoice]:

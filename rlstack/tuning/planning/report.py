@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rlstack.orchestration.layout_text import EngineLayout
 from rlstack.tuning.parts import Layout
 from rlstack.tuning.planning.choices import Choice, combine, engine_choice, trainer_choice
-from rlstack.tuning.planning.demand import Demand
+from rlstack.tuning.planning.demand import Demand, searched
 from rlstack.tuning.planning.derivation import Figure
 from rlstack.tuning.planning.planner import Budget, choose
 from rlstack.tuning.prediction import POLICY, engine_name
@@ -55,7 +55,8 @@ class Plan:
     def settings(self) -> list[str]:
         """The best choice as settings to give to `rlstack train`."""
         layout, engines = self.best.trainer.layout, self.best.engines
-        settings = {
+        policy, asked = self.best.trainer.demand.config.policy, self.demand.config
+        settings: dict[str, object] = {
             "policy.tensor_parallel": layout.tensor_parallel,
             "policy.pipeline_parallel": layout.pipeline_parallel,
             "policy.data_parallel": layout.data_parallel,
@@ -63,8 +64,18 @@ class Plan:
             "rollout.engines": engines.layout.num_engines,
             "rollout.tensor_parallel": engines.layout.tensor_parallel,
         }
-        if engines.memory.gpu_memory_fraction != self.demand.config.rollout.gpu_memory_fraction:
-            settings["rollout.gpu_memory_fraction"] = engines.memory.gpu_memory_fraction
+        # What a config need not say is said only where it is another.
+        rare: dict[str, tuple[object, object]] = {
+            "policy.context_parallel": (layout.context_parallel, asked.policy.context_parallel),
+            "policy.virtual_pipeline": (layout.virtual_pipeline, asked.policy.virtual_pipeline),
+            "policy.pipeline_layers": ("null", asked.policy.pipeline_layers or "null"),
+            "policy.recompute": (policy.recompute.value, asked.policy.recompute.value),
+            "rollout.gpu_memory_fraction": (
+                engines.memory.gpu_memory_fraction,
+                asked.rollout.gpu_memory_fraction,
+            ),
+        }
+        settings |= {key: chosen for key, (chosen, own) in rare.items() if chosen != own}
         return [f"{key}={value}" for key, value in settings.items()]
 
     def _row(self, interval: int | None) -> IntervalRow:
@@ -102,14 +113,8 @@ class Plan:
 
 
 def make_plan(model: str, demand: Demand, budget: Budget, *, price_per_gpu_hour: float | None) -> Plan:
-    """Search the layouts and predict the best one for every interval.
-
-    Sequence parallelism is on wherever there is tensor parallelism: it costs nothing and saves activations
-    (Korthikanti et al. 2022, section 4.2.2).
-    """
-    own = demand.config
-    searched = replace(demand, config=replace(own, policy=replace(own.policy, sequence_parallel=True)))
-    first, *others = choose(searched, budget)
+    """Search the layouts and predict the best one for every interval."""
+    first, *others = choose(searched(demand), budget)
     best = combine(first.trainer, first.engines, intervals=[demand.own_interval, *demand.intervals])
     return Plan(
         model=model,

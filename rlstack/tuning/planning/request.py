@@ -28,7 +28,7 @@ def make_demand(
     """
     run = load_config(config, overrides)
     name, architecture = planned_model(run.policy.model)
-    everything = Arithmetic(compute_capability=(10, 0), cuda=(13, 0), transformer_engine=(2, 9))
+    everything = Arithmetic(compute_capability=(10, 0), cuda=(13, 0), transformer_engine=(2, 14))
     anywhere = Machine(num_cores=1, num_gpus=sys.maxsize, arithmetic=everything)
     if found := problems(run, architecture=architecture, machine=anywhere):
         raise ConfigError("\n".join(found))

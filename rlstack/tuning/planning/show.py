@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from rlstack.config.schema import Recompute
 from rlstack.tuning.interval.intervals import label
 from rlstack.tuning.planning.choices import Choice
 from rlstack.tuning.planning.derivation import Figure, number_text
@@ -45,10 +46,16 @@ def show(plan: Plan, *, explain: bool) -> None:
 
 
 def layout_text(choice: Choice) -> tuple[str, str]:
-    """TP2PP1DP16, 8xTP1."""
+    """TP2PP1DP16, 8xTP1; VP and CP where there are more than one, and what is recomputed."""
     layout, engines = choice.trainer.layout, choice.engines.layout
-    trainer = f"TP{layout.tensor_parallel}PP{layout.pipeline_parallel}DP{layout.data_parallel}"
-    return trainer, f"{engines.num_engines}xTP{engines.tensor_parallel}"
+    recompute = choice.trainer.demand.config.policy.recompute
+    virtual = f"VP{layout.virtual_pipeline}" if layout.virtual_pipeline > 1 else ""
+    context = f"CP{layout.context_parallel}" if layout.context_parallel > 1 else ""
+    trainer = (
+        f"TP{layout.tensor_parallel}PP{layout.pipeline_parallel}{virtual}{context}DP{layout.data_parallel}"
+    )
+    again = "" if recompute is Recompute.none else f", recompute {recompute.value}"
+    return trainer + again, f"{engines.num_engines}xTP{engines.tensor_parallel}"
 
 
 def choices_table(plan: Plan) -> Table:
