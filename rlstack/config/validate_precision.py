@@ -17,12 +17,15 @@ from rlstack.errors import ConfigError
 ADA: Version = (8, 9)
 HOPPER: Version = (9, 0)
 BLOCKWISE_CUDA: Version = (12, 9)
-# megatron/core/fp8_utils.py, get_fp8_recipe.
-TRANSFORMER_ENGINE: dict[Fp8Recipe, Version] = {
+# Of Transformer Engine: megatron/core/fp8_utils.py, get_fp8_recipe.
+FP8_ENGINE: dict[Fp8Recipe, Version] = {
     Fp8Recipe.blockwise: (2, 3),
     Fp8Recipe.tensorwise: (2, 2),
     Fp8Recipe.delayed: (2, 1),
 }
+# Packed sequences attend in fp32 from 2.12 on: before, every kernel for them was of 16 bits
+# (pytorch/attention/dot_product_attention/utils.py, get_attention_backend).
+LAYERS_ENGINE: dict[Precision, Version] = {Precision.bf16: (2, 1), Precision.fp32: (2, 12)}
 
 
 class LayerShape(Protocol):
@@ -70,27 +73,33 @@ def rollout_problems(config: RunConfig, shape: LayerShape) -> Iterator[str]:
 
 def policy_machine_problems(policy: Policy, machine: Arithmetic) -> Iterator[str]:
     """What the policy asks for and `machine` cannot compute."""
-    if policy.precision is not Precision.fp8:
-        return
-    given = "policy.precision = fp8"
+    is_fp8 = policy.precision is Precision.fp8
+    given = f"policy.precision = {policy.precision.value}"
     if machine.compute_capability is None:
-        yield f"{given}: it needs an NVIDIA GPU, and there is none; set it to bf16 or fp32"
+        if is_fp8:
+            yield f"{given}: it needs an NVIDIA GPU, and there is none; set it to bf16 or fp32"
         return
-    if machine.compute_capability < ADA:
+    if is_fp8 and machine.compute_capability < ADA:
         yield (
             f"{given}: it needs a GPU of compute capability 8.9 or more (Ada, Hopper, later), and this has "
             f"{show_version(machine.compute_capability)}; set it to bf16"
         )
         return
-    given += f" with policy.fp8.recipe = {policy.fp8.recipe.value}"
-    least = TRANSFORMER_ENGINE[policy.fp8.recipe]
+    if is_fp8:
+        given += f" with policy.fp8.recipe = {policy.fp8.recipe.value}"
+    least = FP8_ENGINE[policy.fp8.recipe] if is_fp8 else LAYERS_ENGINE[policy.precision]
     if machine.transformer_engine is None or machine.transformer_engine < least:
+        remedy = "" if policy.precision is Precision.bf16 else ", or set policy.precision=bf16"
         yield (
-            f"{given}: it needs Transformer Engine {show_version(least)} or later, and there is "
-            f"{show_version(machine.transformer_engine)}; pip install '.[gpu]', or set policy.precision=bf16"
+            f"{given}: on a GPU it needs Transformer Engine {show_version(least)} or later, and there is "
+            f"{show_version(machine.transformer_engine)}; pip install '.[gpu]'{remedy}"
         )
-    if policy.fp8.recipe is not Fp8Recipe.blockwise:
-        return
+    if is_fp8 and policy.fp8.recipe is Fp8Recipe.blockwise:
+        yield from _blockwise(given, machine)
+
+
+def _blockwise(given: str, machine: Arithmetic) -> Iterator[str]:
+    assert machine.compute_capability is not None
     remedy = "set policy.fp8.recipe=tensorwise"
     if machine.compute_capability < HOPPER:
         found = show_version(machine.compute_capability)

@@ -59,3 +59,13 @@ def own_process(pytestconfig):
         context = mp.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
             yield pool
+
+
+@pytest.fixture(scope="session")
+def engine_pool(pytestconfig):
+    """Processes for engines, one for each engine that is ever started."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.syspath_prepend(str(pytestconfig.rootpath))  # the process imports the test file by name
+        context = mp.get_context("spawn")
+        with ProcessPoolExecutor(2, mp_context=context, max_tasks_per_child=1) as pool:
+            yield pool

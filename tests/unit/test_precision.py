@@ -177,12 +177,12 @@ def test_matrices_that_blocks_do_not_fill_are_refused_on_both_sides() -> None:
         (
             replace(HOPPER, transformer_engine=None),
             ["policy.fp8.recipe=delayed"],
-            "it needs Transformer Engine 2.1 or later, and there is none; pip install '.[gpu]'",
+            "it needs Transformer Engine 2.1 or later, and there is none; pip install '.[gpu]', or set pol",
         ),
         (
             replace(HOPPER, transformer_engine=(2, 2)),
             [],
-            "policy.fp8.recipe = blockwise: it needs Transformer Engine 2.3 or later, and there is 2.2;",
+            "policy.fp8.recipe = blockwise: on a GPU it needs Transformer Engine 2.3 or later, and there is",
         ),
         (
             replace(HOPPER, cuda=(12, 8)),
@@ -200,6 +200,29 @@ def test_a_machine_that_cannot_train_in_fp8_is_told_what_it_lacks(
     machine: Arithmetic, overrides: list[str], message: str
 ) -> None:
     (only,) = policy_machine_problems(fp8(*overrides).policy, machine)
+    assert message in only
+
+
+@pytest.mark.parametrize(
+    ("precision", "transformer_engine", "message"),
+    [
+        (
+            "bf16",
+            None,
+            "bf16: on a GPU it needs Transformer Engine 2.1 or later, and there is none; pip install",
+        ),
+        (
+            "fp32",
+            (2, 9),
+            "fp32: on a GPU it needs Transformer Engine 2.12 or later, and there is 2.9; pip ins",
+        ),
+    ],
+)
+def test_on_gpus_the_layers_are_transformer_engines(
+    precision: str, transformer_engine: tuple[int, int] | None, message: str
+) -> None:
+    machine = replace(HOPPER, transformer_engine=transformer_engine)
+    (only,) = policy_machine_problems(settings(f"policy.precision={precision}").policy, machine)
     assert message in only
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlstack.config.arithmetic import Arithmetic
 from rlstack.config.load import load_config
 from rlstack.config.machine import Machine
 from rlstack.config.schema import RunConfig, Task
@@ -14,7 +15,8 @@ from rlstack.errors import ConfigError
 ROOT = Path(__file__).parents[2]
 TWO_CORES = Machine(num_cores=2, num_gpus=0)
 MANY_CORES = Machine(num_cores=1000, num_gpus=0)
-EIGHT_GPUS = Machine(num_cores=64, num_gpus=8)
+HOPPER = Arithmetic(compute_capability=(9, 0), cuda=(13, 0), transformer_engine=(2, 14))
+EIGHT_GPUS = Machine(num_cores=64, num_gpus=8, arithmetic=HOPPER)
 
 
 @dataclass(frozen=True)
