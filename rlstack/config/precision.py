@@ -52,7 +52,7 @@ class TrainingPrecision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnginePrecision:
-    """Of the engines."""
+    """Of the engines, under vLLM's names."""
 
     dtype: str  # of the weights as they arrive, and of activations, by torch's name
     quantization: str | None  # what vLLM does to the weights then

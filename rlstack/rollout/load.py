@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -57,8 +58,7 @@ def load_llm(config: RunConfig, *, index: int) -> Any:
         folder,
         trust_remote_code=False,
         load_format="safetensors",  # the other format is a pickle
-        dtype=precision.dtype,
-        quantization=precision.quantization,
+        **asdict(precision),
         tensor_parallel_size=rollout.tensor_parallel,
         distributed_executor_backend="mp" if rollout.tensor_parallel > 1 else "uni",
         worker_extension_cls="rlstack.transfer.landing.WeightLanding",
