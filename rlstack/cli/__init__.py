@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rlstack.cli import evaluate, export, judge, plan, plan_transfer, report, score, train, tune
+from rlstack.cli import evaluate, export, judge, launch, plan, plan_transfer, report, score, train, tune
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -29,6 +29,7 @@ def rlstack(
 
 
 app.command(epilog=train.EPILOG)(train.train)
+app.command(epilog=launch.EPILOG)(launch.launch)
 app.command(epilog=tune.EPILOG)(tune.tune)
 app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command(epilog=score.EPILOG)(score.score)

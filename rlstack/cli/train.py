@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rlstack.cli.exit_status import exit_status
+
+if TYPE_CHECKING:
+    from rlstack.config.schema import RunConfig
 
 EPILOG = """Examples:\n
   rlstack train configs/quickstart.yaml\n
@@ -39,20 +42,28 @@ def train(
     """
     with exit_status():
         from rlstack.config.load import load_config
-        from rlstack.config.machine import Machine
-        from rlstack.config.validate import validate
-        from rlstack.policy.architecture import Architecture
-        from rlstack.policy.weight_index import weight_files
-        from rlstack.telemetry.run_dir import folder_of, num_steps_completed
 
-        settings = load_config(config, overrides or ())
-        architecture = Architecture.from_folder(Path(settings.policy.model))
-        validate(settings, architecture=architecture, machine=Machine.detect())
-        weight_files(Path(settings.policy.model))  # for what it refuses
-        if resume and (num_steps := num_steps_completed(folder_of(settings))) >= settings.schedule.num_steps:
-            typer.echo(f"{folder_of(settings)}: has completed its {num_steps} steps; nothing is left to do")
-            return
+        run_training(load_config(config, overrides or ()), resume=resume)
 
-        from rlstack.train import train as run  # imports torch and Ray: after all that can be refused
 
-        run(settings, resume=resume)
+def run_training(settings: RunConfig, *, resume: bool) -> None:
+    """Refuse what cannot work, then train.
+
+    Raises what `rlstack.train.train` raises.
+    """
+    from rlstack.config.machine import Machine
+    from rlstack.config.validate import validate
+    from rlstack.policy.architecture import Architecture
+    from rlstack.policy.weight_index import weight_files
+    from rlstack.telemetry.run_dir import folder_of, num_steps_completed
+
+    architecture = Architecture.from_folder(Path(settings.policy.model))
+    validate(settings, architecture=architecture, machine=Machine.detect())
+    weight_files(Path(settings.policy.model))  # for what it refuses
+    if resume and (num_steps := num_steps_completed(folder_of(settings))) >= settings.schedule.num_steps:
+        typer.echo(f"{folder_of(settings)}: has completed its {num_steps} steps; nothing is left to do")
+        return
+
+    from rlstack.train import train as run  # imports torch and Ray: after all that can be refused
+
+    run(settings, resume=resume)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 import psutil
 import ray
 
-from rlstack.config.machine import Machine
 from rlstack.config.reward_names import used_models
 from rlstack.config.schema import RunConfig
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.home import Home
-from rlstack.orchestration.loopback import LOOPBACK, stay_on_loopback
+from rlstack.orchestration.loopback import LOOPBACK
+from rlstack.orchestration.node_check import check_nodes
 from rlstack.orchestration.placement import Decision, Demand, Slot
 from rlstack.orchestration.policy_group import PolicyGroup
 from rlstack.orchestration.processes import end_everywhere, kill_all
+from rlstack.orchestration.ray_session import end_started, start_ray, with_descendants
 from rlstack.orchestration.recovery import EngineRecovery
 from rlstack.orchestration.reservation import Reservation, reserve
 from rlstack.orchestration.restarts import Note, Restarts
@@ -59,16 +57,13 @@ class Cluster:
         self._ray: list[psutil.Process] = []  # what this has started, not what belongs to another cluster
 
     def __enter__(self) -> Cluster:
-        # Read by the Ray processes that start now; a cluster that runs already keeps its own settings.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        address = self._config.cluster.address
+        settings = self._config.cluster
         try:
             with span("starting Ray", reason=Reason.start_up):
-                if address is not None:
-                    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-                else:
-                    self._start_ray()
-                self._reservation = reserve(self._demand, self._config.cluster)
+                self._ray = start_ray(settings)
+                self._reservation = reserve(self._demand, settings)
+                if settings.address is not None:
+                    self._check_nodes()
                 if self._demand.colocated and self._places.use_gpus:
                     self._config = on_shared_gpus(self._config)
         except BaseException:
@@ -76,17 +71,20 @@ class Cluster:
             raise
         return self
 
-    def _start_ray(self) -> None:
-        before = psutil.Process().children()
-        stay_on_loopback()
-        ray.init(
-            num_cpus=Machine.detect().num_cores,  # which the settings have been held against
-            object_store_memory=self._config.cluster.object_store_mib << 20,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-        self._ray = [child for child in psutil.Process().children() if child not in before and _is_ray(child)]
+    def _check_nodes(self) -> None:
+        models = {"policy.model": Path(self._config.policy.model)} if self._loads_policy_model else {}
+        models |= {
+            f"reward.models[{i}].path": Path(model.path)
+            for i, model in enumerate(self._config.reward.models)
+            if model.name in self._demand.reward_models
+        }
+        nodes = [bundle.node for bundle in self._places.bundles]
+        limit_s = self._config.cluster.placement_timeout_s
+        check_nodes(nodes, models=models, run=self._logs, timeout_s=limit_s)
+
+    @property
+    def _loads_policy_model(self) -> bool:
+        return bool(self._demand.policy or self._demand.engines)
 
     def launch(self) -> tuple[PolicyGroup, EngineGroup]:
         """Start policy and engines, and wait until all roles are ready.
@@ -184,7 +182,7 @@ class Cluster:
             self._end(in_order=kind is None)
 
     def _end(self, *, in_order: bool) -> None:
-        started = [process for root in self._ray for process in _with_descendants(root)]
+        started = with_descendants(self._ray)
         noted = [role.processes() for role in self._roles()]
         if self._engines is not None:
             self._engines.stop_reading()
@@ -195,35 +193,10 @@ class Cluster:
         if self._reservation is not None:
             self._reservation.close()
         ray.shutdown()
-        _end(started, timeout_s=2.0)
+        end_started(started, timeout_s=2.0)
         if self._ray:
             kill_all([member for processes in noted if processes for member in processes.members])
 
     def _roles(self) -> list[Role]:
         groups = (self._policy, self._engines, *self._reward_models.values())
         return [role for group in groups if group is not None for role in group.roles]
-
-
-def _is_ray(process: psutil.Process) -> bool:
-    """Whether it is Ray's; another thread of this process may start some of its own at the same time."""
-    try:
-        return any("/ray/" in argument for argument in process.cmdline())
-    except psutil.Error:
-        return False
-
-
-def _with_descendants(process: psutil.Process) -> list[psutil.Process]:
-    """A process of Ray's, the roles below it, and what the roles have started."""
-    try:
-        return [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _end(processes: list[psutil.Process], *, timeout_s: float) -> None:
-    """A role that was killed cannot end its own children (vLLM's workers); nobody else would."""
-    _, alive = psutil.wait_procs(processes, timeout=timeout_s)
-    for process in alive:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=timeout_s)

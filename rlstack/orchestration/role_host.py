@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ray
+
 from rlstack.orchestration.home import settle
 from rlstack.orchestration.processes import Processes, own_processes
 from rlstack.telemetry import nvml, timeline
@@ -73,6 +75,7 @@ class Host:
     ) -> None:
         capture_output(log)
         settle(gpus, environment)
+        print(f"{name} on node {ray.util.get_node_ip_address()}, GPUs {', '.join(gpus) or 'none'}")
         timeline.act_as(name)
         _sample_gpus(name, gpus)
         with timeline.span("start_up"):
