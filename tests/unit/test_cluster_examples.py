@@ -1,0 +1,85 @@
+"""The worked examples of docs/: their syntax, that the run fits the nodes, and what the script does."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rlstack.config.load import load_config
+from rlstack.orchestration.placement import Demand, Node, place
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "docs" / "slurm" / "rlstack.sbatch"
+MANIFEST = ROOT / "docs" / "kuberay" / "rayjob.yaml"
+EXAMPLE = ROOT / "configs" / "paper" / "math_s10.yaml"
+
+
+def documents() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(MANIFEST.read_text()))
+
+
+def fits(num_nodes: int, num_gpus: int) -> bool:
+    """Whether the example fits so many nodes, and not one less."""
+    demand = Demand.of(load_config(EXAMPLE))
+    nodes = [Node(f"{i}", f"10.0.0.{i}", num_gpus, 64) for i in range(num_nodes)]
+    return len(place(demand, nodes, use_gpus=True, ranks_per_core=1).bundles) == num_nodes
+
+
+def test_the_job_of_kuberay_holds_the_example() -> None:
+    job, policy = documents()
+    cluster = job["spec"]["rayClusterSpec"]
+    (group,) = cluster["workerGroupSpecs"]
+    (worker,) = group["template"]["spec"]["containers"]
+    assert fits(group["replicas"], int(worker["resources"]["limits"]["nvidia.com/gpu"]))
+    assert job["spec"]["entrypoint"].startswith(f"rlstack launch /shared/{EXAMPLE.relative_to(ROOT)} ")
+    assert cluster["authOptions"] == {"mode": "token"}
+    pods = [cluster["headGroupSpec"]["template"], group["template"]]
+    assert all(pod["metadata"]["labels"] == policy["spec"]["podSelector"]["matchLabels"] for pod in pods)
+
+
+def test_the_slurm_script_holds_the_example() -> None:
+    subprocess.run(["bash", "-n", SCRIPT], check=True)
+    options = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)$", SCRIPT.read_text(), re.MULTILINE))
+    assert fits(int(options["nodes"]), int(options["gpus-per-node"]))
+    assert f"rlstack.sbatch {EXAMPLE.relative_to(ROOT)} " in SCRIPT.read_text()
+
+
+STANDS_FOR = {
+    "scontrol": "printf 'n1\\nn2\\nn3\\n'",
+    "hostname": "echo 10.0.0.1",
+    "srun": 'echo "srun $* token=$(wc -c <"$RAY_AUTH_TOKEN_PATH")" >>"$CALLS"; exec sleep 60',
+    "ray": "exit 0",
+    "python": "echo 3",
+    "rlstack": 'for _ in $(seq 200); do [ "$(grep -c ^srun "$CALLS")" = 2 ] && break; sleep 0.05; done\n'
+    'echo "rlstack $*" >>"$CALLS"; exit "$STATUS"',
+}
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_the_slurm_script_starts_ray_everywhere_and_ends_as_the_run(tmp_path: Path, status: int) -> None:
+    """With stand-ins for what Slurm has; the token is gone at the end, and so are the nodes' processes."""
+    for name, body in STANDS_FOR.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    calls = tmp_path / "calls"
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(calls), "STATUS": str(status)}
+    environment |= {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-3]"}
+    done = subprocess.run(
+        ["bash", SCRIPT, "my.yaml", "run.name=x"], cwd=tmp_path, env=os.environ | environment, timeout=60
+    )
+    assert done.returncode == status
+    *starts, run = calls.read_text().splitlines()
+    assert run == (
+        "rlstack launch my.yaml --address 10.0.0.1:6379 --resume cluster.port_range=[20000, 20063] run.name=x"
+    )
+    head, others = sorted(starts, key=lambda line: "--head" not in line)
+    assert "--nodelist=n1 ray start --head --block --node-ip-address=10.0.0.1 --port=6379" in head
+    assert "--nodes=2 --ntasks=2 --exclude=n1 ray start --block --address=10.0.0.1:6379" in others
+    assert all(line.endswith("token=64") for line in starts)
+    assert list(tmp_path.glob(".ray-token*")) == []
