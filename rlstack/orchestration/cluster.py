@@ -155,6 +155,8 @@ class Cluster:
 
     def _start_engines(self) -> EngineGroup:
         homes = self._homes(self._places.engines)
+        if self._demand.colocated:  # or what the GPUs use would count twice
+            homes = [home._replace(samples_gpus=False) for home in homes]
         self._engines = EngineGroup(self._config, logs=self._logs, homes=homes)
         return self._engines
 

@@ -18,6 +18,7 @@ class Home(NamedTuple):
     scheduling: Any = None  # one of Ray's scheduling strategies; None: wherever Ray likes
     gpus: tuple[str, ...] = ()  # as CUDA_VISIBLE_DEVICES has them on that node
     environment: Mapping[str, str] = {}  # of the run's settings
+    samples_gpus: bool = True  # False: another role on the same GPUs does
 
     @property
     def options(self) -> dict[str, Any]:

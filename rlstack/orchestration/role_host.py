@@ -72,12 +72,13 @@ class Host:
         kwargs: Mapping[str, Any],
         gpus: tuple[str, ...],
         environment: Mapping[str, str],
+        sampled_gpus: Sequence[str],
     ) -> None:
         capture_output(log)
         settle(gpus, environment)
         print(f"{name} on node {ray.util.get_node_ip_address()}, GPUs {', '.join(gpus) or 'none'}")
         timeline.act_as(name)
-        _sample_gpus(name, gpus)
+        _sample_gpus(name, sampled_gpus)
         with timeline.span("start_up"):
             self._target = build(**kwargs)
 

@@ -64,7 +64,8 @@ class Role:
         groups = {"concurrency_groups": {BESIDE: 1}} if beside else {}
         remote: Any = ray.remote  # Ray's own types do not know an actor's methods
         host = remote(max_concurrency=1, **home.options, **groups)(Host)
-        self._actor = host.remote(name, log, build, kwargs, home.gpus, home.environment)
+        seen = home.gpus if home.samples_gpus else ()
+        self._actor = host.remote(name, log, build, kwargs, home.gpus, home.environment, seen)
         self._processes: ray.ObjectRef = self._actor.processes.remote()
 
     def start(self, method: str, /, *args: Any, **kwargs: Any) -> ray.ObjectRef:
