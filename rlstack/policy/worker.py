@@ -12,11 +12,9 @@ import torch.distributed as dist
 
 from rlstack.checkpoint.manifest import Digest
 from rlstack.config.machine import Machine
-from rlstack.config.parallel import micro_batch_multiple
 from rlstack.config.schema import RunConfig, TransferMethod
 from rlstack.config.validate_precision import policy_machine_problems, refuse
-from rlstack.data.packing import pack
-from rlstack.data.records import MicroBatch, Prompt, Rollout, WeightedRollout
+from rlstack.data.records import MicroBatch
 from rlstack.losses.build import build_loss
 from rlstack.policy import checkpointing
 from rlstack.policy.architecture import Architecture
@@ -26,6 +24,7 @@ from rlstack.policy.hf_io import load_weights
 from rlstack.policy.model import build_model
 from rlstack.policy.outlet import WeightOutlet, open_source
 from rlstack.policy.parallel import close_parallel, data_rank, init_parallel, is_leader
+from rlstack.policy.probe import probe_batches
 from rlstack.policy.reference import follows_policy
 from rlstack.policy.saving import BackgroundSave
 from rlstack.policy.served import ServedWeights
@@ -164,23 +163,7 @@ class PolicyWorker:
 
     def probe(self, token_ids: Sequence[int]) -> tuple[float, ...] | None:
         """The logprobs of token_ids[1:], each given those before it; None but on the last stage's leader."""
-        first, rest = tuple(token_ids[:1]), tuple(token_ids[1:])
-        rollout = Rollout(
-            token_ids=rest,
-            generator_logprobs=(0.0,) * len(rest),
-            text="",
-            finished=True,
-            version=self.version,
-        )
-        prompt = Prompt(task="probe", row=0, problem="", token_ids=first)
-        policy = self._config.policy
-        batches = pack(
-            [WeightedRollout(prompt=prompt, rollout=rollout, advantage=0.0)],
-            data_parallel=policy.data_parallel,
-            micro_batch_tokens=policy.micro_batch_tokens,
-            version=self.version,
-            multiple=micro_batch_multiple(policy),
-        )
+        batches = probe_batches(token_ids, self._config.policy, version=self.version)
         logprobs = self.trainer.forward_logprobs(batches[data_rank()])
         return tuple(logprobs[0].tolist()) if logprobs and is_leader() else None
 

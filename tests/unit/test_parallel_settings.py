@@ -12,6 +12,7 @@ from rlstack.config.machine import Machine
 from rlstack.config.parallel import micro_batch_multiple, num_policy_ranks, policy_layers, stage_layers
 from rlstack.config.schema import Policy, Precision
 from rlstack.config.validate_parallel import parallel_problems
+from rlstack.policy.probe import probe_batches
 
 GPUS = Machine(num_cores=8, num_gpus=8)
 
@@ -95,3 +96,15 @@ def test_no_gpu_kernel_splits_sequences_in_fp32() -> None:
     assert "policy.context_parallel = 2: 1 is accepted on GPUs with policy.precision = fp32" in problem
     assert found(GPUS, context_parallel=2, precision=Precision.bf16) == []
     assert found(Machine(num_cores=8, num_gpus=0), context_parallel=2) == []
+
+
+@pytest.mark.parametrize(
+    "policy", [Policy(), Policy(pipeline_parallel=2, virtual_pipeline=2, data_parallel=3)]
+)
+def test_a_probe_comes_first_and_fillers_make_up_the_rest(policy) -> None:
+    ranks = probe_batches([5, 6, 7, 8], policy, version=4)
+    assert len(ranks) == policy.data_parallel
+    assert {len(batches) for batches in ranks} == {micro_batch_multiple(policy)}
+    (first, *others) = [batch for batches in ranks for batch in batches]
+    assert first.token_ids.tolist() == [5, 6, 7] and first.labels.tolist() == [6, 7, 8]
+    assert [batch.num_examples for batch in others] == [0] * len(others)

@@ -1,0 +1,30 @@
+"""One sequence as the micro-batches that every rank takes part in. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rlstack.config.parallel import micro_batch_multiple
+from rlstack.config.schema import Policy
+from rlstack.data.packing import pack
+from rlstack.data.records import MicroBatch, Prompt, Rollout, WeightedRollout
+
+
+def probe_batches(token_ids: Sequence[int], policy: Policy, *, version: int) -> list[list[MicroBatch]]:
+    """[data-parallel rank][micro-batch]; the first rank's first one is the sequence, others are fillers."""
+    first, rest = tuple(token_ids[:1]), tuple(token_ids[1:])
+    rollout = Rollout(
+        token_ids=rest,
+        generator_logprobs=(0.0,) * len(rest),
+        text="",
+        finished=True,
+        version=version,
+    )
+    prompt = Prompt(task="probe", row=0, problem="", token_ids=first)
+    return pack(
+        [WeightedRollout(prompt=prompt, rollout=rollout, advantage=0.0)],
+        data_parallel=policy.data_parallel,
+        micro_batch_tokens=policy.micro_batch_tokens,
+        version=version,
+        multiple=micro_batch_multiple(policy),
+    )
