@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, Qwen2Config
 
 from rlstack.data.records import MicroBatch
 from rlstack.rendezvous import serve_store
@@ -48,7 +48,6 @@ LLAMA3_ROPE = {
 FAMILIES = {
     "llama": LlamaConfig(**SHAPE, rope_parameters=LLAMA3_ROPE),
     "qwen2_tied": Qwen2Config(**SHAPE, tie_word_embeddings=True),
-    "qwen3": Qwen3Config(**SHAPE, head_dim=32),
 }
 
 
