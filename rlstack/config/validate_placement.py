@@ -15,7 +15,16 @@ FIRST_PORT, LAST_PORT = 1024, 65535
 
 def placement_problems(config: RunConfig) -> list[str]:
     """Settings of placement, ports and environment that cannot work, alone or together."""
-    return [*_turns(config), *_channel(config), *_ports(config), *_environment(config)]
+    return [*_address(config), *_turns(config), *_channel(config), *_ports(config), *_environment(config)]
+
+
+def _address(config: RunConfig) -> Iterator[str]:
+    address = config.cluster.address
+    if address is not None and "://" in address:
+        yield (
+            f"cluster.address = {address}: auto | HOST:PORT is accepted, for the driver is on a node of the "
+            "cluster; from elsewhere use rlstack launch with the dashboard's address"
+        )
 
 
 def _turns(config: RunConfig) -> Iterator[str]:

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from rlstack.cli import app
 from rlstack.config.load import load_config
 from rlstack.config.schema import Policy, Run, RunConfig
 from rlstack.errors import ConfigError
@@ -87,5 +89,18 @@ def test_ctrl_c_ends_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_where_no_cluster_answers_is_said() -> None:
-    with pytest.raises(ConfigError, match="--address http://127.0.0.1:9: the address of a Ray"):
+    with pytest.raises(ConfigError, match=r"the address of a Ray cluster's dashboard is accepted"):
         connect("http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--address", "ray://10.0.0.1:10001"], "--address ray://10.0.0.1:10001: auto | HOST:PORT | http"),
+        (["--address", "10.0.0.1:6379", "--detach"], "--detach: --address http://HOST:PORT is"),
+    ],
+)  # fmt: skip
+def test_what_launch_cannot_do_is_refused(options: list[str], says: str) -> None:
+    refused = CliRunner().invoke(app, ["launch", "run.yaml", *options])
+    assert refused.exit_code == 2
+    assert says in refused.stderr

@@ -23,6 +23,12 @@ def test_engines_on_the_policys_gpus_take_turns_with_it() -> None:
     assert problems(overlap=True) == []
 
 
+def test_the_driver_is_on_a_node_of_the_cluster() -> None:
+    assert problems(address="auto") == problems(address="10.0.0.1:6379") == []
+    (only,) = problems(address="ray://10.0.0.1:10001")
+    assert "cluster.address = ray://10.0.0.1:10001: auto | HOST:PORT is accepted" in only
+
+
 def test_shared_memory_needs_one_host() -> None:
     ipc = Transfer(channel=TransferChannel.ipc)
     (only,) = problems(transfer=ipc, address="host:6379")
