@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11
 VENV := .venv
 STAMP := $(VENV)/.set-up
 
-.PHONY: quickstart setup test thorough faults fuzz lint
+.PHONY: quickstart setup test test-gpu thorough faults fuzz lint
 
 quickstart: setup
 	$(VENV)/bin/rlstack train configs/quickstart.yaml
@@ -16,6 +16,10 @@ $(STAMP): pyproject.toml tools/setup.py
 
 test: lint
 	$(VENV)/bin/pytest
+
+# On a machine with an NVIDIA GPU; without one these tests are left out.
+test-gpu: setup
+	$(VENV)/bin/pytest -m gpu tests/gpu
 
 # All tests: the long runs in further cases too.
 thorough: lint

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
 
-from rlstack.config.schema import Landing, RolloutPrecision, RunConfig, TransferMethod
+from rlstack.config.schema import Landing, RunConfig, TransferMethod
 from rlstack.data.records import Prompt
 from rlstack.rendezvous import serve_store
 from rlstack.rollout.engine import Engine
@@ -25,6 +26,7 @@ from rlstack.transfer.plan import decode
 from rlstack.transfer.reshard import ReshardSender
 
 Weights = dict[str, torch.Tensor]
+Settings = dict[str, dict[str, Any]]  # of a RunConfig
 
 HOST = "127.0.0.1"
 TIMEOUT_S = 180.0  # an engine's start is in it
@@ -50,11 +52,14 @@ SIZES: dict[str, Any] = {
 }
 FAMILIES = {
     "llama": LlamaConfig(**SIZES, head_dim=32),
+    "wide": LlamaConfig(**SIZES | {"hidden_size": 256, "intermediate_size": 512}, head_dim=64),
     "one_kv_head": LlamaConfig(**SIZES | {"num_key_value_heads": 1}, head_dim=32),
     "qwen2": Qwen2Config(**SIZES | {"hidden_size": 128}),  # head_dim is hidden_size / num_attention_heads
     "qwen3": Qwen3Config(**SIZES, head_dim=32, tie_word_embeddings=True),
 }
-"""Families by name: biases of q, k and v in Qwen2; norms of q and k, and a tied head, in Qwen3."""
+"""Families by name: blocks of 128 in "wide"; biases of q, k and v in Qwen2; norms of q and k, and a tied
+head, in Qwen3.
+"""
 
 
 def make_model(folder: Path, family: str, seed: int) -> Path:
@@ -112,14 +117,16 @@ def serve(
     num_receivers: int,
     port: int,
     versions: Sequence[int],
-    precision: str,
+    settings: Settings,
 ) -> Seen:
     """An engine of `folder` that takes over `versions`, generating while each of them arrives."""
-    config = RunConfig()
+    merged = OmegaConf.merge(OmegaConf.structured(RunConfig), settings)
+    config = OmegaConf.to_object(merged)
+    assert isinstance(config, RunConfig)
     config.policy.model = folder
     config.policy.tensor_parallel, config.policy.pipeline_parallel = TENSOR_PARALLEL, PIPELINE_PARALLEL
     config.rollout.tensor_parallel = tensor_parallel
-    config.rollout.precision = RolloutPrecision(precision)
+    config.rollout.gpu_memory_fraction = 0.2
     config.rollout.max_new_tokens = 30
     config.rollout.kv_cache_gib = 0.1
     config.transfer.method = METHOD
@@ -158,7 +165,9 @@ def serve(
     return seen
 
 
-def send(port: int, source: int, num_receivers: int, rounds: Sequence[tuple[int, Weights]]) -> None:
+def send(
+    port: int, source: int, num_receivers: int, rounds: Sequence[tuple[int, Weights]], backend: str
+) -> None:
     held = dict(rounds[0][1])
     sender = ReshardSender(
         store_host=HOST,
@@ -170,7 +179,7 @@ def send(port: int, source: int, num_receivers: int, rounds: Sequence[tuple[int,
         tensor_of=lambda name: held[name],
         bucket_bytes=BUCKET_MIB * 2**20,
         timeout_s=TIMEOUT_S,
-        backend="gloo",
+        backend=backend,
     )
     for version, weights in rounds:
         held.update(weights)
@@ -183,27 +192,36 @@ def sync(
     engines: Sequence[tuple[int, str]],
     rounds: Sequence[tuple[int, Path]],
     *,
-    precision: str = "fp32",
+    settings: Settings | None = None,
 ) -> list[Seen]:
-    """Engines of `folder`, as (tensor parallel size, landing), through `rounds` of (version, new weights)."""
+    """Engines of `folder`, as (tensor parallel size, landing), through `rounds` of (version, new weights).
+
+    settings: of the engines, beside those; with transfer.channel ipc, the weights are sent from the first GPU
+    where there is one.
+    """
+    settings = settings or {}
+    backend = "ipc" if settings.get("transfer", {}).get("channel") == "ipc" else "gloo"
+    device = "cuda" if backend == "ipc" and torch.cuda.is_available() else "cpu"
     store = serve_store(HOST, timeout_s=TIMEOUT_S)
     num_receivers = sum(size for size, _ in engines)
     versions = [version for version, _ in rounds]
-    weights = [(version, load_file(path / "model.safetensors")) for version, path in rounds]
+    weights = [(version, load_file(path / "model.safetensors", device=device)) for version, path in rounds]
     with ThreadPoolExecutor(NUM_SOURCES) as threads:
-        senders = [threads.submit(send, store.port, i, num_receivers, weights) for i in range(NUM_SOURCES)]
+        senders = [
+            threads.submit(send, store.port, i, num_receivers, weights, backend) for i in range(NUM_SOURCES)
+        ]
         running: list[Future[Seen]] = []
         for i, (size, landing) in enumerate(engines):
             first = sum(s for s, _ in engines[:i])
             place = (first, num_receivers, store.port)
-            running.append(pool.submit(serve, str(folder), size, landing, *place, versions, precision))
+            running.append(pool.submit(serve, str(folder), size, landing, *place, versions, settings))
         seen = [engine.result() for engine in running]
         assert all(sender.exception() is None for sender in senders)
     return seen
 
 
 def fresh(
-    pool: Executor, folder: Path, tensor_parallel: int, landing: str, *, precision: str = "fp32"
+    pool: Executor, folder: Path, tensor_parallel: int, landing: str, *, settings: Settings | None = None
 ) -> Seen:
     """An engine that has loaded `folder` from disk."""
-    return pool.submit(serve, str(folder), tensor_parallel, landing, 0, 0, 0, [], precision).result()
+    return pool.submit(serve, str(folder), tensor_parallel, landing, 0, 0, 0, [], settings or {}).result()
