@@ -53,6 +53,9 @@ class Assumptions:
     context_gb: float = _assume(1.0, "GB", "CUDA context, libraries' workspaces; own assumption")
     nccl_gb: float = _assume(2.0, "GB", "communicators of a trainer rank; own assumption")
     engine_graphs_gb: float = _assume(1.5, "GB", "vLLM's CUDA graphs, compiled kernels, NCCL; own assumption")
+    node_memory_gb: float = _assume(2000, "GB", "main memory of a node; DGX H100 and H200 data sheets")
+    process_gb: float = _assume(6, "GB", "main memory of a policy rank: Python, CUDA, NCCL; own assumption")
+    host_gb_per_s: float = _assume(40, "GB/s", "between a GPU and pinned memory: PCIe 5 x16; own assumption")
     engine_batched_tokens: float = _assume(
         16384, "tokens", "vLLM's max_num_batched_tokens of an offline engine on these GPUs"
     )

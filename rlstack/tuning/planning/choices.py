@@ -1,24 +1,20 @@
-"""A layout of the policy, one of the engines, and both together with what the cost model says of them."""
+"""A layout of the policy, and one of the engines: what each takes and how fast it is."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rlstack.config.schema import Recompute
-from rlstack.config.validate_rewards import num_reward_ranks
-from rlstack.orchestration.layout_text import EngineLayout, TrainerLayout
-from rlstack.orchestration.transfer_forecast import forecast
-from rlstack.tuning.cost_model import predict
-from rlstack.tuning.parts import Controller, Generation, Layout, Parts, Training
+from rlstack.orchestration.layout_text import EngineLayout
+from rlstack.tuning.parts import Generation, Layout, Training
 from rlstack.tuning.planning.demand import Demand
 from rlstack.tuning.planning.derivation import Figure
 from rlstack.tuning.planning.engine_memory import EngineMemory, engine_worker_memory
+from rlstack.tuning.planning.host_memory import HostMemory, host_memory
 from rlstack.tuning.planning.policy_memory import RankMemory, policy_rank_memory
-from rlstack.tuning.planning.serving_speed import generation, num_running, scoring, sync
+from rlstack.tuning.planning.serving_speed import generation, num_running
+from rlstack.tuning.planning.shards import policy_parameters
 from rlstack.tuning.planning.training_speed import training
-from rlstack.tuning.prediction import Prediction
-from rlstack.tuning.setup import Setup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +25,13 @@ class TrainerChoice:
     layout: Layout
     stage: int
     memory: RankMemory
+    host: HostMemory
     training: Training
     figures: list[Figure]
 
     @property
     def fits(self) -> bool:
-        return self.memory.fits
+        return self.memory.fits and self.host.fits
 
     @property
     def complexity(self) -> tuple[int, ...]:
@@ -64,6 +61,10 @@ class EngineChoice:
     figures: list[Figure]
 
     @property
+    def fits(self) -> bool:
+        return self.memory.fits
+
+    @property
     def num_gpus(self) -> int:
         return self.layout.num_engines * self.layout.tensor_parallel
 
@@ -80,99 +81,44 @@ class EngineChoice:
         return (decoding_s + max(workload.answer_tokens) * self.generation.decode_s) / steps
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """Trainer and engines together, and what the cost model says of them for each sync interval."""
+def trainer_choice(demand: Demand, layout: Layout, asleep: EngineMemory | None = None) -> TrainerChoice:
+    """What `layout` takes of its fullest stage's GPUs and of their node, and how fast it trains.
 
-    trainer: TrainerChoice
-    engines: EngineChoice
-    num_reward_gpus: int
-    parts: Parts
-    figures: list[Figure]  # of scoring and sync
-    predictions: dict[int | None, Prediction]
-
-    @property
-    def num_gpus(self) -> int:
-        return self.trainer.layout.num_ranks + self.engines.num_gpus + self.num_reward_gpus
-
-    @property
-    def fits(self) -> bool:
-        return self.trainer.fits and self.engines.memory.fits
-
-
-def trainer_choice(demand: Demand, layout: Layout) -> TrainerChoice:
-    """What `layout` takes of its fullest stage's GPUs, and how fast it trains."""
+    asleep: of the engine's worker that shares a GPU with a rank.
+    """
     last = layout.pipeline_parallel - 1
     # Of equal stages in between, none has more than the first.
     candidates = {0, last} if layout.pipeline_layers is None else range(last + 1)
-    stages = {stage: policy_rank_memory(demand, layout, stage=stage) for stage in candidates}
+    stages = {stage: policy_rank_memory(demand, layout, stage=stage, asleep=asleep) for stage in candidates}
     stage, memory = max(stages.items(), key=lambda item: item[1].total.value)
+    parameters = policy_parameters(demand.architecture, layout, stage=stage)[-1].value
+    host = host_memory(
+        demand, layout, parameters=parameters, asleep=None if asleep is None else asleep.weights.value
+    )
     made, figures = training(demand, layout)
     return TrainerChoice(
-        demand=demand, layout=layout, stage=stage, memory=memory, training=made, figures=figures
+        demand=demand,
+        layout=layout,
+        stage=stage,
+        memory=memory,
+        host=host,
+        training=made,
+        figures=figures,
     )
 
 
-def engine_choice(demand: Demand, layout: EngineLayout) -> EngineChoice:
-    """What `layout` takes of an engine's GPU, and how fast it samples."""
-    memory = engine_worker_memory(demand, tensor_parallel=layout.tensor_parallel)
+def engine_choice(demand: Demand, layout: EngineLayout, *, policy_bytes: float | None = None) -> EngineChoice:
+    """What `layout` takes of an engine's GPU, and how fast it samples.
+
+    policy_bytes: what a rank of the policy keeps of the same GPU.
+    """
+    memory = engine_worker_memory(demand, tensor_parallel=layout.tensor_parallel, policy_bytes=policy_bytes)
     made, figures = generation(demand, layout, memory)
     return EngineChoice(demand=demand, layout=layout, memory=memory, generation=made, figures=figures)
 
 
-def combine(trainer: TrainerChoice, engines: EngineChoice, *, intervals: Sequence[int | None]) -> Choice:
-    """Put together, with the sync between the two layouts, and ask the cost model."""
-    demand = trainer.demand
-    num_rewards = num_reward_ranks(demand.config)
-    num_gpus = trainer.layout.num_ranks + engines.num_gpus
-    busiest = _busiest_bytes(demand, trainer.layout, engines.layout)
-    synced, of_sync = sync(demand, engines.memory, busiest_bytes=busiest, num_gpus=num_gpus)
-    scored, of_scoring = scoring(demand)
-    parts = Parts(
-        workload=demand.workload,
-        generation=engines.generation,
-        training=trainer.training,
-        scoring=scored,
-        sync=synced,
-        controller=Controller(fixed_s=demand.assumptions.controller_ms / 1000),
-    )
-    choice = Choice(
-        trainer=trainer,
-        engines=engines,
-        num_reward_gpus=num_rewards,
-        parts=parts,
-        figures=[*of_scoring, *of_sync],
-        predictions={},
-    )
-    return replace(choice, predictions={s: predict(parts, planned_setup(choice, s)) for s in intervals})
-
-
-def planned_setup(choice: Choice, interval: int | None) -> Setup:
-    """What the cost model is asked."""
-    demand, memory = choice.trainer.demand, choice.engines.memory
-    return replace(
-        demand.setup(interval),
-        engines=choice.engines.layout.num_engines,
-        layout=choice.trainer.layout,
-        max_num_seqs=num_running(demand, memory),
-    )
-
-
-def _busiest_bytes(demand: Demand, trainer: Layout, engines: EngineLayout) -> int:
-    layout = TrainerLayout(
-        tensor_parallel=trainer.tensor_parallel,
-        pipeline_parallel=trainer.pipeline_parallel,
-        data_parallel=trainer.replicas,
-        virtual_pipeline=trainer.virtual_pipeline,
-        pipeline_layers=trainer.pipeline_layers,
-    )
-    bucket_bytes = demand.config.transfer.bucket_mib << 20
-    figures = forecast(
-        demand.architecture,
-        layout,
-        engines,
-        itemsize=demand.itemsize,
-        bucket_bytes=bucket_bytes,
-        gb_per_s={"": 1},
-    )
-    return round(figures.bounds[""].transfer_s * 1e9)
+def colocated(trainer: TrainerChoice, layout: EngineLayout) -> tuple[TrainerChoice, EngineChoice]:
+    """`trainer` and engines of `layout` on the same GPUs, each with what it leaves to the other."""
+    kept = sum(figure.value for figure in trainer.memory.staying)
+    engines = engine_choice(trainer.demand, layout, policy_bytes=kept)
+    return trainer_choice(trainer.demand, trainer.layout, engines.memory), engines

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlstack.tuning.interval.intervals import label
-from rlstack.tuning.planning.choices import Choice
+from rlstack.tuning.planning.combination import Choice
 from rlstack.tuning.planning.derivation import Figure
 from rlstack.tuning.planning.show import layout_text
 
 FIRST_LINE = "# Memory plan, in GB; `rlstack plan` with this file and --comment prints it:"
-_NAME_WIDTH = 28
+_NAME_WIDTH = 33
 
 
 def comment_lines(choice: Choice) -> list[str]:
@@ -28,6 +28,8 @@ def comment_lines(choice: Choice) -> list[str]:
         f"an engine's GPU, rollout.gpu_memory_fraction {engines.memory.gpu_memory_fraction:g}",
         *_rows(engines.memory.parts),
         f"  the cache holds {engines.memory.kv_tokens:,} tokens",
+        "main memory of a node with policy ranks",
+        *_rows([*trainer.host.parts, trainer.host.total, trainer.host.limit]),
     ]
     return [FIRST_LINE, *(f"#   {line}" for line in lines)]
 

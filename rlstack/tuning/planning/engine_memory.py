@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rlstack.config.schema import Precision
 from rlstack.tuning.planning.demand import Demand
-from rlstack.tuning.planning.derivation import Figure, derive
+from rlstack.tuning.planning.derivation import Figure, derive, total
 from rlstack.tuning.planning.shards import engine_parameters
 
 _FRACTION_STEP = 0.05
@@ -23,6 +23,7 @@ class EngineMemory:
     weights: Figure
     kv_bytes_per_token: Figure
     kv_cache: Figure
+    sleeping: Figure  # what a colocated engine keeps of the GPU while it sleeps
     context_length: int  # tokens; vLLM starts only if one request of this length fits
 
     @property
@@ -35,8 +36,10 @@ class EngineMemory:
         return self.gpu_memory_fraction > 0 and self.kv_tokens >= self.context_length
 
 
-def engine_worker_memory(demand: Demand, *, tensor_parallel: int) -> EngineMemory:
-    """Of one of `tensor_parallel` workers."""
+def engine_worker_memory(
+    demand: Demand, *, tensor_parallel: int, policy_bytes: float | None = None
+) -> EngineMemory:
+    """Of one of `tensor_parallel` workers; policy_bytes: what a rank of the policy keeps of the same GPU."""
     architecture, assumed = demand.architecture, demand.assumptions
     counts = engine_parameters(architecture, tensor_parallel=tensor_parallel)
     weights = _weights(demand, layer=counts[0].value, worker=counts[-1].value)
@@ -44,8 +47,11 @@ def engine_worker_memory(demand: Demand, *, tensor_parallel: int) -> EngineMemor
     shadow = derive(
         "weights to come", "B", "itemsize*worker", itemsize=demand.engine_itemsize, worker=counts[-1].value
     )
-    nccl = derive("NCCL of the transfer", "B", "nccl_gb*gb", nccl_gb=assumed.nccl_gb, gb=10**9)
-    fraction = _fraction(demand, outside=shadow.value + nccl.value)
+    if policy_bytes is None:
+        other = derive("NCCL of the transfer", "B", "nccl_gb*gb", nccl_gb=assumed.nccl_gb, gb=10**9)
+    else:
+        other = derive("the policy, which stays", "B", "policy", policy=policy_bytes)
+    fraction = _fraction(demand, outside=shadow.value + other.value)
     profile = _profile(demand, tensor_parallel)
     graphs = derive(
         "CUDA and its graphs",
@@ -76,11 +82,13 @@ def engine_worker_memory(demand: Demand, *, tensor_parallel: int) -> EngineMemor
     )
     return EngineMemory(
         gpu_memory_fraction=fraction,
-        parts=[weights, profile, graphs, kv_cache, shadow, nccl],
+        parts=[weights, profile, graphs, kv_cache, shadow, other],
         details=[*counts, per_token],
         weights=weights,
         kv_bytes_per_token=per_token,
         kv_cache=kv_cache,
+        # vLLM's sleep gives up what it has allocated for weights, keys and values; no more.
+        sleeping=total("an engine that sleeps", [graphs, shadow]),
         context_length=architecture.context_length,
     )
 

@@ -10,13 +10,13 @@ from rlstack.config.validate_rewards import num_reward_ranks
 from rlstack.errors import ConfigError
 from rlstack.tuning.parts import Layout
 from rlstack.tuning.planning.choices import (
-    Choice,
     EngineChoice,
     TrainerChoice,
-    combine,
+    colocated,
     engine_choice,
     trainer_choice,
 )
+from rlstack.tuning.planning.combination import Choice, combine
 from rlstack.tuning.planning.demand import Demand, recomputing
 from rlstack.tuning.planning.layouts import engine_layouts, splits, trainer_layouts, virtual_pipelines
 
@@ -53,24 +53,52 @@ class Budget:
             return
         yield from splits(rest, gpus_per_node=gpus_per_node)
 
+    def shared(self, *, reward_gpus: int) -> int:
+        """GPUs of trainer and engines together. Raises ConfigError if they are said apart, or not at all."""
+        if self.trainer_gpus is not None or self.engine_gpus is not None:
+            raise ConfigError(
+                "--trainer-gpus and --engine-gpus are for cluster.placement = split; give --gpus alone"
+            )
+        if self.num_gpus is None:
+            raise ConfigError("--gpus is not set; give the number that policy and engines share")
+        return self.num_gpus - reward_gpus
+
 
 def choose(demand: Demand, budget: Budget) -> list[Choice]:
     """The best layouts of the most promising splits, with a prediction for the config's s, quickest first.
 
     Raises ConfigError with the least number of GPUs that would do if nothing fits.
     """
-    pairs = []
+    pairs = list(_shared_pairs(demand, budget) if demand.colocated else _split_pairs(demand, budget))
+    if not pairs:
+        raise ConfigError(_too_few(demand, budget))
+    # What is overlapped takes about as long as the slower side.
+    together = sum if demand.colocated else max
+    pairs.sort(key=lambda pair: together([choice.step_s for choice in pair]))
+    found = [combine(*pair, intervals=[demand.own_interval]) for pair in pairs[:_NUM_CANDIDATES]]
+    return sorted(found, key=lambda choice: choice.predictions[demand.own_interval].step_s)
+
+
+def _split_pairs(demand: Demand, budget: Budget) -> Iterator[tuple[TrainerChoice, EngineChoice]]:
+    """The best of each split of the GPUs."""
     rewards = num_reward_ranks(demand.config)
     for num_trainer, num_engine in budget.splits(reward_gpus=rewards, gpus_per_node=demand.gpu.gpus_per_node):
         trainers, engines = fitting_trainers(demand, num_trainer), fitting_engines(demand, num_engine)
         if trainers and engines:
-            pairs.append((_simplest(trainers), min(engines, key=lambda c: c.step_s)))
-    if not pairs:
-        raise ConfigError(_too_few(demand, budget))
-    # What is overlapped takes about as long as the slower side.
-    pairs.sort(key=lambda pair: max(choice.step_s for choice in pair))
-    found = [combine(*pair, intervals=[demand.own_interval]) for pair in pairs[:_NUM_CANDIDATES]]
-    return sorted(found, key=lambda choice: choice.predictions[demand.own_interval].step_s)
+            yield _simplest(trainers), min(engines, key=lambda c: c.step_s)
+
+
+def _shared_pairs(demand: Demand, budget: Budget) -> Iterator[tuple[TrainerChoice, EngineChoice]]:
+    """Those that fit side by side on the same GPUs, all of which both of them take."""
+    num_gpus = budget.shared(reward_gpus=num_reward_ranks(demand.config))
+    layouts = list(
+        engine_layouts(demand.architecture, num_gpus=num_gpus, gpus_per_node=demand.gpu.gpus_per_node)
+    )
+    for trainer in fitting_trainers(demand, num_gpus):
+        for layout in layouts:
+            pair = colocated(trainer, layout)
+            if all(choice.fits for choice in pair):
+                yield pair
 
 
 def _simplest(choices: Sequence[TrainerChoice]) -> TrainerChoice:
@@ -120,7 +148,7 @@ def fitting_engines(demand: Demand, num_gpus: int) -> list[EngineChoice]:
     """Those that take all of `num_gpus` GPUs and whose ranks fit."""
     layouts = engine_layouts(demand.architecture, num_gpus=num_gpus, gpus_per_node=demand.gpu.gpus_per_node)
     choices = (engine_choice(demand, layout) for layout in layouts)
-    return [choice for choice in choices if choice.memory.fits]
+    return [choice for choice in choices if choice.fits]
 
 
 def _too_few(demand: Demand, budget: Budget) -> str:

@@ -14,6 +14,7 @@ from rlstack.tuning.planning.activation_memory import held_activations
 from rlstack.tuning.planning.activations import Layers
 from rlstack.tuning.planning.demand import Demand
 from rlstack.tuning.planning.derivation import Figure, derive, total
+from rlstack.tuning.planning.engine_memory import EngineMemory
 from rlstack.tuning.planning.shards import buffer_elements, layer_parameters, policy_parameters
 from rlstack.tuning.planning.workspace import backward_workspace
 
@@ -22,9 +23,15 @@ from rlstack.tuning.planning.workspace import backward_workspace
 class RankMemory:
     """A rank's memory. `parts` are bytes that add up to `total`; `details` what they are computed from."""
 
-    parts: list[Figure]
+    staying: list[Figure]  # all the time
+    passing: list[Figure]  # within a step, or while a checkpoint is taken
+    others: list[Figure]  # of an engine's worker that sleeps on the same GPU
     details: list[Figure]
     limit: Figure  # bytes that may be taken
+
+    @property
+    def parts(self) -> list[Figure]:
+        return [*self.staying, *self.passing, *self.others]
 
     @property
     def total(self) -> Figure:
@@ -35,16 +42,30 @@ class RankMemory:
         return self.total.value <= self.limit.value
 
 
-def policy_rank_memory(demand: Demand, layout: Layout, *, stage: int) -> RankMemory:
-    """Of a rank of pipeline stage `stage`."""
+def policy_rank_memory(
+    demand: Demand, layout: Layout, *, stage: int, asleep: EngineMemory | None = None
+) -> RankMemory:
+    """Of a rank of pipeline stage `stage`; `asleep`: of the engine's worker that shares its GPU."""
     states, of_states = model_states(demand, layout, stage=stage)
     layers = Layers.transformer_engine
     activations, of_activations = held_activations(demand, layout, stage=stage, layers=layers)
+    workspace = backward_workspace(demand, layout, stage=stage, layers=layers)
+    passing = [activations, workspace]
+    if demand.config.schedule.save_every is not None:
+        buffer = of_states[-1].value
+        passing.append(_gathering(layout, buffer=buffer, other=activations.value + workspace.value))
+    return RankMemory(
+        staying=[*states, *_communication(demand, weights=states[0].value)],
+        passing=passing,
+        others=[] if asleep is None else [asleep.sleeping],
+        details=[*of_states, *of_activations],
+        limit=_limit(demand),
+    )
+
+
+def _communication(demand: Demand, *, weights: float) -> list[Figure]:
     assumed = demand.assumptions
-    parts = [
-        *states,
-        activations,
-        backward_workspace(demand, layout, stage=stage, layers=layers),
+    return [
         derive(
             "transfer buckets",
             "B",
@@ -52,7 +73,7 @@ def policy_rank_memory(demand: Demand, layout: Layout, *, stage: int) -> RankMem
             slots=NUM_SLOTS,
             bucket_mib=demand.config.transfer.bucket_mib,
             mib=2**20,
-            weights=states[0].value,
+            weights=weights,
         ),
         derive(
             "CUDA and NCCL",
@@ -63,7 +84,19 @@ def policy_rank_memory(demand: Demand, layout: Layout, *, stage: int) -> RankMem
             gb=10**9,
         ),
     ]
-    return RankMemory(parts=parts, details=[*of_states, *of_activations], limit=_limit(demand))
+
+
+def _gathering(layout: Layout, *, buffer: float, other: float) -> Figure:
+    """Beyond the `other` bytes that a step needs: a tensor of the optimiser's state in fp32, of all replicas
+    and of this one (megatron/core/optimizer/distrib_optimizer.py, get_parameter_state_dp_zero)."""
+    return derive(
+        "more while a checkpoint is taken",
+        "B",
+        "max(0, 4*buffer*(1 + 1/replicas) - step)",
+        buffer=buffer,
+        replicas=layout.replicas,
+        step=other,
+    )
 
 
 def model_states(demand: Demand, layout: Layout, *, stage: int) -> tuple[list[Figure], list[Figure]]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from rlstack.orchestration.layout_text import EngineLayout
 from rlstack.tuning.parts import Layout
-from rlstack.tuning.planning.choices import Choice, combine, engine_choice, trainer_choice
+from rlstack.tuning.planning.choices import colocated, engine_choice, trainer_choice
+from rlstack.tuning.planning.combination import Choice, combine
 from rlstack.tuning.planning.demand import Demand, searched
 from rlstack.tuning.planning.derivation import Figure
 from rlstack.tuning.planning.planner import Budget, choose
@@ -129,9 +130,9 @@ def configured(demand: Demand) -> Choice:
     """The config's own layout, whether or not it fits."""
     rollout, layout = demand.config.rollout, Layout.of(demand.config.policy)
     engines = EngineLayout(num_engines=rollout.engines, tensor_parallel=rollout.tensor_parallel)
-    return combine(
-        trainer_choice(demand, layout), engine_choice(demand, engines), intervals=[demand.own_interval]
-    )
+    trainer = trainer_choice(demand, layout)
+    pair = colocated(trainer, engines) if demand.colocated else (trainer, engine_choice(demand, engines))
+    return combine(*pair, intervals=[demand.own_interval])
 
 
 def _choice_as_json(choice: Choice) -> dict[str, Any]:
@@ -149,6 +150,10 @@ def _choice_as_json(choice: Choice) -> dict[str, Any]:
             "fits": trainer.memory.fits,
             "figures": _figures([*trainer.memory.parts, trainer.memory.total, trainer.memory.limit]),
             "of": _figures(trainer.memory.details),
+        },
+        "host_memory": {
+            "fits": trainer.host.fits,
+            "figures": _figures([*trainer.host.parts, trainer.host.total, trainer.host.limit]),
         },
         "engine_memory": {
             "fits": engines.memory.fits,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.console import Console
 from rich.table import Table
 
 from rlstack.config.schema import Recompute
 from rlstack.tuning.interval.intervals import label
-from rlstack.tuning.planning.choices import Choice
+from rlstack.tuning.planning.combination import Choice
 from rlstack.tuning.planning.derivation import Figure, number_text
 from rlstack.tuning.planning.report import IntervalRow, Plan
 
@@ -30,6 +28,7 @@ def show(plan: Plan, *, explain: bool) -> None:
         choices_table(plan),
         policy_table(plan.best),
         engine_table(plan.best),
+        host_table(plan.best),
         intervals_table(plan),
     ):
         console.print(table)
@@ -108,6 +107,15 @@ def engine_table(choice: Choice) -> Table:
     return table
 
 
+def host_table(choice: Choice) -> Table:
+    """Of a node of the policy's."""
+    host = choice.trainer.host
+    table = Table("", "GB", title="main memory of a node with policy ranks")
+    for figure in [*host.parts, host.total, host.limit]:
+        table.add_row(figure.name, f"{figure.value / 1e9:.1f}")
+    return table
+
+
 def intervals_table(plan: Plan) -> Table:
     """Step time and cost for each sync interval."""
     columns = {
@@ -145,6 +153,7 @@ def arithmetic(choice: Choice) -> dict[str, list[Figure]]:
     return {
         "a policy GPU": [*policy.details, *policy.parts, policy.total, policy.limit],
         "an engine's GPU": [*engine.details, *engine.parts],
+        "a node's main memory": [*choice.trainer.host.parts, choice.trainer.host.total],
         "training": choice.trainer.figures,
         "generation": choice.engines.figures,
         "rewards and sync": choice.figures,
@@ -157,8 +166,9 @@ def explained(figure: Figure) -> str:
 
 
 def _gpus_text(choice: Choice) -> str:
-    parts: Sequence[int] = [choice.trainer.layout.num_ranks, choice.engines.num_gpus, choice.num_reward_gpus]
-    return " + ".join(str(part) for part in parts if part)
+    ranks, engines = choice.trainer.layout.num_ranks, choice.engines.num_gpus
+    both = [max(ranks, engines)] if choice.trainer.demand.colocated else [ranks, engines]
+    return " + ".join(str(part) for part in [*both, choice.num_reward_gpus] if part)
 
 
 def _price(row: IntervalRow) -> str:

@@ -1,0 +1,83 @@
+"""What the processes of one node hold in its main memory, data and code apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlstack.config.schedule_words import WITH_GENERATOR
+from rlstack.policy.served import keeps_served
+from rlstack.tuning.parts import Layout
+from rlstack.tuning.planning.demand import Demand
+from rlstack.tuning.planning.derivation import Figure, derive, total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostMemory:
+    """`parts` are bytes of a node that add up to `total`."""
+
+    parts: list[Figure]
+    limit: Figure
+
+    @property
+    def total(self) -> Figure:
+        return total("total", self.parts)
+
+    @property
+    def fits(self) -> bool:
+        return self.total.value <= self.limit.value
+
+
+def host_memory(
+    demand: Demand, layout: Layout, *, parameters: float, asleep: float | None = None
+) -> HostMemory:
+    """Of a node full of policy ranks that hold `parameters` elements each.
+
+    asleep: bytes of the weights of an engine's worker that shares a GPU with a rank.
+    """
+    ranks = min(demand.gpu.gpus_per_node, layout.num_ranks)
+    shard = {"ranks": ranks, "parameters": parameters, "itemsize": demand.itemsize}
+    parts = [
+        derive(
+            "processes", "B", "ranks*process_gb*gb", process_gb=demand.assumptions.process_gb, gb=1e9, **shard
+        )
+    ]
+    if keeps_copies(demand):
+        parts.append(derive("the engines' version", "B", "ranks*itemsize*parameters", **shard))
+    if demand.config.schedule.save_every is not None:
+        parts += _checkpoint(demand, layout, shard)
+    if asleep is not None:
+        parts.append(derive("engines that sleep", "B", "ranks*weights", ranks=ranks, weights=asleep))
+    limit = derive(
+        "limit", "B", "node_memory_gb*gb", node_memory_gb=demand.assumptions.node_memory_gb, gb=1e9
+    )
+    return HostMemory(parts=parts, limit=limit)
+
+
+def keeps_copies(demand: Demand) -> bool:
+    """Whether the ranks copy what the engines hold to the host: see policy/served.py."""
+    config = demand.config
+    shares = demand.keeps_reference and config.schedule.reference_sync == WITH_GENERATOR
+    return keeps_served(config) and not shares
+
+
+def _checkpoint(demand: Demand, layout: Layout, shard: dict[str, float]) -> list[Figure]:
+    """Until it is on the disk: policy/checkpointing.py, begin_save.
+
+    Every rank has its shard's weights, in as many versions as there are, and all of the optimiser's state for
+    it. That is put together of the shares of all replicas, one of its three tensors after the other, with two
+    copies in between: megatron/core/optimizer/distrib_optimizer.py, get_parameter_state_dp_zero.
+    """
+    versions = 1 + demand.keeps_reference + keeps_copies(demand)
+    return [
+        derive(
+            "a checkpoint's weights", "B", "ranks*versions*itemsize*parameters", versions=versions, **shard
+        ),
+        derive("a checkpoint's optimiser", "B", "ranks*12*parameters", **shard),
+        derive(
+            "put together from replicas",
+            "B",
+            "ranks*(12/replicas + 8)*parameters",
+            replicas=layout.replicas,
+            **shard,
+        ),
+    ]
