@@ -15,14 +15,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import Qwen2Config
 
 from rlstack.checkpoint.manifest import MANIFEST, check, files_in
 from rlstack.checkpoint.store import CheckpointStore
 from rlstack.config.schema import Checkpoint
 from rlstack.data.records import MicroBatch
 from rlstack.errors import CheckpointError
+from rlstack.policy.checkpoint_export import export_checkpoint
 from rlstack.rendezvous import serve_store
-from tests.distributed.policy_ranks import FAMILIES, LAYOUTS, Job, read_metrics, run_jobs, seed_model, stages
+from tests.distributed.policy_ranks import LAYOUTS, SHAPE, Job, read_metrics, run_jobs, seed_model, stages
 from tests.distributed.test_policy import sequences, shares
 from tests.ranks import ROOT
 
@@ -30,7 +33,11 @@ __all__ = ["sequences"]
 
 PROGRAM = Path(__file__).with_name("checkpoint_job.py")
 SKIPPED, SAVED, NUM_STEPS = 1, 3, 6
-WRITTEN = ("one", "tp2", "pp2", "dp2", "tp2_pp2")
+HERE = LAYOUTS | {
+    "pp2_vp2": {"pipeline_parallel": 2, "virtual_pipeline": 2},
+    "cp2": {"context_parallel": 2},
+}
+WRITTEN = ("one", "tp2", "pp2", "dp2", "tp2_pp2", "pp2_vp2")
 # Not of a layout alone: the layout, the step at which it is saved, the precision.
 SPECIAL = {"fresh": ("one", 0, "fp32"), "bf16": ("dp2", SAVED, "bf16")}
 # In which layout a checkpoint of which one is gone on from, as new processes.
@@ -38,9 +45,10 @@ RESTORED = {
     **{f"{layout}_from_{layout}": (layout, layout) for layout in WRITTEN},
     "one_from_tp2_pp2": ("one", "tp2_pp2"),
     "one_from_dp2": ("one", "dp2"),
-    "tp2_from_pp2": ("tp2", "pp2"),
+    "tp2_from_pp2_vp2": ("tp2", "pp2_vp2"),
+    "pp2_vp2_from_tp2_pp2": ("pp2_vp2", "tp2_pp2"),
+    "cp2_from_pp2_vp2": ("cp2", "pp2_vp2"),
     "pp2_from_tp2": ("pp2", "tp2"),
-    "pp2_from_tp2_pp2": ("pp2", "tp2_pp2"),
     "dp2_from_tp2_pp2": ("dp2", "tp2_pp2"),
     "tp2_pp2_from_dp2": ("tp2_pp2", "dp2"),
     "tp2_pp2_from_one": ("tp2_pp2", "one"),
@@ -69,7 +77,7 @@ def job(
 ) -> CheckpointJob:
     optimizer = {"lr": 0.01, "warmup_steps": 4, "weight_decay": 0.1, "adam_eps": 1e-3, "clip_grad": 0.5}
     schedule = {"sync_interval": 2, "reference_sync": REFERENCE_SYNC.get(saved_in, "never")}
-    policy = {**LAYOUTS[layout], "model": str(model), "step_timeout_s": 60.0, "precision": precision}
+    policy = {**HERE[layout], "model": str(model), "step_timeout_s": 60.0, "precision": precision}
     config = {"policy": policy, "optimizer": optimizer, "schedule": schedule}
     return CheckpointJob(config, batches, num_steps=NUM_STEPS, plan=plan)
 
@@ -89,7 +97,8 @@ def run_all(folder: Path, jobs: Mapping[str, CheckpointJob]) -> None:
 def saved(sequences, tmp_path_factory) -> Path:
     """A folder for each layout, of a run that wrote a checkpoint and went on."""
     folder = tmp_path_factory.mktemp("saved")
-    model = seed_model(FAMILIES["qwen2_tied"], folder / "model")
+    shape = Qwen2Config(**SHAPE | {"num_hidden_layers": 4}, tie_word_embeddings=True)
+    model = seed_model(shape, folder / "model")
     jobs = {
         layout: job(
             model, layout, shares(sequences, layout, pairs=True), {"save_at": [SAVED]}, saved_in=layout
@@ -132,6 +141,15 @@ def flip(path: Path, bit: int) -> None:
     content = bytearray(path.read_bytes())
     content[bit // 8] ^= 1 << bit % 8
     path.write_bytes(content)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*WRITTEN, *SPECIAL])
+def test_exported_without_ranks_it_is_the_policy_that_was_saved(name, saved, tmp_path) -> None:
+    out = tmp_path / "out"
+    version = export_checkpoint(checkpoint_of(saved, name), out, source=saved / "model")
+    assert version == (SPECIAL[name][1] if name in SPECIAL else SAVED)
+    assert_equal(load_file(out / "model.safetensors"), stages(saved / name, "policy"))
 
 
 @pytest.mark.slow
