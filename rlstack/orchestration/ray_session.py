@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 
 import psutil
 import ray
+from ray._private import services
 
 from rlstack.config.machine import Machine
 from rlstack.config.schema import Cluster
 from rlstack.errors import ConfigError
 from rlstack.orchestration.loopback import stay_on_loopback
+
+CONNECT_S = 10.0
 
 
 def start_ray(settings: Cluster) -> list[psutil.Process]:
@@ -40,8 +44,12 @@ def start_ray(settings: Cluster) -> list[psutil.Process]:
 
 def _join(address: str) -> None:
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = services.canonicalize_bootstrap_address_or_die(address)  # of auto too
+        host, _, port = where.rpartition(":")
+        # Ray itself would try for minutes.
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+        ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"cluster.address = {address}: the address of a running Ray cluster is accepted, from one of its "

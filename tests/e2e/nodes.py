@@ -1,0 +1,74 @@
+"""A Ray cluster of several nodes on this machine, each at a loopback address of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+RAY = Path(sys.executable).with_name("ray")
+# Everybody else's processes of Ray's stay as they are: `ray stop` would end those too.
+ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+@contextmanager
+def ray_nodes(addresses: Sequence[str], *, num_cpus: int) -> Iterator[str]:
+    """Nodes at `addresses`, the first of which is the head; yields the cluster's address."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short, for the names of sockets may not be long
+    head = f"{addresses[0]}:{free_port(addresses[0])}"
+    dashboard = ["--include-dashboard=false"]
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        for address in addresses:
+            first = ["--head", f"--port={head.rpartition(':')[2]}", f"--temp-dir={folder}", *dashboard]
+            role = first if address == addresses[0] else [f"--address={head}"]
+            common = [f"--num-cpus={num_cpus}", f"--object-store-memory={100 << 20}", "--block"]
+            command = [RAY, "start", *role, f"--node-ip-address={address}", *common]
+            log = (folder / f"{address}.log").open("wb")
+            started.append(subprocess.Popen(command, env=os.environ | ENVIRONMENT, stdout=log, stderr=log))
+            wait_until_listed(address, folder / f"{address}.log")
+        yield head
+    finally:
+        end(started)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_until_listed(address: str, log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while "Ray runtime started" not in log.read_text(errors="replace"):
+        assert time.monotonic() < deadline, f"node {address} did not start: {log.read_text()}"
+        time.sleep(0.2)
+
+
+def end(started: Sequence[subprocess.Popen[bytes]]) -> None:
+    family = [each for process in started for each in with_children(process.pid)]
+    for process in started:
+        process.terminate()
+    _, left = psutil.wait_procs(family, timeout=15)
+    for each in left:
+        each.kill()
+    for process in started:
+        process.wait(15)
+
+
+def with_children(pid: int) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def free_port(address: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])
