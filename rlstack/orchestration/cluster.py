@@ -80,7 +80,8 @@ class Cluster:
         }
         nodes = [bundle.node for bundle in self._places.bundles]
         limit_s = self._config.cluster.placement_timeout_s
-        check_nodes(nodes, models=models, run=self._logs, timeout_s=limit_s)
+        run = self._logs if self._demand.policy else None  # to which ranks write checkpoints and the model
+        check_nodes(nodes, models=models, run=run, timeout_s=limit_s)
 
     @property
     def _loads_policy_model(self) -> bool:

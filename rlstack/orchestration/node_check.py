@@ -33,10 +33,12 @@ class Report(NamedTuple):
     sees_run: bool  # the file that the driver has put into the run's folder, and may write beside it
 
 
-def check_nodes(nodes: Sequence[Node], *, models: Mapping[str, Path], run: Path, timeout_s: float) -> None:
+def check_nodes(
+    nodes: Sequence[Node], *, models: Mapping[str, Path], run: Path | None, timeout_s: float
+) -> None:
     """Ask `nodes` for their reports, side by side, and hold them against this process's own.
 
-    models: folders by the setting that names them; run: a folder of the run, which has to be writable.
+    models: folders by the setting that names them; run: a folder to which all nodes have to write.
 
     Raises ConfigError with all that is wrong; RuntimeError naming the nodes that do not answer in time.
     """
@@ -47,17 +49,17 @@ def check_nodes(nodes: Sequence[Node], *, models: Mapping[str, Path], run: Path,
         raise ConfigError("\n".join(problems))
 
 
-def report(models: Mapping[str, Path], marker: Path) -> Report:
+def report(models: Mapping[str, Path], marker: Path | None) -> Report:
     """Of this process; runs on every node."""
     return Report(
         versions=package_versions(),
         models={setting: _digest(folder / "config.json") for setting, folder in models.items()},
-        sees_run=marker.is_file() and os.access(marker.parent, os.W_OK),
+        sees_run=marker is None or (marker.is_file() and os.access(marker.parent, os.W_OK)),
     )
 
 
 def _ask(
-    nodes: Sequence[Node], models: Mapping[str, Path], marker: Path, timeout_s: float
+    nodes: Sequence[Node], models: Mapping[str, Path], marker: Path | None, timeout_s: float
 ) -> dict[str, Report | str]:
     """By address, the report or why there is none."""
     remote: Any = ray.remote
@@ -87,7 +89,7 @@ def _result(call: ray.ObjectRef) -> Report | str:
 
 
 def _problems(
-    own: Report, found: Mapping[str, Report | str], models: Mapping[str, Path], run: Path
+    own: Report, found: Mapping[str, Report | str], models: Mapping[str, Path], run: Path | None
 ) -> Iterator[str]:
     for address, theirs in found.items():
         if isinstance(theirs, str):
@@ -118,7 +120,10 @@ def _problems(
 
 
 @contextmanager
-def _marker(run: Path) -> Iterator[Path]:
+def _marker(run: Path | None) -> Iterator[Path | None]:
+    if run is None:
+        yield None
+        return
     run.mkdir(parents=True, exist_ok=True)
     marker = run.absolute() / f".node-check-{secrets.token_hex(8)}"
     marker.touch()

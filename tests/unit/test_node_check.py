@@ -59,5 +59,6 @@ def test_a_report_tells_a_folder_that_is_there_from_one_that_is_not(tmp_path: Pa
     models = {"policy.model": tmp_path / "model", "other": tmp_path}
     there, nowhere = (node_check.report(models, tmp_path / name) for name in ("marker", "missing"))
     assert (there.sees_run, nowhere.sees_run) == (True, False)
+    assert node_check.report(models, None).sees_run  # nobody has to write anything
     assert there.models["policy.model"] != MISSING == there.models["other"]
     assert there.versions["python"]
