@@ -93,7 +93,7 @@ def scoring(demand: Demand) -> tuple[Scoring, list[Figure]]:
                 prompt=workload.prompt_tokens,
                 answer=workload.mean_answer_tokens,
                 tp=model.tensor_parallel,
-                peak=demand.gpu.bf16_tflops * 1e12,
+                peak=demand.gpu.peak.bf16 * 1e12,
                 prefill_mfu=assumed.prefill_mfu,
             )
         )
