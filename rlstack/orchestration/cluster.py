@@ -72,20 +72,17 @@ class Cluster:
         return self
 
     def _check_nodes(self) -> None:
-        models = {"policy.model": Path(self._config.policy.model)} if self._loads_policy_model else {}
-        models |= {
+        models = {
             f"reward.models[{i}].path": Path(model.path)
             for i, model in enumerate(self._config.reward.models)
             if model.name in self._demand.reward_models
         }
+        if self._demand.policy or self._demand.engines:
+            models["policy.model"] = Path(self._config.policy.model)
         nodes = [bundle.node for bundle in self._places.bundles]
         limit_s = self._config.cluster.placement_timeout_s
         run = self._logs if self._demand.policy else None  # to which ranks write checkpoints and the model
         check_nodes(nodes, models=models, run=run, timeout_s=limit_s)
-
-    @property
-    def _loads_policy_model(self) -> bool:
-        return bool(self._demand.policy or self._demand.engines)
 
     def launch(self) -> tuple[PolicyGroup, EngineGroup]:
         """Start policy and engines, and wait until all roles are ready.

@@ -6,19 +6,24 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from rlstack.telemetry.metrics import is_timing
-from tests.e2e.nodes import ENVIRONMENT, ray_nodes
+from tests.e2e.nodes import ENVIRONMENT, RAY, ray_nodes
 from tests.e2e.timelines import check_timeline, seconds_side_by_side
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yaml"
 SHORT = ["schedule.num_steps=6", "batch.prompts_per_step=4", "evaluation.num_prompts=4", "evaluation.n=2"]
 SHORT += ["schedule.sync_interval=2", "schedule.evaluate_every=4"]
 COLOCATED = ["cluster.placement=colocated", "rollout.overlap=false"]
+ROLES = ("policy-0", "policy-1", "engine-0")
 HEAD, OTHER = "127.0.0.2", "127.0.0.3"
 
 pytestmark = pytest.mark.slow
@@ -50,10 +55,10 @@ def results(command: str, folder: Path, *overrides: str) -> tuple[list[dict[str,
     return [{key: value for key, value in row.items() if not is_timing(key)} for row in steps], rollouts
 
 
-def node_of(folder: Path, role: str) -> str:
-    """Where the process of `role` found itself."""
-    first = (folder / "logs" / f"{role}.log").read_text().partition("\n")[0]
-    return first.partition(" on node ")[2].partition(",")[0]
+def nodes_of(folder: Path, role: str) -> list[str]:
+    """Where the processes of `role` found themselves, one after the other."""
+    lines = (folder / "logs" / f"{role}.log").read_text().splitlines()
+    return [line.partition(" on node ")[2].partition(",")[0] for line in lines if " on node " in line]
 
 
 def test_two_nodes_and_engines_that_sleep_make_the_same_run(tmp_path: Path) -> None:
@@ -62,8 +67,51 @@ def test_two_nodes_and_engines_that_sleep_make_the_same_run(tmp_path: Path) -> N
     assert seconds_side_by_side(check_timeline(alone, num_ranks=2)) == 0
     with ray_nodes([HEAD, OTHER], num_cpus=2) as address:
         found = results("launch", apart, f"--address={address}", "cluster.port_range=[21000, 21200]")
-    roles = ("policy-0", "policy-1", "engine-0")
-    assert [node_of(apart, role) for role in roles] == [HEAD, HEAD, OTHER]
+    assert [nodes_of(apart, role) for role in ROLES] == [[HEAD], [HEAD], [OTHER]]
     assert found == expected
     synced = [row["sync/version"] for row in found[0] if "sync/version" in row]
     assert synced == [2, 4, 6]
+
+
+def processes_of(folder: Path, role: str) -> list[psutil.Process]:
+    """Those whose output goes to the role's log, on whichever node."""
+    log, found = folder / "logs" / f"{role}.log", []
+    for process in psutil.process_iter():
+        with suppress(OSError, psutil.Error):
+            if Path(f"/proc/{process.pid}/fd/1").resolve() == log:
+                found.append(process)
+    return found
+
+
+def wait_until(condition: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.2)
+
+
+@pytest.mark.thorough
+def test_a_lost_engine_comes_back_to_its_node_and_sigterm_ends_the_run_but_not_the_cluster(
+    tmp_path: Path,
+) -> None:
+    folder, rlstack = tmp_path / "run", Path(sys.executable).with_name("rlstack")
+    place = [f"run.dir={tmp_path}", "run.name=run", "schedule.num_steps=2000"]
+    with ray_nodes([HEAD, OTHER], num_cpus=2) as address:
+        command = [rlstack, "launch", QUICKSTART, *SHORT, *place, f"--address={address}"]
+        run = subprocess.Popen(command, env=os.environ | ENVIRONMENT, stdout=subprocess.DEVNULL)
+        try:
+            wait_until(lambda: (folder / "metrics.jsonl").exists(), run)
+            (engine,) = processes_of(folder, "engine-0")
+            engine.kill()
+            wait_until(lambda: (folder / "restarts.jsonl").exists(), run)
+            assert nodes_of(folder, "engine-0") == [OTHER, OTHER]
+            roles = [each for role in ROLES for each in processes_of(folder, role)]
+            assert len(roles) == 3
+            run.terminate()
+            assert run.wait(60) == 130
+        finally:
+            run.kill()
+        assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
+        _, alive = psutil.wait_procs(roles, timeout=10)
+        assert alive == []
+        subprocess.run([RAY, "status", f"--address={address}"], env=os.environ | ENVIRONMENT, check=True)
