@@ -1,12 +1,21 @@
-"""Triton's kernels on machines without a GPU."""
+"""Triton's kernels on machines without a GPU; with one, all tests here are tests of it."""
 
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
 import pytest
 import torch
 import triton  # noqa: F401  # as it is: only the kernels of this project are for the interpreter
+
+
+@pytest.hookimpl(tryfirst=True)  # before those that are not asked for are left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        for item in items:
+            if item.path.is_relative_to(Path(__file__).parent):
+                item.add_marker(pytest.mark.gpu)
 
 
 @pytest.fixture(scope="session", autouse=True)
