@@ -7,12 +7,13 @@ import torch
 
 pytest.importorskip("vllm")
 
+from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
 from vllm.model_executor.model_loader.reload.layerwise import record_metadata_for_reloading
 
-from rlstack.transfer.bake import bake, box_of
+from rlstack.transfer.bake import Layout, Spec, bake, box_of
 from rlstack.transfer.errors import TransferError
 from rlstack.transfer.layout import Piece, View
-from rlstack.transfer.scatter import land_direct, same_bits, window
+from rlstack.transfer.scatter import land_direct, land_staged, same_bits, supports_direct, window
 
 SHAPES = {"up": (6, 4), "down": (4, 6)}
 
@@ -159,3 +160,43 @@ def test_what_is_landed_directly_is_in_the_windows_and_nowhere_else():
 def test_same_bits_tells_signed_zeros_and_accepts_nans():
     assert not same_bits(torch.tensor([0.0]), torch.tensor([-0.0]))
     assert same_bits(torch.tensor([float("nan")]), torch.tensor([float("nan")]))
+
+
+class Doubling(QuantizeMethodBase):
+    """What becomes of a weight is computed with, and not the weight; `order` has whose turn it was."""
+
+    def __init__(self, order: list[int]) -> None:
+        self.order = order
+
+    def create_weights(self, layer, *args, **kwargs) -> None:
+        raise AssertionError("the layers have theirs")
+
+    def apply(self, layer, *args, **kwargs) -> torch.Tensor:
+        raise AssertionError("nothing is computed")
+
+    def process_weights_after_loading(self, layer) -> None:
+        self.order.append(layer.place)
+        layer.weight = torch.nn.Parameter(2 * layer.weight, requires_grad=False)
+
+
+def test_modules_are_processed_in_the_models_order_whatever_came_first():
+    order: list[int] = []
+    model = torch.nn.Sequential(*(torch.nn.Linear(1, 3, bias=False) for _ in range(3)))
+    for place, layer in enumerate(model):
+        layer.place, layer.quant_method = place, Doubling(order)
+        layer.weight.requires_grad_(False)
+    record_metadata_for_reloading(model)
+    live = [layer.weight for layer in model]
+    specs = {f"{place}:weight": Spec((3, 1), torch.float32) for place in range(3)}
+    assert supports_direct(model, specs) == "0:weight is processed by Doubling"
+    layout = Layout(pieces=[], padding=[], tensors=specs, dtypes={})
+    for version in (1.0, 2.0):
+        arrivals = [
+            (View(f"{place}:weight", 0, (1, 1)), (3, 1), torch.full((3, 1), version + place))
+            for place in (2, 0, 1)
+        ]
+        land_staged(model, layout, arrivals, model_config=None, device="cpu")
+        assert order == [0, 1, 2]
+        assert [weight.tolist() for weight in live] == [[[2 * (version + place)]] * 3 for place in range(3)]
+        assert all(layer.weight is weight for layer, weight in zip(model, live, strict=True))
+        order.clear()
