@@ -54,10 +54,11 @@ class LoopJobs:
         self._setup = setup
         self._schedule = setup.schedule
         self._num_engines = 1 if parts.sharing.cores is None else setup.engines
-        self._calls = calls(self._schedule, setup.max_steps_ahead if setup.overlap else 1)
+        self._calls = calls(self._schedule, setup.max_steps_ahead if setup.asks_ahead else 1)
         self._sampled: dict[int, list[int]] = {}  # by step: the engines' jobs
         self._scored: dict[int, list[int]] = {}  # by step: the jobs of its rewards
         self._held: list[int] = []  # what made the engines hold their version
+        self._shift: list[int] = []  # the engines' jobs of the last call, after which they sleep
         self._version = 0
         self._last: dict[str, int] = {}  # by role: its last job so far
         for step in range(setup.num_steps):
@@ -66,9 +67,14 @@ class LoopJobs:
 
     def _generate_ahead(self, step: int) -> None:
         """Start the calls that start when `step` is taken: it, and what else may wait for its turn."""
-        limit = step + 1 + (self._setup.max_steps_ahead if self._setup.overlap else 0)
-        while self._calls and self._calls[0].stop <= limit and self._may_write(self._calls[0]):
+        while self._calls and self._is_due(self._calls[0], step) and self._may_write(self._calls[0]):
             self._generate(self._calls.pop(0), self.ends[-1:] + self._held)
+
+    def _is_due(self, call: range, step: int) -> bool:
+        """Whether there is room for its rollouts when `step` is taken; in turns, whether it is its turn."""
+        if not self._setup.overlap:
+            return call.start <= step
+        return call.stop <= step + 1 + self._setup.max_steps_ahead
 
     def _may_write(self, call: range) -> bool:
         return self._schedule.version_for(call.start) <= self._version
@@ -85,8 +91,11 @@ class LoopJobs:
             cores = self._parts.generation.cores
             sampled = self._add(engine_name(portion.engine), ROLLOUTS, work_s, cores, after)
             self._sampled.setdefault(portion.step, []).append(sampled)
-            if self._setup.overlap:
+            if self._setup.asks_ahead:
                 self._score(portion.step, portion.num_groups * alike, [sampled])
+
+        if self._setup.in_shifts:
+            self._shift = [place for step in call for place in self._sampled[step]]
 
     def _portions(self, call: range) -> Iterator[Portion]:
         setup, workload = self._setup, self._parts.workload
@@ -114,11 +123,11 @@ class LoopJobs:
 
     def _train(self, step: int) -> int:
         setup, training, layout = self._setup, self._parts.training, self._setup.layout
-        if not setup.overlap:
+        if not setup.asks_ahead:
             self._score(step, setup.prompts_per_step, self._sampled[step] + self.ends[-1:])
         controller = self._parts.controller
         work_s = controller.seconds(setup.rollouts_per_step)
-        taken = self._scored[step] + self.ends[-1:]
+        taken = self._scored[step] + self.ends[-1:] + self._shift
         controlled = self._add(CONTROLLER, CONTROL, work_s, controller.cores, taken)
         num_tokens = setup.prompts_per_step * self._parts.workload.trained_tokens_per_prompt
         work_s = training.seconds(num_tokens, layout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rlstack.config.schedule_words import WITH_GENERATOR
-from rlstack.config.schema import ObjectiveName, RunConfig
+from rlstack.config.schema import ObjectiveName, Placement, RunConfig
 from rlstack.orchestration.schedule import Schedule
 from rlstack.tuning.parts import Layout
 
@@ -23,6 +23,7 @@ class Setup:
     max_num_seqs: int = 256
     max_steps_ahead: int = 16
     overlap: bool = True  # False: generating, scoring and training take turns
+    in_shifts: bool = False  # on shared GPUs: all that may be sampled is, before training goes on
     num_steps: int = 100
     evaluate_every: int | None = None
     reference_follows: bool = False  # the reference is synced whenever the generator is
@@ -43,6 +44,7 @@ class Setup:
             max_num_seqs=config.rollout.max_num_seqs,
             max_steps_ahead=config.rollout.max_steps_ahead,
             overlap=config.rollout.overlap,
+            in_shifts=config.cluster.placement is Placement.colocated,
             num_steps=schedule.num_steps,
             evaluate_every=schedule.evaluate_every,
             reference_follows=config.schedule.reference_sync == WITH_GENERATOR,
@@ -59,6 +61,11 @@ class Setup:
             reference_interval=self.sync_interval if self.reference_follows else self.reference_interval,
             evaluate_every=self.evaluate_every,
         )
+
+    @property
+    def asks_ahead(self) -> bool:
+        """Whether several steps' rollouts are asked for together, and scored as they come."""
+        return self.overlap or self.in_shifts
 
     @property
     def syncs_beside(self) -> bool:

@@ -1,7 +1,7 @@
 """One policy on whatever this process can see: Transformer Engine's layers on a GPU, the local ones without.
 
 python -m tests.gpu.layers_job FOLDER NAME [CHECKPOINT]: the policy of FOLDER/model takes a step and is saved
-in FOLDER/NAME, or goes on from CHECKPOINT; what it makes of a few tokens is left in FOLDER/NAME.json, with the
+in FOLDER/NAME, or goes on from CHECKPOINT; what it makes of a few tokens is left in FOLDER/NAME.json, and the
 kinds of its layers.
 """
 

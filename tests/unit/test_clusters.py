@@ -10,7 +10,7 @@ from rlstack.config.load import load_config
 from rlstack.config.machine import Machine
 from rlstack.config.validate import missing_inputs, problems
 from rlstack.tuning.planning.comment import FIRST_LINE, comment_lines, with_comment
-from rlstack.tuning.planning.demand import Demand
+from rlstack.tuning.planning.demand import Demand, searched
 from rlstack.tuning.planning.model import planned_model
 from rlstack.tuning.planning.planner import Budget, choose
 from rlstack.tuning.planning.report import configured
@@ -18,15 +18,15 @@ from rlstack.tuning.planning.request import make_demand
 
 FOLDER = Path(__file__).parents[2] / "configs" / "clusters"
 NOTHING = Machine(num_cores=1, num_gpus=0)  # a run on a Ray cluster does not depend on this machine
-GPUS = {  # that train, and that write rollouts
-    "llama-3.1-8b_32+8": (32, 8),
-    "llama-3.1-8b_8": (4, 4),
-    "llama-3.1-70b_64+16": (64, 16),
-    "qwen3-32b_16+8": (16, 8),
+BUDGETS = {
+    "llama-3.1-8b_32+8": Budget(trainer_gpus=32, engine_gpus=8),
+    "llama-3.1-8b_8": Budget(num_gpus=8),
+    "llama-3.1-70b_64+16": Budget(trainer_gpus=64, engine_gpus=16),
+    "qwen3-32b_16+8": Budget(trainer_gpus=16, engine_gpus=8),
 }
 SLOWER = 1.05  # than the planner's best layout: all that a choice for other reasons may cost
 
-by_name = pytest.mark.parametrize("name", GPUS)
+by_name = pytest.mark.parametrize("name", BUDGETS)
 
 
 def path_of(name: str) -> Path:
@@ -38,9 +38,9 @@ def demand_of(name: str) -> Demand:
 
 
 def test_every_file_is_in_the_tests_and_in_the_table() -> None:
-    assert sorted(path.stem for path in FOLDER.glob("*.yaml")) == sorted(GPUS)
+    assert sorted(path.stem for path in FOLDER.glob("*.yaml")) == sorted(BUDGETS)
     table = (FOLDER / "README.md").read_text()
-    for name in GPUS:
+    for name in BUDGETS:
         assert f"| `{name}.yaml` |" in table
 
 
@@ -59,9 +59,13 @@ def test_fits_and_is_about_as_quick_as_any_layout_of_its_gpus(name: str) -> None
     demand = demand_of(name)
     own = configured(demand)
     assert own.fits
-    trainer_gpus, engine_gpus = GPUS[name]
-    assert (own.trainer.layout.num_ranks, own.engines.num_gpus) == (trainer_gpus, engine_gpus)
-    best, *_ = choose(demand, Budget(trainer_gpus=trainer_gpus, engine_gpus=engine_gpus))
+    budget = BUDGETS[name]
+    policy, engines = own.trainer.layout.num_ranks, own.engines.num_gpus
+    if demand.colocated:
+        assert (policy, engines) == (budget.num_gpus, budget.num_gpus)
+    else:
+        assert (policy, engines) == (budget.trainer_gpus, budget.engine_gpus)
+    best, *_ = choose(searched(demand), budget)
     s = demand.own_interval
     assert own.predictions[s].step_s <= SLOWER * best.predictions[s].step_s
 

@@ -101,6 +101,17 @@ def test_an_interval_with_overlap_by_hand():
     assert found.step_s == pytest.approx((2 * GENERATE_S + REWARD_S + CONTROL_S + TRAIN_S + SYNC_S) / 2)
 
 
+def test_in_shifts_an_intervals_rollouts_come_before_its_steps():
+    """Scored beside the sampling, and but for the last step's beside the training."""
+    choices = setup(4, overlap=False, in_shifts=True, max_num_seqs=8, needs_reference=False)
+    assert predict(PARTS, choices).step_s == pytest.approx(GENERATE_S + CONTROL_S + TRAIN_S + SYNC_S / 4)
+    # With room for all sequences of an interval, one batch of 32 takes its 10 decoding steps.
+    wide = replace(choices, max_num_seqs=32)
+    generate_s = 10 * (0.1 + 32 * 0.05) / 4
+    assert predict(PARTS, wide).step_s < generate_s + REWARD_S + CONTROL_S + TRAIN_S + SYNC_S / 4
+    assert predict(PARTS, wide).step_s >= generate_s + CONTROL_S + TRAIN_S + SYNC_S / 4
+
+
 def test_a_lagging_generator_is_stopped_by_landing_alone():
     slow_to_send = replace(PARTS, sync=Sync(num_bytes=0, bytes_per_s=None, latency_s=4.0, pause_s=0.25))
     lagging = predict(slow_to_send, setup(1, lag=1, needs_reference=False))

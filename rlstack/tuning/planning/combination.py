@@ -87,15 +87,17 @@ def _num_gpus(trainer: TrainerChoice, engines: EngineChoice) -> int:
 
 
 def _shifts(demand: Demand, memory: EngineMemory) -> list[Figure]:
-    """Of a step: an engine's weights go to the host and come back."""
+    """Of a step: an engine's weights go to the host and come back, once for all that is sampled together."""
+    setup = demand.setup(demand.own_interval)
     return [
         derive(
             "engines going to sleep and waking",
             "s",
-            "2*weights/(host_gb_per_s*gb)",
+            "2*weights/(host_gb_per_s*gb)/steps",
             weights=memory.weights.value,
             host_gb_per_s=demand.assumptions.host_gb_per_s,
             gb=10**9,
+            steps=min(setup.max_steps_ahead, setup.sync_interval or setup.max_steps_ahead),
         )
     ]
 
