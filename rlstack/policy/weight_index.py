@@ -6,6 +6,7 @@ Imports neither torch nor safetensors: a folder that cannot be loaded is refused
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def _indexed(folder: Path) -> dict[str, Path]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path}: is not an index of weights ({error}); get it again") from None
     wanted = sorted(set(files.values()))
-    if missing := [file.name for file in wanted if not file.is_file()]:
+    if missing := [file.name for file in wanted if not os.path.isfile(file)]:
         raise ConfigError(
             f"policy.model = {folder}: {len(missing)} of the {len(wanted)} files that {INDEX} names are "
             f"missing, {missing[0]} first; get them again"

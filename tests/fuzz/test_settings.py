@@ -121,6 +121,10 @@ def test_a_task_on_the_command_line_is_one_or_refused(text: str) -> None:
                 "tie_word_embeddings",
                 "hidden_act",
                 "sliding_window",
+                "use_sliding_window",
+                "layer_types",
+                "partial_rotary_factor",
+                "num_experts",
                 "quantization_config",
             ]
         ),

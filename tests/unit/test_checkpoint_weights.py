@@ -14,7 +14,11 @@ import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributed.checkpoint import FileSystemWriter
+from typer.testing import CliRunner
 
+from rlstack.checkpoint.store import CheckpointStore
+from rlstack.cli import app
+from rlstack.config.schema import Checkpoint
 from rlstack.errors import CheckpointError
 from rlstack.policy.architecture import Architecture
 from rlstack.policy.checkpoint_export import export_checkpoint
@@ -153,3 +157,19 @@ def test_a_table_of_contents_that_points_elsewhere_is_refused(tmp_path) -> None:
     (folder / ".metadata").write_bytes(contents.replace(b"__0_0.distcp", b"../../secret"))
     with pytest.raises(CheckpointError, match=r"names \.\./\.\./secret, no file beside it"):
         CheckpointWeights(folder)
+
+
+def test_the_command_exports_a_run_and_says_which_version(tmp_path, architecture, model) -> None:
+    run, weights = tmp_path / "run", weights_of(architecture)
+    store = CheckpointStore(run / "checkpoints", Checkpoint())
+    save(stacked(architecture, weights), store.draft(7), architecture)
+    store.commit(7, None)
+    (run / "config.yaml").write_text("policy: {model: ../model}\n")
+    command = ["export", str(run), str(tmp_path / "out"), "--max-file-gb", "0.001"]
+    done = CliRunner().invoke(app, command)
+    assert (done.exit_code, done.output) == (0, f"{tmp_path / 'out'}: the policy after 7 steps\n")
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    torch.testing.assert_close(found, weights, atol=0, rtol=0)
+    again = CliRunner().invoke(app, command)
+    assert again.exit_code == 2
+    assert "is there already; remove it" in again.output
