@@ -1,6 +1,6 @@
 """What precisions come to, and what is refused of them."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -109,13 +109,18 @@ def test_a_recipe_brings_its_numbers_and_its_multiple(recipe: str, numbers: str,
     assert other.fp8["fp8"] == "e4m3"
 
 
-def test_megatron_has_every_field_that_is_set() -> None:
-    megatron = pytest.importorskip("megatron.core.transformer.transformer_config")
-    known = {field.name: field for field in fields(megatron.TransformerConfig)}
-    assert set(training_precision(fp8().policy).fp8) <= set(known)
-    from megatron.core.enums import Fp8Recipe as Upstream
+@pytest.mark.parametrize("recipe", list(Fp8Recipe))
+def test_megatron_takes_what_a_recipe_comes_to(recipe: Fp8Recipe) -> None:
+    pytest.importorskip("megatron.core")
+    from rlstack.policy.known_models import KNOWN_MODELS
+    from rlstack.policy.layers import transformer_config
 
-    assert {recipe.value for recipe in Fp8Recipe} <= {recipe.value for recipe in Upstream}
+    settings = fp8(f"policy.fp8.recipe={recipe.value}", "policy.fp8.margin=1").policy
+    found = transformer_config(KNOWN_MODELS["Llama-3.1-8B"], settings)
+    assert {name: getattr(found, name) for name in training_precision(settings).fp8} == dict(
+        training_precision(settings).fp8
+    )
+    assert (found.bf16, found.fp8_param, found.fp8_margin) == (True, False, 1)
 
 
 def test_layers_at_the_ends_stay_in_bf16_where_asked() -> None:
