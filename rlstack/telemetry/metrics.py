@@ -122,7 +122,9 @@ METRICS: dict[str, Metric] = {
     "throughput/train_tflops_per_rank": Metric(
         FLOPS_SPEED, statistics.fmean, "flops/train, by time/update_s"
     ),
-    "throughput/mfu": Metric(PEAK_SHARE, statistics.fmean, "the same: model FLOPs utilisation"),
+    "throughput/mfu": Metric(
+        PEAK_SHARE, statistics.fmean, "the same by the peak: model FLOPs utilisation, all waits included"
+    ),
     "throughput/generated_tokens_per_s_per_rank": Metric(
         SPEED, statistics.fmean, "tokens/sampled, by time/sampling_s; only where the engines sampled"
     ),

@@ -76,6 +76,10 @@ def test_semi_online_dpo_from_the_repository_root(tmp_path):
     steps = check(folder, versions=[0, 0, 2, 2], syncs=2)
     assert all("mismatch/logprob_abs_max" in row for row in steps)  # the reference holds each version
     assert all(row["wait/pipeline_bubble"] > 0 for row in steps)
+    throughput = json.loads((folder / "summary.json").read_text())["throughput"]
+    measured = ("train_tflops_per_rank", "generated_tokens_per_s_per_rank", "bubble_share")
+    assert all(throughput[name] > 0 for name in measured)
+    assert throughput["mfu"] is None  # of processes whose peak is not known
     before, after = exported_weights(ROOT / "configs/tiny/seed"), exported_weights(folder / "model")
     assert before.keys() == after.keys()
     assert any(not before[name].equal(after[name]) for name in before)
