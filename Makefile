@@ -2,8 +2,11 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 VENV := .venv
 STAMP := $(VENV)/.set-up
+GPU_PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || echo python3.12)
+GPU_VENV := .venv-gpu
+HERE := $(if $(shell command -v nvidia-smi),$(GPU_VENV),$(VENV))
 
-.PHONY: quickstart setup test test-gpu thorough faults fuzz lint
+.PHONY: quickstart setup setup-gpu test test-gpu bench-gpu thorough faults fuzz lint
 
 quickstart: setup
 	$(VENV)/bin/rlstack train configs/quickstart.yaml
@@ -14,12 +17,24 @@ $(STAMP): pyproject.toml tools/setup.py
 	$(PYTHON) tools/setup.py $(VENV)
 	touch $(STAMP)
 
+setup-gpu: $(GPU_VENV)/.set-up
+
+# Needs nvcc and cuDNN: vLLM brings its torch, which Transformer Engine is then compiled against.
+$(GPU_VENV)/.set-up: pyproject.toml
+	$(GPU_PYTHON) -m venv $(GPU_VENV)
+	$(GPU_VENV)/bin/pip install 'setuptools>=77' wheel pybind11 ninja cmake 'vllm>=0.26.0'
+	$(GPU_VENV)/bin/pip install --no-build-isolation -e '.[gpu,dev,report]'
+	touch $@
+
 test: lint
 	$(VENV)/bin/pytest
 
-# On a machine with an NVIDIA GPU; without one these tests are left out.
-test-gpu: setup
-	$(VENV)/bin/pytest -m gpu tests/gpu
+# With an NVIDIA GPU; without one all of them are left out. What needs more than one says so.
+test-gpu: $(HERE)/.set-up
+	$(HERE)/bin/pytest -m gpu tests
+
+bench-gpu: setup-gpu
+	$(GPU_VENV)/bin/python benchmarks/kernels.py --out benchmarks/results/kernels_gpu.json
 
 # All tests: the long runs in further cases too.
 thorough: lint

@@ -40,12 +40,19 @@ from tests.e2e.test_engine_memory import allocated, settings  # noqa: E402
 
 TINY = ROOT / "configs" / "tiny" / "seed"
 NUM_TOKENS = {"tiny": 256, "middle": 512}  # of a micro-batch
+ALL_LAYOUTS = LAYOUTS | {
+    "selective": {"recompute": "selective"},
+    "full": {"recompute": "full"},
+    "tp2_sp_full": {**LAYOUTS["tp2_sp"], "recompute": "full"},
+    "pp2_vp2": {**LAYOUTS["pp2"], "virtual_pipeline": 2},
+    "cp2": {"context_parallel": 2},
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=list(LAYOUTS))
+    parser.add_argument("--layouts", nargs="+", default=list(ALL_LAYOUTS), choices=list(ALL_LAYOUTS))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         models = {"tiny": TINY, "middle": with_tokenizer(seed_model(MIDDLE, Path(scratch) / "middle"))}
@@ -64,7 +71,7 @@ def with_tokenizer(folder: Path) -> Path:
 def policy_rows(models: Mapping[str, Path], scratch: Path, *, layouts: Sequence[str]) -> list[dict[str, Any]]:
     """Of every model in every layout: the rank that has most of each kind."""
     jobs = {
-        f"{model} {layout}": job_of(folder, LAYOUTS[layout], num_tokens=NUM_TOKENS[model], num_steps=2)
+        f"{model} {layout}": job_of(folder, ALL_LAYOUTS[layout], num_tokens=NUM_TOKENS[model], num_steps=2)
         for model, folder in models.items()
         for layout in layouts
     }
