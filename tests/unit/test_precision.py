@@ -111,7 +111,6 @@ def test_a_recipe_brings_its_numbers_and_its_multiple(recipe: str, numbers: str,
 
 @pytest.mark.parametrize("recipe", list(Fp8Recipe))
 def test_megatron_takes_what_a_recipe_comes_to(recipe: Fp8Recipe) -> None:
-    pytest.importorskip("megatron.core")
     from rlstack.policy.known_models import KNOWN_MODELS
     from rlstack.policy.layers import transformer_config
 
