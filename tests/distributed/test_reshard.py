@@ -55,8 +55,10 @@ def receiver_layout(receiver: int) -> list[Piece]:
 
 
 def weights(version: int) -> dict[str, torch.Tensor]:
+    """As the sources hold them: "down" grows on the wire, "embed" shrinks."""
     generator = torch.Generator().manual_seed(version)
-    return {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
+    held = {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
+    return {**held, "down": held["down"].bfloat16()}
 
 
 def open_sender(port: int, source: int, held: dict[str, torch.Tensor], *, num_receivers: int, **settings):
