@@ -188,10 +188,10 @@ class Cluster:
             self._engines.stop_reading()
         if self._engines is not None and in_order:
             self._engines.close(self._config.cluster.shutdown_timeout_s)
-        if not self._ray:
-            end_everywhere([processes for processes in noted if processes is not None])
         if self._reservation is not None:
             self._reservation.close()
+        if not self._ray:
+            end_everywhere([processes for processes in noted if processes is not None])
         ray.shutdown()
         end_started(started, timeout_s=2.0)
         if self._ray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from rlstack.config.schema import Cluster
 from rlstack.errors import ConfigError
 from rlstack.orchestration.home import Home
 from rlstack.orchestration.nodes import all_nodes, free_nodes
-from rlstack.orchestration.placement import Bundle, Decision, Demand, Slot, place
+from rlstack.orchestration.placement import Bundle, Decision, Demand, Node, Slot, place
 
 POLL_S = 1.0
 NODE_LABEL = "ray.io/node-id"
@@ -91,18 +91,25 @@ def reserve(demand: Demand, settings: Cluster) -> Reservation:
     use_gpus = any(node.num_gpus for node in nodes)
     decide = partial(place, demand, use_gpus=use_gpus, ranks_per_core=settings.ranks_per_core)
     decide(nodes)
-    decision = _when_free(lambda: decide(free_nodes(nodes)), settings, deadline)
-    return Reservation(decision, settings, deadline=deadline)
-
-
-def _when_free(decide: Callable[[], Decision], settings: Cluster, deadline: float) -> Decision:
     while True:
+        free = free_nodes(nodes)
         try:
-            return decide()
-        except ConfigError as error:
+            return Reservation(decide(free), settings, deadline=deadline)
+        except ConfigError:
             if time.monotonic() >= deadline:
-                raise _late(f"processors that others hold (see `ray status`); {error}", settings) from None
+                raise _late(
+                    f"what others hold: {_shares(free, nodes, use_gpus)} are free", settings
+                ) from None
         time.sleep(min(POLL_S, _left_s(deadline)))
+
+
+def _shares(free: Sequence[Node], nodes: Sequence[Node], use_gpus: bool) -> str:
+    """What is free of each node."""
+    unit, field = ("GPUs", "num_gpus") if use_gpus else ("cores", "num_cores")
+    return ", ".join(
+        f"{getattr(left, field)} of {getattr(node, field)} {unit} on {node.address}"
+        for left, node in zip(free, nodes, strict=True)
+    )
 
 
 def _own_gpus() -> list[str]:

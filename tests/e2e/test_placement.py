@@ -83,6 +83,10 @@ def processes_of(folder: Path, role: str) -> list[psutil.Process]:
     return found
 
 
+def is_written(file: Path) -> bool:
+    return file.exists() and file.stat().st_size > 0
+
+
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 300
     while not condition():
@@ -100,10 +104,10 @@ def test_a_lost_engine_comes_back_to_its_node_and_sigterm_ends_the_run_but_not_t
         command = [rlstack, "launch", QUICKSTART, *SHORT, *place, f"--address={address}"]
         run = subprocess.Popen(command, env=os.environ | ENVIRONMENT, stdout=subprocess.DEVNULL)
         try:
-            wait_until(lambda: (folder / "metrics.jsonl").exists(), run)
+            wait_until(lambda: is_written(folder / "metrics.jsonl"), run)
             (engine,) = processes_of(folder, "engine-0")
             engine.kill()
-            wait_until(lambda: (folder / "restarts.jsonl").exists(), run)
+            wait_until(lambda: is_written(folder / "restarts.jsonl"), run)
             assert nodes_of(folder, "engine-0") == [OTHER, OTHER]
             roles = [each for role in ROLES for each in processes_of(folder, role)]
             assert len(roles) == 3
