@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -93,14 +93,18 @@ def reserve(demand: Demand, settings: Cluster) -> Reservation:
     decide(nodes)
     while True:
         free = free_nodes(nodes)
-        try:
-            return Reservation(decide(free), settings, deadline=deadline)
-        except ConfigError:
-            if time.monotonic() >= deadline:
-                raise _late(
-                    f"what others hold: {_shares(free, nodes, use_gpus)} are free", settings
-                ) from None
+        if (decision := _if_it_fits(decide, free)) is not None:
+            return Reservation(decision, settings, deadline=deadline)
+        if time.monotonic() >= deadline:
+            raise _late(f"what others hold: {_shares(free, nodes, use_gpus)} are free", settings)
         time.sleep(min(POLL_S, _left_s(deadline)))
+
+
+def _if_it_fits(decide: Callable[[Sequence[Node]], Decision], nodes: Sequence[Node]) -> Decision | None:
+    try:
+        return decide(nodes)
+    except ConfigError:
+        return None
 
 
 def _shares(free: Sequence[Node], nodes: Sequence[Node], use_gpus: bool) -> str:
