@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from rlstack.config.load import load_config
 from rlstack.config.machine import Machine
 from rlstack.config.validate import missing_inputs, problems
+from rlstack.tuning.planning.combination import Choice
 from rlstack.tuning.planning.comment import FIRST_LINE, comment_lines, with_comment
 from rlstack.tuning.planning.demand import Demand, searched
 from rlstack.tuning.planning.model import planned_model
@@ -33,8 +35,14 @@ def path_of(name: str) -> Path:
     return FOLDER / f"{name}.yaml"
 
 
+@cache
 def demand_of(name: str) -> Demand:
     return make_demand(path_of(name), (), gpu="h200", assume=(), intervals="1,5,10,50,inf")[1]
+
+
+@cache
+def own_choice(name: str) -> Choice:
+    return configured(demand_of(name))
 
 
 def test_every_file_is_in_the_tests_and_in_the_table() -> None:
@@ -56,9 +64,10 @@ def test_is_valid_for_its_model_and_lacks_only_its_inputs(name: str) -> None:
 
 @by_name
 def test_fits_and_is_about_as_quick_as_any_layout_of_its_gpus(name: str) -> None:
-    demand = demand_of(name)
-    own = configured(demand)
+    demand, own = demand_of(name), own_choice(name)
     assert own.fits
+    # With what the file says, not with what would do.
+    assert own.engines.memory.gpu_memory_fraction == demand.config.rollout.gpu_memory_fraction
     budget = BUDGETS[name]
     policy, engines = own.trainer.layout.num_ranks, own.engines.num_gpus
     if demand.colocated:
@@ -73,7 +82,7 @@ def test_fits_and_is_about_as_quick_as_any_layout_of_its_gpus(name: str) -> None
 @by_name
 def test_the_comment_is_what_the_planner_says_today(name: str) -> None:
     """If not: python tools/plan_comments.py configs/clusters/*.yaml"""
-    lines = comment_lines(configured(demand_of(name)))
+    lines = comment_lines(own_choice(name))
     assert "#   fits: yes" in lines
     text = path_of(name).read_text()
     assert text == with_comment(text, lines)

@@ -85,7 +85,8 @@ def _split_pairs(demand: Demand, budget: Budget) -> Iterator[tuple[TrainerChoice
     for num_trainer, num_engine in budget.splits(reward_gpus=rewards, gpus_per_node=demand.gpu.gpus_per_node):
         trainers, engines = fitting_trainers(demand, num_trainer), fitting_engines(demand, num_engine)
         if trainers and engines:
-            yield _simplest(trainers), min(engines, key=lambda c: c.step_s)
+            quickest = min(engines, key=lambda c: c.step_s)
+            yield _simplest(trainers, engine_s=quickest.step_s), quickest
 
 
 def _shared_pairs(demand: Demand, budget: Budget) -> Iterator[tuple[TrainerChoice, EngineChoice]]:
@@ -101,10 +102,13 @@ def _shared_pairs(demand: Demand, budget: Budget) -> Iterator[tuple[TrainerChoic
                 yield pair
 
 
-def _simplest(choices: Sequence[TrainerChoice]) -> TrainerChoice:
-    """Of those that are about as quick as the quickest."""
-    quickest_s = min(choice.step_s for choice in choices)
-    alike = [choice for choice in choices if choice.step_s <= (1 + ALIKE) * quickest_s]
+def _simplest(choices: Sequence[TrainerChoice], *, engine_s: float) -> TrainerChoice:
+    """Of those with which a step is about as quick as with the quickest, with engines that take `engine_s`.
+
+    Where the engines set the pace, the policy may be slower.
+    """
+    quickest_s = min(choice.step_s for choice in choices) + engine_s
+    alike = [choice for choice in choices if choice.step_s + engine_s <= (1 + ALIKE) * quickest_s]
     return min(alike, key=lambda choice: choice.complexity)
 
 
