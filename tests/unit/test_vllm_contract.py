@@ -19,6 +19,8 @@ CONTRACT: dict[str, dict[str, tuple[str, ...] | None]] = {
         "LLM": None,
         "LLM.enqueue": None,
         "LLM.get_tokenizer": ("self",),
+        "LLM.sleep": ("self", "level", "mode"),
+        "LLM.wake_up": ("self", "tags"),
         "PoolingParams": None,
         "SamplingParams": None,
     },
@@ -72,6 +74,7 @@ CONTRACT: dict[str, dict[str, tuple[str, ...] | None]] = {
         "Worker.finish_weight_update": ("self",),
         "Worker.reload_weights": None,
     },
+    "vllm.v1.executor.abstract": {"Executor.sleep": ("self", "level"), "Executor.wake_up": ("self", "tags")},
     "vllm.v1.worker.gpu_model_runner": {"GPUModelRunner.get_model": ("self",)},
     "vllm.v1.engine.llm_engine": {
         "LLMEngine.get_num_unfinished_requests": ("self",),
