@@ -49,7 +49,8 @@ def export(
 ) -> None:
     """Write a checkpoint's weights as a Hugging Face folder, for transformers, vLLM or another run.
 
-    Needs no GPU and the memory of one tensor. Every file of the checkpoint is held against its digest first.
+    Needs no GPU, and memory for the largest tensor twice. First every file of the checkpoint is held against
+    its digest.
     """
     with exit_status():
         from rlstack.orchestration.checkpoint_target import find_checkpoint
