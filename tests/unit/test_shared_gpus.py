@@ -107,9 +107,7 @@ def test_an_engine_that_is_lost_on_the_way_is_replaced_and_all_do_it_again() -> 
 
 def test_two_processes_on_one_gpu_have_one_way_for_weights() -> None:
     assert on_shared_gpus(RunConfig()).transfer.channel is TransferChannel.ipc
-    with pytest.raises(
-        ConfigError, match=r"channel = network: auto \| ipc is accepted with"
-    ):
+    with pytest.raises(ConfigError, match=r"channel = network: auto \| ipc is accepted with"):
         on_shared_gpus(RunConfig(transfer=Transfer(channel=TransferChannel.network)))
     with pytest.raises(ConfigError, match=r"method = gather: reshard is accepted with"):
         on_shared_gpus(RunConfig(transfer=Transfer(method=TransferMethod.gather)))
