@@ -81,11 +81,12 @@ class Job:
 
 
 def run_jobs(folder: Path, jobs: Mapping[str, Job], *, program: Sequence[object] = (PROGRAM,)) -> None:
-    """Run jobs of one world size, one after the other; the results of each lie in the folder of its name.
+    """Run jobs one after the other; the results of each lie in the folder of its name.
 
-    program: what a rank's Python is to run, with FOLDER and RANK after it.
+    program: what a rank's Python is to run, with FOLDER and RANK after it. There are as many ranks as the
+    largest job has; jobs of fewer are for a program that leaves out what it has no part in.
     """
-    (world_size,) = {job.world_size for job in jobs.values()}
+    world_size = max(job.world_size for job in jobs.values())
     stores = [serve_store("127.0.0.1", timeout_s=60.0) for _ in jobs]
     for (name, job), store in zip(jobs.items(), stores, strict=True):
         job.write(folder / name, store.port)

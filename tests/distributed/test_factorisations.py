@@ -6,6 +6,7 @@ One rank is held against transformers and torch's AdamW in test_policy.py.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaConfig, Qwen3Config
 
+from rlstack.data.records import MicroBatch
 from tests.distributed.policy_ranks import LLAMA3_ROPE, Job, read_metrics, run_jobs, seed_model
-from tests.distributed.test_policy import OPTIMIZER, micro_batch, sequences  # noqa: F401
+from tests.distributed.test_policy import OPTIMIZER, Sample, micro_batch, sequences
 
-NUM_RANKS, NUM_STEPS = 4, 3
+__all__ = ["sequences"]
+
+NUM_RANKS, NUM_STEPS = 4, 2
+PROGRAM = ("-m", "tests.distributed.factorisation_job")
 SHAPE = {
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -32,7 +37,10 @@ MODELS = {
     "llama": LlamaConfig(**SHAPE, rope_parameters=LLAMA3_ROPE),
     "qwen3": Qwen3Config(**SHAPE | {"num_hidden_layers": 6}, head_dim=16, tie_word_embeddings=True),
 }
-OBJECTIVES = {"llama": {"name": "dpo", "beta": 0.5}, "qwen3": {"name": "grpo", "kl_scale": 0.3}}
+OBJECTIVES = {
+    "llama": {"name": "dpo", "beta": 0.5},
+    "qwen3": {"name": "grpo", "kl_scale": 0.3, "entropy_scale": 0.05},
+}
 
 
 @dataclass(frozen=True)
@@ -59,9 +67,7 @@ FACTORISATIONS = [
 CASES = {
     **{"tp{}_pp{}_cp{}_dp{}".format(*sizes): Case(sizes) for sizes in FACTORISATIONS},
     "sp_pp2": Case((2, 2, 1, 1), more={"sequence_parallel": True}),
-    "sp_cp2_recompute": Case((2, 1, 2, 1), more={"sequence_parallel": True, "recompute": "full"}),
     "vp2_dp2": Case((1, 2, 1, 2), more={"virtual_pipeline": 2, "recompute": "selective"}),
-    "vp2_sp": Case((2, 2, 1, 1), more={"virtual_pipeline": 2, "sequence_parallel": True}),
     "vp2_cp2_recompute": Case((1, 2, 2, 1), more={"virtual_pipeline": 2, "recompute": "full"}),
     "uneven": Case((1, 2, 1, 2), more={"pipeline_layers": [1, 3], "recompute": "full"}),
     "qwen3_tp2_pp2": Case((2, 2, 1, 1), "qwen3"),
@@ -72,12 +78,18 @@ CASES = {
 }
 
 
+FURTHER = {
+    "sp_cp2_recompute": Case((2, 1, 2, 1), more={"sequence_parallel": True, "recompute": "full"}),
+    "vp2_sp": Case((2, 2, 1, 1), more={"virtual_pipeline": 2, "sequence_parallel": True}),
+}
+
+
 def test_all_factorisations_are_there() -> None:
     assert len(FACTORISATIONS) == 10
     assert {math.prod(case.sizes) for case in CASES.values()} == {NUM_RANKS}
 
 
-def job(model: Path, case: Case, shares: list[list[Any]]) -> Job:
+def job(model: Path, case: Case, shares: list[list[MicroBatch]]) -> Job:
     return Job(
         {
             "policy": {**case.policy, "model": str(model), "step_timeout_s": 60.0},
@@ -90,32 +102,24 @@ def job(model: Path, case: Case, shares: list[list[Any]]) -> Job:
     )
 
 
-@pytest.fixture(scope="module")
-def trained(sequences, tmp_path_factory) -> Path:  # noqa: F811
-    """A folder for every case and, under its name, for every model on one rank."""
-    folder = tmp_path_factory.mktemp("trained")
-    models = {name: seed_model(config, folder / f"{name}-model") for name, config in MODELS.items()}
+def train(folder: Path, cases: dict[str, Case], sequences: Sequence[Sample]) -> None:
+    """Leave in `folder` what each case, and each of its models on one rank, has come to."""
+    names = sorted({case.model for case in cases.values()})
+    models = {name: seed_model(MODELS[name], folder / "models" / name) for name in names}
+    ones = {f"one-{name}": Case((1, 1, 1, 1), name) for name in names}
 
-    def shares(case: Case) -> list[list[Any]]:
-        """Four ragged micro-batches, dealt to the data-parallel ranks."""
-        cuts = [(0, 2), (2, 6), (6, 6), (6, 8)]  # one is a filler
+    def shares(case: Case) -> list[list[MicroBatch]]:
+        """Four ragged micro-batches, one of them a filler, dealt to the data-parallel ranks."""
+        cuts = [(0, 2), (2, 6), (6, 6), (6, 8)]
         batches = [micro_batch(sequences[low:high], pairs=case.model == "llama") for low, high in cuts]
         return [batches[rank :: case.sizes[-1]] for rank in range(case.sizes[-1])]
 
-    def jobs(cases: dict[str, Case]) -> dict[str, Job]:
-        return {name: job(models[case.model], case, shares(case)) for name, case in cases.items()}
-
-    one, four = folder / "one", folder / "four"
-    one.mkdir(), four.mkdir()
-    run_jobs(one, jobs({name: Case((1, 1, 1, 1), name) for name in MODELS}))
-    run_jobs(four, jobs(CASES))
-    return folder
+    jobs = {name: job(models[case.model], case, shares(case)) for name, case in (ones | cases).items()}
+    run_jobs(folder, jobs, program=PROGRAM)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
-def test_loss_gradient_and_weights_are_those_of_one_rank(name, trained) -> None:
-    expected, found = trained / "one" / CASES[name].model, trained / "four" / name
+def check(folder: Path, name: str, case: Case) -> None:
+    expected, found = folder / f"one-{case.model}", folder / name
     for step in range(NUM_STEPS):
         metrics, others = read_metrics(expected, step), read_metrics(found, step)
         assert others["loss/total"] == pytest.approx(metrics["loss/total"], abs=2e-5)
@@ -123,9 +127,29 @@ def test_loss_gradient_and_weights_are_those_of_one_rank(name, trained) -> None:
         for key in ("tokens/trained", "lr", "policy/entropy", "mismatch/logprob_abs_max"):
             assert others[key] == pytest.approx(metrics[key], abs=2e-5), key
     weights = load_file(expected / "exported" / "model.safetensors")
-    torch.testing.assert_close(
-        load_file(found / "exported" / "model.safetensors"), weights, atol=2e-5, rtol=1e-4
-    )
-    before = load_file(trained / f"{CASES[name].model}-model" / "model.safetensors")
-    moved = max((weights[key] - before[key]).abs().max() for key in weights)
-    assert moved > 100 * 2e-5
+    exported = load_file(found / "exported" / "model.safetensors")
+    torch.testing.assert_close(exported, weights, atol=2e-5, rtol=1e-4)
+    gathered = load_file(found / "gathered.safetensors")
+    torch.testing.assert_close(gathered, exported, atol=0, rtol=0)
+    before = load_file(folder / "models" / case.model / "model.safetensors")
+    assert max((weights[key] - before[key]).abs().max() for key in weights) > 100 * 2e-5
+
+
+@pytest.fixture(scope="module")
+def trained(sequences, tmp_path_factory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("trained")
+    train(folder, CASES, sequences)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_loss_gradient_and_weights_are_those_of_one_rank(name, trained) -> None:
+    check(trained, name, CASES[name])
+
+
+@pytest.mark.thorough
+def test_further_combinations_are_no_different(sequences, tmp_path) -> None:
+    train(tmp_path, FURTHER, sequences)
+    for name, case in FURTHER.items():
+        check(tmp_path, name, case)

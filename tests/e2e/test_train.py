@@ -71,8 +71,8 @@ def exported_weights(folder):
 
 
 def test_semi_online_dpo_from_the_repository_root(tmp_path):
-    """Two pipeline stages; kernels/ in the working directory must not shadow anything."""
-    folder = run(ROOT, "schedule.sync_interval=2", "policy.pipeline_parallel=2", run_dir=tmp_path / "runs")
+    """Two pipeline stages of two chunks; kernels/ in the working directory must not shadow anything."""
+    folder = run(ROOT, "schedule.sync_interval=2", "policy.virtual_pipeline=2", run_dir=tmp_path / "runs")
     steps = check(folder, versions=[0, 0, 2, 2], syncs=2)
     assert all("mismatch/logprob_abs_max" in row for row in steps)  # the reference holds each version
     assert all(row["wait/pipeline_bubble"] > 0 for row in steps)
@@ -88,6 +88,12 @@ def test_semi_online_dpo_from_the_repository_root(tmp_path):
 @pytest.mark.thorough
 def test_offline_dpo(tmp_path):
     check(run(tmp_path, "schedule.sync_interval=null"), versions=[0, 0, 0, 0], syncs=0)
+
+
+@pytest.mark.thorough
+def test_online_dpo_of_ranks_that_share_sequences(tmp_path):
+    overrides = ["policy.context_parallel=2", "policy.pipeline_layers=[1,3]", "rollout.tensor_parallel=2"]
+    check(run(tmp_path, "schedule.sync_interval=1", *overrides), versions=[0, 1, 2, 3], syncs=4, num_ranks=4)
 
 
 def test_online_dpo_through_four_ranks_into_two_engine_ranks(tmp_path):
