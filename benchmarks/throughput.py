@@ -3,9 +3,10 @@
 The engine answers the quickstart's prompts; the policy takes optimiser steps of DPO on pairs of answers of
 `--answer-tokens` tokens. Both through the calls that training makes, medians over the rounds but the first.
 
-The floor is the time of the model's matrix products alone (2 FLOPs per weight and generated token, 6 per
-trained one; attention and the embedding left out), at the rate that one product of about the batch's size has
-on one thread, times the cores that the layout can use.
+The floor is the time of the model FLOPs (rlstack/policy/flops.py; of generated tokens without attention) at
+the rate that one product of about the batch's size has on one thread of this process, times the cores that
+the layout can use. `mfu` is the floor over the time: the model FLOPs utilisation of a machine whose peak is
+that rate.
 
     python benchmarks/throughput.py --out benchmarks/results/throughput.json
 """
@@ -13,7 +14,6 @@ on one thread, times the cores that the layout can use.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import statistics
 import tempfile
@@ -34,8 +34,8 @@ from rlstack.orchestration.cluster import Cluster
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.engine_seat import Sampling
 from rlstack.orchestration.layout_text import parse_trainer
-from rlstack.orchestration.predict import model_shapes
 from rlstack.policy.architecture import Architecture
+from rlstack.policy.flops import ModelFlops
 
 N = 8  # rollouts per prompt
 PROMPT = Prompt(task="throughput", row=0, problem="", token_ids=tuple(range(5, 24)))
@@ -80,14 +80,23 @@ def engine_rows(
                 for index in range(arguments.rounds)
             ]
             tokens, time_s = (statistics.median(values) for values in zip(*taken[1:], strict=True))
+            sequences = num_prompts * N
+            floor = against_floor(
+                architecture,
+                int(ModelFlops.of(architecture).linear * tokens),
+                tokens=tokens,
+                time_s=time_s,
+                rows=sequences,
+                ranks=1,
+            )
             rows.append(
                 {
                     "role": "engine",
                     "layout": "TP1",
-                    "batch": num_prompts * N,
+                    "batch": sequences,
                     "tokens": tokens,
                     "time_s": time_s,
-                    **against_floor(architecture, tokens, time_s, flops=2, rows=num_prompts * N, ranks=1),
+                    **floor,
                 }
             )
     return rows
@@ -110,16 +119,23 @@ def policy_rows(
     sizes = parse_trainer(layout, architecture)
     num_ranks = sizes.tensor_parallel * sizes.pipeline_parallel * sizes.data_parallel
     config = policy_config(sizes.tensor_parallel, sizes.pipeline_parallel, sizes.data_parallel)
+    flops = ModelFlops.of(architecture)
     rows = []
     with Cluster(config, scratch / layout, engines=False) as cluster:
         policy = cluster.start_policy()
         for num_pairs in arguments.pairs:
             print(f"policy {layout}, {num_pairs} pairs ...", flush=True)
             pairs = [pair(index, arguments.answer_tokens) for index in range(num_pairs)]
-            tokens = 2 * num_pairs * (len(PROMPT.token_ids) + arguments.answer_tokens - 1)
+            lengths = [len(PROMPT.token_ids) + arguments.answer_tokens - 1] * 2 * num_pairs
+            tokens = sum(lengths)
             time_s = median_s(arguments.rounds, lambda pairs=pairs: policy.train_step(pairs, version=0))
             floor = against_floor(
-                architecture, tokens, time_s, flops=6, rows=tokens // sizes.data_parallel, ranks=num_ranks
+                architecture,
+                flops.training(flops.forward_of(lengths)),
+                tokens=tokens,
+                time_s=time_s,
+                rows=tokens // sizes.data_parallel,
+                ranks=num_ranks,
             )
             of_row = {"role": "policy", "layout": layout, "batch": num_pairs}
             rows.append(of_row | {"tokens": tokens, "time_s": time_s, **floor})
@@ -165,17 +181,18 @@ def median_s(rounds: int, work: Callable[[], object]) -> float:
 
 
 def against_floor(
-    architecture: Architecture, tokens: float, time_s: float, *, flops: int, rows: int, ranks: int
+    architecture: Architecture, flops: int, *, tokens: float, time_s: float, rows: int, ranks: int
 ) -> dict[str, float]:
-    """What the matrix products alone would take, `rows` tokens in one of them."""
-    shapes = model_shapes(architecture)
-    weights = sum(
-        math.prod(shape) for name, shape in shapes.items() if len(shape) == 2 and "embed_tokens" not in name
-    )
+    """What `flops` alone would take, in products of `rows` tokens."""
     cores = min(ranks, len(os.sched_getaffinity(0)))
     rate = cores * matmul_flops_per_s(rows, architecture.hidden_size, architecture.ffn_size)
-    floor_s = flops * weights * tokens / rate
-    return {"tokens_per_s": tokens / time_s, "floor_s": floor_s, "ratio_to_floor": time_s / floor_s}
+    floor_s = flops / rate
+    return {
+        "tokens_per_s": tokens / time_s,
+        "tflops": flops / time_s / 1e12,
+        "floor_s": floor_s,
+        "mfu": floor_s / time_s,
+    }
 
 
 def matmul_flops_per_s(rows: int, hidden_size: int, ffn_size: int) -> float:
