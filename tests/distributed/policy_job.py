@@ -51,7 +51,8 @@ def gradients(trainer: Trainer) -> Iterable[tuple[str, torch.Tensor]]:
     parameters = list(trainer.model.parameters())
     weights = [parameter.data for parameter in parameters]
     for parameter in parameters:
-        parameter.data = parameter.main_grad
+        # In the weight's precision: with another one autograd would forget who adds up the gradients.
+        parameter.data = parameter.main_grad.to(parameter.dtype)
     yield from stage_tensors(trainer.model)
     for parameter, weight in zip(parameters, weights, strict=True):
         parameter.data = weight

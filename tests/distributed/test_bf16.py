@@ -15,11 +15,11 @@ __all__ = ["sequences"]
 
 pytestmark = pytest.mark.slow
 
-NUM_STEPS = 5
+NUM_STEPS, LR = 5, 0.003
 HALVES = ("tp2", "pp2", "dp2")
-# Of a loss of 0.7 and of norms of about 1. Layouts add up the same numbers, but tensor parallelism rounds the
-# part of each rank to BF16 before; fp32 differs by the rounding of weights and activations.
-BETWEEN_LAYOUTS, FROM_FP32 = 0.02, 0.05
+# Of losses from 0.7 to 0.4 and norms from 0.5 to 0.2. Layouts add up the same numbers, but tensor parallelism
+# rounds the part of each rank to BF16 before; fp32 differs by the rounding of weights and activations.
+BETWEEN_LAYOUTS, FROM_FP32 = 0.003, 0.005
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,9 @@ def trained(sequences, tmp_path_factory) -> Path:
 
     def job(layout: str, precision: str) -> Job:
         policy = {**LAYOUTS[layout], "model": str(model), "precision": precision, "step_timeout_s": 60.0}
-        optimizer = {"lr": 0.003, "adam_eps": 1e-3, "clip_grad": 1.0}
-        config = {"policy": policy, "optimizer": optimizer, "objective": {"name": "dpo", "beta": 0.5}}
+        optimizer = {"lr": LR, "adam_eps": 1e-3, "clip_grad": 1.0}
+        # So small a beta that the loss does not vanish within these steps.
+        config = {"policy": policy, "optimizer": optimizer, "objective": {"name": "dpo", "beta": 0.02}}
         return Job(config, shares(sequences, layout, pairs=True), num_steps=NUM_STEPS)
 
     run_jobs(folder, {layout: job(layout, "bf16") for layout in HALVES} | {"fp32": job("dp2", "fp32")})
@@ -53,7 +54,7 @@ def test_the_loss_falls_as_in_fp32(layout, trained) -> None:
 
 
 @pytest.mark.parametrize("layout", HALVES[1:])
-def test_layouts_agree_more_closely_than_precisions(layout, trained) -> None:
+def test_layouts_agree(layout, trained) -> None:
     found, expected = losses_and_norms(trained / layout), losses_and_norms(trained / HALVES[0])
     torch.testing.assert_close(found, expected, rtol=BETWEEN_LAYOUTS, atol=BETWEEN_LAYOUTS)
 
@@ -66,4 +67,4 @@ def test_what_is_exported_is_bf16_and_near_what_fp32_came_to(layout, trained) ->
     assert {tensor.dtype for tensor in expected.values()} == {torch.float32}
     for name, tensor in expected.items():
         # Adam's steps are as long as the learning rate, whichever way a small gradient points.
-        torch.testing.assert_close(exported[name].float(), tensor, rtol=0.01, atol=2 * NUM_STEPS * 0.003)
+        torch.testing.assert_close(exported[name].float(), tensor, rtol=0.01, atol=2 * NUM_STEPS * LR)
