@@ -11,7 +11,7 @@ import json
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from omegaconf import OmegaConf
 from torch.profiler import ProfilerActivity, profile
 
 from rlstack.config.schema import RunConfig
+from rlstack.policy.backend import ShardedTensor, ShardedTensorFactory
+from rlstack.policy.checkpoint_state import sharded_optimizer
 from rlstack.policy.parallel import stage
 from rlstack.policy.trainer import Trainer
 from rlstack.policy.worker import PolicyWorker
@@ -84,6 +86,21 @@ def allocated(trainer: Trainer) -> dict[str, int]:
     }
 
 
+def checkpoint_bytes(trainer: Trainer) -> int:
+    """Of the optimiser's state for this rank's weights, as it goes into a checkpoint. Collective."""
+
+    def tensors(state: Any) -> Iterator[torch.Tensor]:
+        if isinstance(state, dict | list | tuple):
+            for part in state.values() if isinstance(state, dict) else state:
+                yield from tensors(part)
+        elif isinstance(state, ShardedTensor | ShardedTensorFactory):
+            yield state.data
+
+    state = sharded_optimizer(trainer.optimizer, trainer.model, is_loading=False)
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors(state)}
+    return sum(storage.nbytes() for storage in storages.values())
+
+
 def peak_bytes(call: Callable[[], object]) -> int:
     """The most that torch holds at one time of what it allocates within `call`."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
@@ -105,6 +122,7 @@ def run(folder: Path, job: dict[str, Any], rank: int) -> None:
     with SavedBytes([*trainer.model.parameters(), *kept]) as saved:
         worker.train_step(batches)
     report = allocated(trainer) | {"stage": stage(), "saved": saved.peak}
+    report["checkpoint"] = checkpoint_bytes(trainer)
     if job["num_steps"] > 1:
         report["peak"] = peak_bytes(lambda: worker.train_step(batches))
     (folder / f"memory-{rank}.json").write_text(json.dumps(report))

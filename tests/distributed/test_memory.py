@@ -13,6 +13,7 @@ from rlstack.tuning.parts import Layout
 from rlstack.tuning.planning.activation_memory import held_activations
 from rlstack.tuning.planning.activations import Layers
 from rlstack.tuning.planning.demand import Demand
+from rlstack.tuning.planning.host_memory import host_memory
 from rlstack.tuning.planning.policy_memory import model_states
 from tests.distributed.memory_ranks import MIDDLE, NUM_MICRO_BATCHES, demand_of, job_of, layout_of, measure
 from tests.distributed.policy_ranks import LAYOUTS, SHAPE, seed_model
@@ -95,3 +96,13 @@ def test_activations_are_what_autograd_keeps(cases, name: str) -> None:
     for report in reports:
         held, _ = held_activations(demand, layout, stage=report["stage"], layers=Layers.local)
         assert held.value == pytest.approx(report["saved"], rel=ACTIVATIONS_TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*CASES, *BF16_CASES])
+def test_a_checkpoint_takes_a_rank_what_the_plan_of_a_node_says(cases, name: str) -> None:
+    demand, layout, reports = cases[name]
+    for report in reports:
+        planned = host_memory(demand, layout, parameters=report["elements"])
+        (state,) = (figure for figure in planned.parts if figure.name == "a checkpoint's optimiser")
+        assert report["checkpoint"] == state.value / layout.num_ranks

@@ -62,6 +62,15 @@ def test_reward_models_have_gpus_of_their_own(tmp_path: Path) -> None:
     assert best["trainer"]["gpus"] + best["engines"]["gpus"] == 38
 
 
+def test_a_comment_is_of_the_configs_own_layout_and_needs_no_number_of_gpus() -> None:
+    config = ROOT / "configs" / "clusters" / "llama-3.1-8b_8.yaml"
+    status, output = plan(str(config), "--comment")
+    assert status == 0, output
+    assert config.read_text().endswith(output)
+    status, output = plan(str(config), "policy.model=Llama-3.1-70B", "--comment")
+    assert (status, "#   fits: NO" in output) == (0, True)
+
+
 def test_a_tiny_model_fits_on_two_gpus() -> None:
     status, output = plan(str(ROOT / "configs/quickstart.yaml"), "--gpus", "2", "--intervals", "1,inf")
     assert status == 0, output
