@@ -14,10 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+from ray._private import ray_constants
 
 RAY = Path(sys.executable).with_name("ray")
 # Everybody else's processes of Ray's stay as they are: `ray stop` would end those too.
-ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "1",  # whatever a test before this one has set it to
+}
 
 
 @contextmanager
@@ -44,8 +49,8 @@ def ray_nodes(addresses: Sequence[str], *, num_cpus: int) -> Iterator[str]:
 
 def wait_until_listed(address: str, log: Path) -> None:
     deadline = time.monotonic() + 120
-    while "Ray runtime started" not in log.read_text(errors="replace"):
-        assert time.monotonic() < deadline, f"node {address} did not start: {log.read_text()}"
+    while "Ray runtime started" not in (text := log.read_text(errors="replace")):
+        assert time.monotonic() < deadline and "Error:" not in text, f"node {address}: {text}"
         time.sleep(0.2)
 
 
