@@ -88,7 +88,9 @@ def rows_of(name: str, job: Job, reports: Sequence[Mapping[str, Any]]) -> list[d
         held, _ = held_activations(demand, layout, stage=stage, layers=Layers.local)
         workspace = backward_workspace(demand, layout, stage=stage, layers=Layers.local)
         predicted = {figure.name: figure.value for figure in states}
-        predicted |= {held.name: held.value, "peak": held.value + workspace.value}
+        # Where the optimiser ends, gloo gathers the weights through a copy of them; NCCL does not.
+        peak = max(held.value + workspace.value, predicted["weights"])
+        predicted |= {held.name: held.value, "peak": peak}
         measured = {"weights": "parameters", "activations": "saved"}  # names in the report
         for what, value in predicted.items():
             found = (report[measured.get(what, what)], value)
