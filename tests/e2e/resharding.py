@@ -120,10 +120,9 @@ def serve(
     settings: Settings,
 ) -> Seen:
     """An engine of `folder` that takes over `versions`, generating while each of them arrives."""
-    merged = OmegaConf.merge(OmegaConf.structured(RunConfig), settings)
-    config = OmegaConf.to_object(merged)
+    model = {"policy": {"model": folder}}
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), model, settings))
     assert isinstance(config, RunConfig)
-    config.policy.model = folder
     config.policy.tensor_parallel, config.policy.pipeline_parallel = TENSOR_PARALLEL, PIPELINE_PARALLEL
     config.rollout.tensor_parallel = tensor_parallel
     config.rollout.gpu_memory_fraction = 0.2
