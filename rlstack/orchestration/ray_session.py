@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import psutil
 import ray
@@ -28,7 +29,8 @@ def start_ray(settings: Cluster) -> list[psutil.Process]:
     # Read by the Ray processes that start now; a cluster that runs already keeps its own settings.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if settings.address is not None:
-        _join(settings.address)
+        with _own_sigterm():
+            _join(settings.address)
         return []
     before = psutil.Process().children()
     stay_on_loopback()
@@ -40,6 +42,15 @@ def start_ray(settings: Cluster) -> list[psutil.Process]:
         logging_level=logging.ERROR,
     )
     return [child for child in psutil.Process().children() if child not in before and _is_ray(child)]
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the handler that this process has set, if it has, which Ray replaces by one of its own."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(handler):
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _join(address: str) -> None:
