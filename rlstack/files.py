@@ -29,6 +29,15 @@ def written_at_once(path: Path) -> Iterator[TextIO]:
         draft.unlink(missing_ok=True)
 
 
+def sync_to_disk(path: Path) -> None:
+    """Have what was written to a file, or what a folder lists, outlive a loss of power. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def try_lock(folder: Path) -> int | None:
     """Hold `folder` until the descriptor returned is closed or this process ends, however it ends.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +12,7 @@ from rlstack.checkpoint.manifest import Digest, Manifest, check, digest_of, file
 from rlstack.checkpoint.retention import Candidate, kept
 from rlstack.config.schema import Checkpoint
 from rlstack.errors import CheckpointError
+from rlstack.files import sync_to_disk
 
 _NAME = re.compile(r"step-(\d{8,})")
 _LEFTOVERS = (".step-*.part", ".step-*.old")
@@ -47,15 +47,15 @@ class CheckpointStore:
         _check_written(draft, known)
         for name in files_in(draft):
             if name not in known:
-                _sync(draft / name)
+                sync_to_disk(draft / name)
                 known[name] = digest_of(draft / name)
         Manifest(step=step, selection=selection, files=known).write(draft)
         for path in [draft, *(path for path in draft.rglob("*") if path.is_dir())]:
-            _sync(path)
+            sync_to_disk(path)
         if folder.exists():
             folder.rename(self._root / f".{_name(step)}.old")
         draft.rename(folder)
-        _sync(self._root)
+        sync_to_disk(self._root)
         self._delete_superseded()
         return folder
 
@@ -143,11 +143,3 @@ def _check_written(draft: Path, digests: Mapping[str, Digest]) -> None:
         size = path.stat().st_size if path.is_file() else None
         if size != digest.num_bytes:
             raise CheckpointError(f"{path}: should have {digest.num_bytes} bytes, but has {size}")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

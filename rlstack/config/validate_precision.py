@@ -11,6 +11,7 @@ from typing import Protocol
 from rlstack.config.arithmetic import Arithmetic, Version, show_version
 from rlstack.config.precision import FP8_MULTIPLES, rollout_precision
 from rlstack.config.schema import Fp8Recipe, Fp8Scaling, Landing, Policy, Precision, RunConfig
+from rlstack.config.validate_parallel import PolicyShape
 from rlstack.errors import ConfigError
 
 # transformer_engine/pytorch/quantization.py, _compute_fp8_support and _compute_fp8_block_scaling_support.
@@ -28,21 +29,13 @@ FP8_ENGINE: dict[Fp8Recipe, Version] = {
 LAYERS_ENGINE: dict[Precision, Version] = {Precision.bf16: (2, 1), Precision.fp32: (2, 12)}
 
 
-class LayerShape(Protocol):
+class LayerShape(PolicyShape, Protocol):
     """Of a layer's matrices; `rlstack.policy.architecture.Architecture` has it."""
 
-    @property
-    def num_layers(self) -> int: ...
     @property
     def hidden_size(self) -> int: ...
     @property
     def head_dim(self) -> int: ...
-    @property
-    def num_heads(self) -> int: ...
-    @property
-    def num_kv_heads(self) -> int: ...
-    @property
-    def ffn_size(self) -> int: ...
 
 
 def precision_problems(config: RunConfig, shape: LayerShape) -> Iterator[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rlstack.files import sync_to_disk
 from rlstack.policy.architecture import Architecture
 from rlstack.policy.hf_map import wire_rules
 from rlstack.policy.weight_index import INDEX
 
 Spec = tuple[str, tuple[int, ...], str]  # name, shape, dtype as in "float32"
-
 
 MAX_FILE_BYTES = 5 * 10**9  # transformers' max_shard_size, "5GB"
 
@@ -107,7 +106,7 @@ class WeightFiles:
                 f"{len(self._missing)} tensors were not written, {next(iter(self._missing))} first"
             )
         for file in self._files:
-            _sync(self._folder / file.name)
+            sync_to_disk(self._folder / file.name)
         if len(self._files) > 1:
             specs = [spec for file in self._files for spec in file.specs]
             content = {
@@ -141,11 +140,3 @@ def header_of(specs: Iterable[Spec]) -> bytes:
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
