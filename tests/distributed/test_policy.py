@@ -146,7 +146,14 @@ def shares(sequences: Sequence[Sample], layout: str, *, pairs: bool) -> list[lis
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "layout",
+    # One rank is what test_factorisations.py holds all other layouts to.
+    [
+        pytest.param(name, marks=[pytest.mark.thorough] if name not in ("one", "pp2") else [])
+        for name in LAYOUTS
+    ],
+)
 def test_loss_gradient_and_step_are_those_of_transformers(layout, sequences, tmp_path) -> None:
     model, policy = seed_model(FAMILIES["llama"], tmp_path / "model"), LAYOUTS[layout]
     # Where the gradients are whole they are compared, and must not be clipped.

@@ -43,7 +43,7 @@ def share_bytes(family: str, tensor_parallel: int, rank: int) -> int:
 @pytest.mark.parametrize(
     ("folders", "engines"),
     [
-        ("llama", [(2, "staged")]),
+        pytest.param("llama", [(2, "staged")], marks=pytest.mark.thorough),
         pytest.param("one_kv_head", [(2, "direct")], marks=pytest.mark.thorough),
         pytest.param("qwen2", [(1, "staged"), (2, "direct")], marks=pytest.mark.thorough),
         ("qwen3", [(2, "staged"), (1, "direct")]),

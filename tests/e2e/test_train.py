@@ -142,9 +142,10 @@ def test_ctrl_c_ends_every_process_and_says_so(tmp_path):
     assert json.loads((tmp_path / "test" / "summary.json").read_text())["status"] == "interrupted"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("death", "says"),
-    [(signal.SIGKILL, "died"), pytest.param(signal.SIGSTOP, "within", marks=pytest.mark.thorough)],
+    [(signal.SIGKILL, "died"), (signal.SIGSTOP, "within")],
     ids=["killed", "stalled"],
 )
 def test_a_lost_policy_rank_ends_the_run_with_its_name(tmp_path, death, says):

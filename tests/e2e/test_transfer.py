@@ -105,8 +105,8 @@ def assert_generated_by(folder: Path, rollouts: list[Rollout]) -> None:
 @pytest.mark.parametrize(
     ("tensor_parallel", "tied"),
     [
-        (1, False),
         (2, True),
+        pytest.param(1, False, marks=pytest.mark.thorough),
         pytest.param(1, True, marks=pytest.mark.thorough),
         pytest.param(2, False, marks=pytest.mark.thorough),
     ],

@@ -5,7 +5,7 @@ import pytest
 from tests.faults.faults import Action, Fault, Phase, Role
 from tests.faults.results import tried
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 FAULTS = [
     Fault(Role.engine, Phase.sync_lands, Action.kill),
@@ -20,11 +20,7 @@ def runs(tmp_path_factory):
     return tmp_path_factory.mktemp("faults")
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [FAULTS[0], *(pytest.param(fault, marks=pytest.mark.thorough) for fault in FAULTS[1:])],
-    ids=lambda fault: fault.name,
-)
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_nothing_is_lost(fault, runs):
     result = tried(fault, runs)
     assert result["survived"], result["problems"]

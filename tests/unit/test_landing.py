@@ -33,7 +33,7 @@ def engine(*answers) -> Engine:
     engine = object.__new__(Engine)
     engine._llm = Workers(answers)
     engine._transfer = RunConfig().transfer
-    engine._version, engine._broken = 0, None
+    engine._version, engine._broken, engine._asleep = 0, None, frozenset()
     return engine
 
 
