@@ -21,7 +21,7 @@ from rlstack.config.ranges import COLDEST, RANGES, REMEDIES
 from rlstack.config.remote_code import remote_code
 from rlstack.config.schema import Placement, RunConfig
 from rlstack.config.tasks import task_sections, tasks_by_setting
-from rlstack.config.validate_parallel import PolicyShape, parallel_problems
+from rlstack.config.validate_parallel import parallel_problems
 from rlstack.config.validate_placement import placement_problems
 from rlstack.config.validate_precision import (
     LayerShape,
@@ -37,7 +37,7 @@ from rlstack.errors import ConfigError
 MAX_NAME_BYTES = 200  # file systems take 255, of which a run that is moved aside, or its log, needs some
 
 
-class ModelShape(PolicyShape, LayerShape, Protocol):
+class ModelShape(LayerShape, Protocol):
     """What a layout depends on; `rlstack.policy.architecture.Architecture` has it."""
 
     @property
