@@ -66,7 +66,7 @@ class RolloutStream:
     def take(self, step: int) -> list[RolloutGroup]:
         """The groups of `step`; waits for them. Steps are taken in order, each once."""
         if step not in self._ahead:
-            self._ask(self._chunk(step) if self._in_shifts else range(step, step + 1))
+            self._ask(self._together(step))
         self._taken = self._ahead.pop(step)
         self._ask_ahead()
         groups = self._taken.groups()
@@ -85,7 +85,7 @@ class RolloutStream:
     def complete(self, *, before: int) -> None:
         """Wait until all rollouts are sampled that versions older than `before` have to write."""
         while self._is_of_older(self._next_step, before):
-            self._ask(range(self._next_step, self._next_step + 1))
+            self._ask(self._together(self._next_step))
         for step, pending in self._ahead.items():
             if self._is_of_older(step, before):
                 pending.groups()
@@ -101,6 +101,10 @@ class RolloutStream:
             if len(self._ahead) + len(chunk) > self._max_steps_ahead:
                 return
             self._ask(chunk)
+
+    def _together(self, step: int) -> range:
+        """What is asked for when `step` is needed at once: in shifts all that its weights have to write."""
+        return self._chunk(step) if self._in_shifts else range(step, step + 1)
 
     def _chunk(self, step: int) -> range:
         return chunk_at(self._schedule, step, max_steps=self._max_steps_ahead)

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rlstack.config.schema import Batch, Cluster, Data, Placement, RunConfig, Task
@@ -219,6 +219,7 @@ def test_an_interval_is_asked_for_at_once_and_in_pieces_beyond_the_limit() -> No
     assert calls == [[0, 1], [2, 3], [4, 5]]
 
 
+@example(schedule=Schedule(num_steps=6, sync_interval=2, lag=2), seed=0)
 @settings(max_examples=40, deadline=None)
 @given(schedule=schedules, seed=st.integers())
 def test_engines_that_share_gpus_have_answered_a_whole_interval_before_they_sleep(
