@@ -17,6 +17,7 @@ def sample_rows(scored: Iterable[ScoredGroup]) -> Iterator[dict[str, object]]:
                 "task": group.prompt.task,
                 "row": group.prompt.row,
                 "problem": group.prompt.problem,
+                "answer": group.prompt.answer,
                 "text": rollout.text,
                 "reward": score.reward,
                 "outcome": score.outcome.value,
