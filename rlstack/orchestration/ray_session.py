@@ -64,7 +64,7 @@ def _join(address: str) -> None:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"cluster.address = {address}: the address of a running Ray cluster is accepted, from one of its "
-            f"nodes and with its token ({reason}); docs/clusters.md says how to start one"
+            f"nodes and with its token ({reason}); docs/how-to/clusters.md says how to start one"
         ) from error
 
 

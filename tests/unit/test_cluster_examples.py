@@ -1,4 +1,4 @@
-"""The worked examples of docs/: their syntax, that the run fits the nodes, and what the script does."""
+"""The worked examples of configs/clusters: their syntax, that the run fits the nodes, and what the script does."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rlstack.config.load import load_config
 from rlstack.orchestration.placement import Demand, Node, place
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "docs" / "slurm" / "rlstack.sbatch"
-MANIFEST = ROOT / "docs" / "kuberay" / "rayjob.yaml"
+SCRIPT = ROOT / "configs" / "clusters" / "slurm" / "rlstack.sbatch"
+MANIFEST = ROOT / "configs" / "clusters" / "kuberay" / "rayjob.yaml"
 EXAMPLE = ROOT / "configs" / "paper" / "math_s10.yaml"
 
 
