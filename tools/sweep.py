@@ -23,7 +23,7 @@ from sweep_report import write_report
 from sweep_table import RunResult, alarm_names
 
 from rlstack.errors import ConfigError
-from rlstack.telemetry.console import clock
+from rlstack.telemetry.clock import clock
 from rlstack.telemetry.curves import read_summary
 from rlstack.tuning import training_process
 from rlstack.tuning.training_process import train_in_process

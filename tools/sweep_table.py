@@ -11,7 +11,7 @@ from typing import Any
 
 from sweep_notes import UTILITY, utility_rows
 
-from rlstack.telemetry.console import clock
+from rlstack.telemetry.clock import clock
 from rlstack.telemetry.curves import RunLog, read_run, read_summary, trailing_mean
 from rlstack.telemetry.summary import WINDOW
 

@@ -1,4 +1,4 @@
-"""The terminal: one line per step, start-up phases with their time, a closing table."""
+"""The terminal: one line per step, start-up phases with their time, a closing table; a live panel below."""
 
 from __future__ import annotations
 
@@ -11,28 +11,52 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console as RichConsole
+from rich.live import Live
 from rich.table import Table
 
 from rlstack.config.schema import AlarmAction
 from rlstack.telemetry.alarms import Raised
+from rlstack.telemetry.clock import clock
+from rlstack.telemetry.live_panel import SMOOTHED_STEPS, LivePanel
 
-SMOOTHED_STEPS = 10  # of the mean in brackets, and of the seconds per step behind the ETA
+REDRAWN_PER_S = 4  # the live panel
 
 
 class Console:
-    """Plain lines where the output is not a terminal."""
+    """Lines, and between open() and close() the live panel below them; plain lines alone where the output is
+    not a terminal, or TTY_INTERACTIVE=0 or TERM=dumb says that it is not one to draw on.
+    """
 
     def __init__(self, num_steps: int) -> None:
         self._out = RichConsole(highlight=False, markup=False, soft_wrap=True)
         self._num_steps = num_steps
         self._rewards: deque[float] = deque(maxlen=SMOOTHED_STEPS)
         self._seconds: deque[float] = deque(maxlen=SMOOTHED_STEPS)
+        self._panel = LivePanel(num_steps)
+        self._live: Live | None = None
+
+    def open(self) -> None:
+        """Draw the live panel from here on."""
+        if self._out.is_interactive:
+            self._live = Live(
+                self._panel, console=self._out, transient=True, refresh_per_second=REDRAWN_PER_S
+            )
+            self._live.start()
+
+    def close(self) -> None:
+        """Take the panel away; what follows are lines."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
     @contextmanager
     def phase(self, text: str) -> Iterator[None]:
         """Show that `text` is going on, and then how long it took."""
         started = time.perf_counter()
-        if self._out.is_terminal:
+        if self._live is not None:
+            with self._panel.during(text):
+                yield
+        elif self._out.is_interactive:
             with self._out.status(text):
                 yield
         else:
@@ -46,10 +70,12 @@ class Console:
 
     def evaluation(self, metrics: Mapping[str, Any]) -> None:
         """One line for an evaluation outside the steps."""
+        self._panel.add(metrics)
         self.note("held-out " + ", ".join(_held_out(metrics)))
 
     def step(self, metrics: Mapping[str, Any]) -> None:
         """One line for a step of metrics.jsonl."""
+        self._panel.add(metrics)
         self._seconds.append(metrics["time/step_s"])
         if "reward/mean" in metrics:
             self._rewards.append(metrics["reward/mean"])
@@ -65,6 +91,7 @@ class Console:
         self._seconds = deque((row["time/step_s"] for row in last), SMOOTHED_STEPS)
         rewards = [row["reward/mean"] for row in steps if "reward/mean" in row]
         self._rewards = deque(rewards, SMOOTHED_STEPS)
+        self._panel.go_on_after(steps)
 
     def alarm(self, raised: Raised) -> None:
         """One line for an alarm."""
@@ -102,12 +129,6 @@ class Console:
         self._out.print()
         self._out.print(table)
         self._out.print(f"files: {run_path}")
-
-
-def clock(seconds: float) -> str:
-    """Minutes and seconds as m:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
 
 
 def _events(metrics: Mapping[str, Any]) -> Iterator[str]:

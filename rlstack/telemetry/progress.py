@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-from rlstack.telemetry.console import clock
+from rlstack.telemetry.clock import clock
 
 LINE_EVERY_S = 15.0  # without a terminal
 

@@ -70,6 +70,7 @@ class Recorder:
         return self._run.model
 
     def __enter__(self) -> Recorder:
+        self._console.open()
         if self._run.moved_to is not None:
             self._console.note(f"the earlier run of this name is now {self._run.moved_to}")
         if self._is_own_cluster and (why := nvml.missing()):
@@ -188,6 +189,7 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._console.close()
         self._timeline.close(with_lap=self._has_begun)
         if self._has_begun:
             self._leave(kind, error)

@@ -15,7 +15,8 @@ from rlstack.config.load import load_config
 from rlstack.config.schema import AlarmAction, RunConfig
 from rlstack.errors import ConfigError
 from rlstack.telemetry.alarms import StoppedByAlarm
-from rlstack.telemetry.console import Console, clock
+from rlstack.telemetry.clock import clock
+from rlstack.telemetry.console import Console
 from rlstack.telemetry.metrics import over_steps
 from rlstack.telemetry.recorder import Recorder
 from rlstack.telemetry.run_dir import RunDirectory, to_json
@@ -257,8 +258,8 @@ def test_a_step_whose_metrics_are_missing_still_has_its_line(capsys: pytest.Capt
     assert capsys.readouterr().out == "step 1/1  0.50 s  ETA 0:00\n"
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3700, "61:40")])
-def test_a_clock_shows_minutes_and_seconds(seconds: float, text: str) -> None:
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3700, "1:01:40")])
+def test_a_clock_shows_minutes_and_seconds_and_hours_where_there_are_any(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 
 

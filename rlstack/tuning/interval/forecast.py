@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rlstack.telemetry.console import clock
+from rlstack.telemetry.clock import clock
 from rlstack.telemetry.curves import read_summary
 from rlstack.tuning.calibration import Calibration, calibration_runs
 from rlstack.tuning.cost_model import predict

@@ -10,7 +10,7 @@ from functools import partial
 from rich.console import Console
 from rich.status import Status
 
-from rlstack.telemetry.console import clock
+from rlstack.telemetry.clock import clock
 from rlstack.telemetry.curves import read_rows, read_summary
 from rlstack.tuning.interval.halving import Plan, Rung, rungs
 from rlstack.tuning.interval.intervals import label

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rlstack.files import written_at_once
-from rlstack.telemetry.console import clock
+from rlstack.telemetry.clock import clock
 from rlstack.telemetry.environment import hardware, package_versions
 from rlstack.tuning.interval.budget import shorten
 from rlstack.tuning.interval.document import NO_RECOMMENDATION, document, to_text
