@@ -8,7 +8,13 @@ import typer
 
 from rlstack.cli import evaluate, export, judge, launch, plan, plan_transfer, report, score, train, tune
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+EPILOG = """First steps:\n
+  rlstack doctor\n
+  rlstack train configs/quickstart.yaml\n
+  rlstack train --help\n
+  rlstack --install-completion"""
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def _print_version(asked: bool) -> None:
@@ -19,7 +25,7 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(epilog=EPILOG)
 def rlstack(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rlstack.cli.completion import complete_setting
 from rlstack.cli.exit_status import exit_status
 
 EPILOG = """Examples:\n
@@ -20,7 +21,10 @@ def evaluate(
         Path, typer.Argument(metavar="TARGET", help="Folder of a run, Hugging Face folder, or YAML file.")
     ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Settings to put over TARGET's.", metavar="KEY=VALUE")
+        list[str] | None,
+        typer.Argument(
+            help="Settings to put over TARGET's.", metavar="KEY=VALUE", autocompletion=complete_setting
+        ),
     ] = None,
     task: Annotated[
         list[str] | None,

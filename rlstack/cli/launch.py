@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlstack.cli.completion import complete_setting
 from rlstack.cli.exit_status import exit_status
 from rlstack.cli.train import run_training
 
@@ -23,7 +24,10 @@ EPILOG = """Examples:\n
 def launch(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of settings.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Settings to put over the file's.", metavar="KEY=VALUE")
+        list[str] | None,
+        typer.Argument(
+            help="Settings to put over the file's.", metavar="KEY=VALUE", autocompletion=complete_setting
+        ),
     ] = None,
     address: Annotated[
         str,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rlstack.cli.completion import complete_setting
 from rlstack.cli.exit_status import exit_status
 
 EPILOG = """Examples:\n
@@ -20,7 +21,10 @@ EPILOG = """Examples:\n
 def plan(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, as for `rlstack train`.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Settings to put over CONFIG's.", metavar="KEY=VALUE")
+        list[str] | None,
+        typer.Argument(
+            help="Settings to put over CONFIG's.", metavar="KEY=VALUE", autocompletion=complete_setting
+        ),
     ] = None,
     gpus: Annotated[
         int | None, typer.Option(min=2, help="Of all, reward models' among them; the split is chosen.")

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from rlstack.cli.completion import complete_setting
 from rlstack.cli.exit_status import exit_status
 
 EPILOG = """Examples:\n
@@ -21,7 +22,10 @@ def tune(
     context: typer.Context,
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of settings.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Settings to put over the file's.", metavar="KEY=VALUE")
+        list[str] | None,
+        typer.Argument(
+            help="Settings to put over the file's.", metavar="KEY=VALUE", autocompletion=complete_setting
+        ),
     ] = None,
     intervals: Annotated[
         str | None,
