@@ -5,7 +5,8 @@
     ])
 
 Figures are drawn by the browser, so they can be zoomed. Plotly's script is in the page once, compressed
-(2 MB), and only if there is a figure. What is given as text is shown as it is, markup included.
+(2 MB), and only if there is a figure. What is given as text is shown as it is, markup included. A page of
+several sections has links to each of them on top.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import base64
 import gzip
 import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -23,6 +25,8 @@ from rlstack.telemetry.run_dir import to_json
 
 Figure = Mapping[str, Any]  # Plotly's "data" and "layout"; a plotly Figure has to_dict()
 
+FIGURES = "figures.js"  # needs Plotly's script in the page
+
 _ASSETS = Path(__file__).with_name("page")
 
 
@@ -30,14 +34,19 @@ class Block(NamedTuple):
     """A piece of a section, ready for the page; the functions below make them."""
 
     markup: str
-    num_figures: int = 0
+    scripts: frozenset[str] = frozenset()  # those of the folder `page` that it needs
 
 
 class Section(NamedTuple):
     """A part of the page below a heading of its own."""
 
-    title: str
+    title: str  # differs from those of the page's other sections
     blocks: Sequence[Block]
+
+    @property
+    def anchor(self) -> str:
+        """What a link to it ends with."""
+        return re.sub(r"\W+", "-", self.title.lower()).strip("-")
 
 
 def text(paragraph: str) -> Block:
@@ -75,7 +84,7 @@ def figure(plot: Figure, *, caption: str = "", height_px: int = 340) -> Block:
     return Block(
         f'<figure><div class="plot" style="height: {height_px}px"><script type="application/json">{data}'
         f"</script></div>{below}</figure>",
-        num_figures=1,
+        frozenset({FIGURES}),
     )
 
 
@@ -101,9 +110,9 @@ def write_page(path: Path, *, title: str, subtitle: str, sections: Sequence[Sect
 
 def render_page(*, title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """The page as text."""
-    has_figures = any(block.num_figures for section in sections for block in section.blocks)
+    scripts = {name for section in sections for block in section.blocks for name in block.scripts}
     body = "\n".join(
-        f"<section>\n<h2>{html.escape(section.title)}</h2>\n"
+        f'<section id="{section.anchor}">\n<h2>{html.escape(section.title)}</h2>\n'
         + "\n".join(block.markup for block in section.blocks)
         + "\n</section>"
         for section in sections
@@ -120,10 +129,27 @@ def render_page(*, title: str, subtitle: str, sections: Sequence[Section]) -> st
 <body>
 <h1>{html.escape(title)}</h1>
 <p class="subtitle">{html.escape(subtitle)}</p>
-{body}
-{_scripts() if has_figures else ""}</body>
+{_contents(sections) if len(sections) > 1 else ""}{body}
+{_scripts(frozenset(scripts)) if scripts else ""}</body>
 </html>
 """
+
+
+def packed(content: str, *, name: str) -> str:
+    """An element that holds `content` compressed; page/unpack.js gives it back.
+
+    Half of a surrogate pair, which UTF-8 has no form for, becomes the escape that JSON has for it.
+    """
+    data = gzip.compress(content.encode(errors="backslashreplace"), mtime=0)
+    letters = base64.b64encode(data).decode()
+    return f'<script type="application/octet-stream" id="{name}">{letters}</script>'
+
+
+def _contents(sections: Sequence[Section]) -> str:
+    links = "".join(
+        f'<li><a href="#{section.anchor}">{html.escape(section.title)}</a></li>' for section in sections
+    )
+    return f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n'
 
 
 def _cell(tag: str, cell: str, is_text: bool) -> str:
@@ -134,19 +160,20 @@ def _cell(tag: str, cell: str, is_text: bool) -> str:
 def _around(before: str, blocks: Iterable[Block], after: str) -> Block:
     inside = list(blocks)
     markup = "".join(block.markup for block in inside)
-    return Block(f"{before}{markup}{after}", num_figures=sum(block.num_figures for block in inside))
+    return Block(f"{before}{markup}{after}", frozenset().union(*(block.scripts for block in inside)))
 
 
 def _asset(name: str) -> str:
     return (_ASSETS / name).read_text(encoding="utf-8")
 
 
+def _scripts(names: frozenset[str]) -> str:
+    code = "\n".join(_asset(name) for name in ("unpack.js", *sorted(names)))
+    return f"{_plotly() if FIGURES in names else ''}<script>\n{code}</script>\n"
+
+
 @cache
-def _scripts() -> str:
+def _plotly() -> str:
     from plotly.offline import get_plotlyjs
 
-    packed = base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
-    return (
-        f'<script type="application/octet-stream" id="plotly">{packed}</script>\n'
-        f"<script>\n{_asset('page.js')}</script>\n"
-    )
+    return packed(get_plotlyjs(), name="plotly") + "\n"

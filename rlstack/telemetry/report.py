@@ -6,24 +6,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlstack.telemetry import run_figures, time_sections
-from rlstack.telemetry.console import clock
+from rlstack.telemetry import course_sections, run_figures, time_sections
+from rlstack.telemetry.clock import clock
 from rlstack.telemetry.html_page import Section, facts, figure, side_by_side, table, write_page
 from rlstack.telemetry.metrics import over_steps
+from rlstack.telemetry.rollouts.section import rollouts_section
 from rlstack.telemetry.run_record import RunRecord
 from rlstack.telemetry.settings_section import settings_section
 from rlstack.telemetry.shares import step_shares
 from rlstack.telemetry.throughput_section import throughput_section
 from rlstack.telemetry.trace import write_trace
-
-# The course of a run: metric, title, unit, whether its scale is logarithmic.
-COURSE = (
-    ("reward/mean", "Reward", "mean of the rollouts", False),
-    ("policy/entropy", "Entropy of the policy", "nats per token", False),
-    ("rollout/length_mean", "Rollout length", "tokens", False),
-    ("mismatch/logprob_abs_max", "Largest logprob mismatch", "nats, generator against trainer", True),
-    ("time/step_s", "Time per step", "seconds", False),
-)
 
 
 def write_outputs(run: RunRecord) -> list[Path]:
@@ -100,13 +92,6 @@ def _busy(run: RunRecord) -> dict[str, str]:
     return {label: f"{shares[name]:.0%}" for name, label in names.items() if name in shares}
 
 
-def _course(run: RunRecord) -> Section | None:
-    lines = [run_figures.line(run.steps, *panel[:3], logarithmic=panel[3]) for panel in COURSE]
-    figures = [lines[0], run_figures.accuracy(run.evaluations()), *lines[1:]]
-    blocks = [figure(each) for each in figures if each is not None]
-    return Section("Course", [side_by_side(blocks)]) if blocks else None
-
-
 def _syncs(run: RunRecord) -> Section | None:
     drawn = run_figures.syncs(run.steps)
     if drawn is None:
@@ -135,7 +120,10 @@ def _number(value: float | None) -> str:
 # In the order of the page; a section that has nothing to show is left out.
 SECTIONS: tuple[Callable[[RunRecord], Section | None], ...] = (
     _overview,
-    _course,
+    course_sections.course,
+    course_sections.tasks,
+    course_sections.signal,
+    rollouts_section,
     time_sections.shares,
     time_sections.timeline,
     throughput_section,

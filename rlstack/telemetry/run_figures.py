@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,56 +18,72 @@ WINDOW = 10  # steps that the thick lines are means over
 MAX_POINTS = 600  # of a line
 
 
-def line(
-    rows: Sequence[Row], metric: str, title: str, unit: str, *, logarithmic: bool = False
-) -> Figure | None:
-    """A metric against the step, its trailing mean over it; None if no row has it."""
-    points = [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
-    if not points:
-        return None
+class Panel(NamedTuple):
+    """Metrics that share a pair of axes."""
+
+    title: str
+    unit: str
+    series: Mapping[str, str]  # metrics by their labels, which are shown from two on
+    logarithmic: bool = False  # means of such values would be those of the largest
+
+
+def lines(rows: Sequence[Row], panel: Panel) -> Figure | None:
+    """Metrics against the step, each thin with its trailing mean over it; None if no row has one of them."""
+    found = [
+        (label, _points(rows, metric), colour)
+        for (label, metric), colour in zip(panel.series.items(), COLOURS, strict=False)
+    ]
+    found = [each for each in found if each[1]]
+    data = [trace for each in found for trace in _traces(*each, logarithmic=panel.logarithmic)]
+    layout = _layout(panel.title, panel.unit, logarithmic=panel.logarithmic)
+    return {"data": data, "layout": layout | {"showlegend": len(found) > 1}} if data else None
+
+
+def _points(rows: Sequence[Row], metric: str) -> list[tuple[float, float]]:
+    return [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
+
+
+def _traces(
+    label: str, points: Sequence[tuple[float, float]], colour: str, *, logarithmic: bool
+) -> Iterator[dict[str, Any]]:
     steps, values = (np.array(column, dtype=np.float64) for column in zip(*points, strict=True))
     chosen = thinned(len(steps))
-    data: list[dict[str, Any]] = [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "name": "each step",
-            "x": steps[chosen].tolist(),
-            "y": values[chosen].tolist(),
-            "line": {"color": COLOURS[0], "width": 2 if logarithmic else 1},
-            "opacity": 1 if logarithmic else 0.4,
-        }
-    ]
-    if not logarithmic:
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": f"mean over {WINDOW} steps",
-                "x": steps[chosen].tolist(),
-                "y": trailing_mean(values.tolist(), WINDOW)[chosen].tolist(),
-                "line": {"color": COLOURS[0], "width": 2.5},
-            }
-        )
-    return {"data": data, "layout": _layout(title, unit, logarithmic=logarithmic)}
-
-
-def accuracy(evaluations: Sequence[Row]) -> Figure | None:
-    """Held-out accuracy against the version, with its standard error; None without any."""
-    points = [row for row in evaluations if row.get("eval/accuracy") is not None]
-    if not points:
-        return None
-    errors = [row.get("eval/accuracy_stderr") or 0.0 for row in points]
-    scatter = {
+    each = {
         "type": "scatter",
-        "mode": "lines+markers",
-        "x": [row["eval/version"] for row in points],
-        "y": [row["eval/accuracy"] for row in points],
-        "error_y": {"type": "data", "array": errors},
-        "line": {"color": COLOURS[1]},
+        "mode": "lines" if len(points) > 1 else "markers",
+        "name": label,
+        "legendgroup": label,
+        "x": steps[chosen].tolist(),
+        "y": values[chosen].tolist(),
+        "line": {"color": colour, "width": 1.5 if logarithmic else 1},
+        "marker": {"color": colour},
     }
-    layout = _layout("Held-out accuracy", "share of correct answers")
-    return {"data": [scatter], "layout": layout | {"showlegend": False}}
+    if logarithmic or len(points) == 1:
+        yield each
+        return
+    yield each | {"opacity": 0.4, "showlegend": False, "hoverinfo": "skip"}
+    mean = trailing_mean(values.tolist(), WINDOW)[chosen].tolist()
+    yield each | {"y": mean, "line": {"color": colour, "width": 2.5}}
+
+
+def evaluated(evaluations: Sequence[Row], panel: Panel) -> Figure | None:
+    """Held-out metrics against the version, with the standard errors of those that have one; None without."""
+    data = []
+    for (label, metric), colour in zip(panel.series.items(), COLOURS, strict=False):
+        points = [row for row in evaluations if row.get(metric) is not None]
+        errors = [row.get(f"{metric}_stderr") or 0.0 for row in points]
+        trace = {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": label,
+            "x": [row["eval/version"] for row in points],
+            "y": [row[metric] for row in points],
+            "error_y": {"type": "data", "array": errors, "visible": any(errors)},
+            "line": {"color": colour},
+        }
+        data += [trace] if points else []
+    layout = _layout(panel.title, panel.unit) | {"xaxis": {"title": {"text": "version"}}}
+    return {"data": data, "layout": layout | {"showlegend": len(data) > 1}} if data else None
 
 
 def syncs(rows: Sequence[Row]) -> Figure | None:
@@ -125,6 +141,5 @@ def _layout(title: str, unit: str, *, logarithmic: bool = False) -> dict[str, An
         "title": {"text": title},
         "xaxis": {"title": {"text": STEP_LABEL}},
         "yaxis": {"title": {"text": unit}, **scale},
-        "showlegend": not logarithmic,
         "hoverlabel": {"bordercolor": GREY},
     }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from rlstack.telemetry import run_figures
 from rlstack.telemetry.html_page import Section, facts, figure, side_by_side, text
 from rlstack.telemetry.metrics import over_steps
+from rlstack.telemetry.run_figures import Panel, lines
 from rlstack.telemetry.run_record import RunRecord
 
 _SPEEDS = (
-    ("throughput/train_tflops_per_rank", "Training", "TFLOP/s per rank"),
-    ("throughput/generated_tokens_per_s_per_rank", "Sampling", "tokens/s per rank"),
+    Panel("Training", "TFLOP/s per rank", {"speed": "throughput/train_tflops_per_rank"}),
+    Panel("Sampling", "tokens/s per rank", {"speed": "throughput/generated_tokens_per_s_per_rank"}),
 )
 
 
@@ -29,7 +29,7 @@ def throughput_section(run: RunRecord) -> Section | None:
         ),
         "generated tokens per second and rank": _number(found["generated_tokens_per_s_per_rank"]),
     }
-    lines = [run_figures.line(run.steps, *speed) for speed in _SPEEDS]
+    drawn = [lines(run.steps, panel) for panel in _SPEEDS]
     return Section(
         "Throughput",
         [
@@ -39,7 +39,7 @@ def throughput_section(run: RunRecord) -> Section | None:
                 "sample."
             ),
             facts(values),
-            side_by_side([figure(line) for line in lines if line is not None]),
+            side_by_side([figure(each) for each in drawn if each is not None]),
         ],
     )
 

@@ -1,4 +1,4 @@
-// Unpacks Plotly, which is in the page as gzip in base64, and draws every figure in the colours of the page.
+// Unpacks Plotly and draws every figure in the colours of the page.
 const scheme = matchMedia("(prefers-color-scheme: dark)");
 
 function template() {
@@ -21,11 +21,9 @@ function template() {
   };
 }
 
-async function unpack(element) {
-  const bytes = Uint8Array.from(atob(element.textContent), (letter) => letter.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+async function loadPlotly() {
   const script = document.createElement("script");
-  script.textContent = await new Response(stream).text();
+  script.textContent = await unpacked(document.getElementById("plotly"));
   document.head.append(script);
 }
 
@@ -37,10 +35,10 @@ function draw(element) {
   return Plotly.newPlot(element, data, { ...layout, template: template() }, config);
 }
 
-async function main() {
+async function drawFigures() {
   const plots = [...document.querySelectorAll(".plot")];
   try {
-    await unpack(document.getElementById("plotly"));
+    await loadPlotly();
     await Promise.all(plots.map(draw));
   } catch (error) {
     for (const plot of plots) plot.append(`The figure could not be drawn: ${error}`);
@@ -52,4 +50,4 @@ async function main() {
   document.body.dataset.drawn = plots.length;
 }
 
-main();
+drawFigures();

@@ -1,0 +1,1 @@
+"""The browser of rollouts in a run's report."""

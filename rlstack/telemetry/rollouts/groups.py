@@ -1,0 +1,149 @@
+"""A run's rollouts for its report: whole groups, as many as a page has room for. Nothing is drawn here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rlstack.errors import ConfigError
+from rlstack.telemetry.curves import read_rows
+from rlstack.telemetry.html_page import packed
+from rlstack.telemetry.run_dir import to_json
+
+# In the page: less than Plotly's script takes, so that the page can be mailed, and opens at once.
+MAX_PACKED_BYTES = 1_500_000
+MAX_FILE_BYTES = 40_000_000  # of the rows chosen: what a browser unpacks and searches without a pause
+MAX_CHARACTERS = 20_000  # of a text: 64 rollouts of that length still fit
+
+Row = Mapping[str, Any]
+Group = dict[str, Any]  # as the page's script reads it
+T = TypeVar("T")
+
+_OF_GROUP = ("step", "task", "row", "version", "problem", "answer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What a page shows of a run's rollouts, and how many there are."""
+
+    groups: Sequence[Group]
+    markup: str  # an element of the page that holds the groups
+    num_rollouts: int  # of the run
+    num_steps: int
+
+    @property
+    def shown_rollouts(self) -> int:
+        return sum(len(group["rollouts"]) for group in self.groups)
+
+    @property
+    def shown_steps(self) -> int:
+        return len({group["step"] for group in self.groups})
+
+
+def select(path: Path, *, n: int, name: str) -> Selection | None:
+    """The groups of evenly chosen steps, the first and the last one included, that a page has room for.
+
+    Args:
+        path: rollouts.jsonl; read row by row, since it may be larger than the memory.
+        n: rollouts of a group.
+        name: of the element that holds them.
+
+    Returns:
+        None if there is no such file, or no rollout in it.
+
+    Raises:
+        ConfigError: a row is not a rollout's.
+    """
+    if not path.exists():
+        return None
+    of_step = Counter(_value(row, "step", path) for row in read_rows(path))
+    if not of_step:
+        return None
+    room = max(2, MAX_FILE_BYTES * len(of_step) // path.stat().st_size)
+    groups = list(read_groups(path, steps=set(evenly(sorted(of_step), room)), n=n))
+    markup = _packed(groups, name)
+    while len(markup) > MAX_PACKED_BYTES:
+        fewer = thinned(groups, MAX_PACKED_BYTES / len(markup))
+        if len(fewer) == len(groups):
+            break
+        groups, markup = fewer, _packed(fewer, name)
+    return Selection(groups=groups, markup=markup, num_rollouts=of_step.total(), num_steps=len(of_step))
+
+
+def read_groups(path: Path, *, steps: Collection[int], n: int) -> Iterator[Group]:
+    """The groups of these steps, in the order of the file, where the rows of a group follow each other."""
+    rows = (row for row in read_rows(path) if row["step"] in steps)
+    for _, alike in groupby(rows, lambda row: [_value(row, name, path) for name in _OF_GROUP[:4]]):
+        found = list(alike)
+        for start in range(0, len(found), n):  # a step may have a prompt twice
+            yield _group(found[start : start + n], path)
+
+
+def thinned(groups: Sequence[Group], share: float) -> list[Group]:
+    """About this share of the groups, rather less: of fewer steps down to two, then fewer of each step."""
+    by_step: dict[int, list[Group]] = {}
+    for group in groups:
+        by_step.setdefault(group["step"], []).append(group)
+    if len(by_step) > 2:
+        kept = set(evenly(list(by_step), max(2, int(0.95 * share * len(by_step)))))
+        return [group for group in groups if group["step"] in kept]
+    return [group for own in by_step.values() for group in evenly(own, max(1, int(0.95 * share * len(own))))]
+
+
+def evenly(items: Sequence[T], count: int) -> list[T]:
+    """`count` of the items, all if there are no more; the first and, from two on, the last one included."""
+    if count >= len(items):
+        return list(items)
+    last = len(items) - 1
+    return [items[round(i * last / max(1, count - 1))] for i in range(count)]
+
+
+def with_verdicts(groups: Sequence[Group]) -> list[str]:
+    """The tasks whose rewards are all 1 or 0."""
+    rewards: dict[str, set[float]] = {}
+    for group in groups:
+        found = rewards.setdefault(group["task"], set())
+        found |= {each["reward"] for each in group["rollouts"] if each["reward"] is not None}
+    return [task for task, found in rewards.items() if found and found <= {0, 1}]
+
+
+def _packed(groups: Sequence[Group], name: str) -> str:
+    return packed(to_json({"groups": groups, "verdicts": with_verdicts(groups)}), name=name)
+
+
+def _group(rows: Sequence[Row], path: Path) -> Group:
+    first = rows[0]
+    return {
+        **{name: first.get(name) for name in _OF_GROUP},
+        "problem": _cut(_value(first, "problem", path)),
+        "rollouts": [
+            {
+                "text": _cut(_value(row, "text", path)),
+                "reward": _value(row, "reward", path),
+                "outcome": _value(row, "outcome", path),
+                "finished": _value(row, "finished", path),
+                "length": _value(row, "length_tokens", path),
+            }
+            for row in rows
+        ],
+    }
+
+
+def _cut(text: str) -> str:
+    left_out = len(text) - MAX_CHARACTERS
+    if left_out <= 0:
+        return text
+    return f"{text[:MAX_CHARACTERS]}\n[{left_out:,} more characters are in rollouts.jsonl]"
+
+
+def _value(row: Row, name: str, path: Path) -> Any:
+    try:
+        return row[name]
+    except KeyError:
+        raise ConfigError(
+            f"{path}: a row has no {name!r}: it is not a rollout's; the file is damaged, take a copy"
+        ) from None
