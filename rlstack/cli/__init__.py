@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from rlstack.cli import evaluate, export, judge, launch, plan, plan_transfer, report, score, train, tune
+from rlstack.cli import (
+    compare,
+    evaluate,
+    export,
+    judge,
+    launch,
+    plan,
+    plan_transfer,
+    report,
+    score,
+    train,
+    tune,
+)
 
 EPILOG = """First steps:\n
   rlstack doctor\n
@@ -42,6 +54,7 @@ app.command(epilog=score.EPILOG)(score.score)
 app.command(epilog=judge.EPILOG)(judge.judge)
 app.command(epilog=export.EPILOG)(export.export)
 app.command(epilog=report.EPILOG)(report.report)
+app.command(epilog=compare.EPILOG)(compare.compare)
 app.command(epilog=plan.EPILOG)(plan.plan)
 app.command("plan-transfer", epilog=plan_transfer.EPILOG)(plan_transfer.plan_transfer)
 

@@ -17,12 +17,9 @@ COURSE = (
     Panel("Entropy of the policy", "nats per token", {"entropy": "policy/entropy"}),
     Panel("Rollout length", "tokens", {"mean": "rollout/length_mean"}),
     Panel(
-        "Mismatch and drift",
+        "Generator against trainer",
         "nats, largest of the step",
-        {
-            "mismatch: generator against trainer, same version": "mismatch/logprob_abs_max",
-            "drift: generator against the current policy": "drift/logprob_abs_max",
-        },
+        {"mismatch": "mismatch/logprob_abs_max", "drift": "drift/logprob_abs_max"},
         logarithmic=True,
     ),
     Panel("Time per step", "seconds", {"time": "time/step_s"}),
@@ -56,7 +53,10 @@ SIGNAL = (
 def course(run: RunRecord) -> Section | None:
     """What to look at first."""
     figures = [lines(run.steps, REWARD), evaluated(run.evaluations(), ACCURACY)]
-    note = f"Thin lines: each step. Thick lines: means over the last {WINDOW} steps."
+    note = (
+        f"Thin lines: each step. Thick lines: means over the last {WINDOW} steps. Mismatch: the generator's "
+        "logprobs against the trainer's for the same version. Drift: against those of the policy as it is."
+    )
     return _section("Course", [*figures, *(lines(run.steps, panel) for panel in COURSE)], note)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from rlstack.errors import ConfigError
+from rlstack.telemetry.axes import Axis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +35,9 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Band:
-    """A metric of a curve at the steps that all of its runs have; all of one length."""
+    """A metric of a curve at the steps that all of its runs have; all arrays are of one length."""
 
-    steps: np.ndarray  # int64
+    x: np.ndarray  # float64, where on the axis; of several runs the mean
     mean: np.ndarray  # float64, over the runs
     low: np.ndarray  # float64, of the lowest run
     high: np.ndarray  # float64, of the highest run
@@ -138,7 +139,7 @@ def _label(names: Sequence[str]) -> str:
     return common or ", ".join(names)
 
 
-def make_band(curve: Curve, metric: str, *, window: int) -> Band | None:
+def make_band(curve: Curve, metric: str, *, window: int, axis: Axis = Axis.step) -> Band | None:
     """`metric` as the mean over the last `window` steps, fewer at the start; None if a run has none of it."""
     series = [
         {row["step"]: float(row[metric]) for row in run.steps if row.get(metric) is not None}
@@ -148,7 +149,21 @@ def make_band(curve: Curve, metric: str, *, window: int) -> Band | None:
     if not steps:
         return None
     smoothed = np.array([trailing_mean([values[step] for step in steps], window) for values in series])
-    return Band(steps=np.array(steps), mean=smoothed.mean(0), low=smoothed.min(0), high=smoothed.max(0))
+    places = [positions(run, axis) for run in curve.runs]
+    x = np.array([[at[step] for step in steps] for at in places], dtype=np.float64).mean(0)
+    return Band(x=x, mean=smoothed.mean(0), low=smoothed.min(0), high=smoothed.max(0))
+
+
+def positions(run: RunLog, axis: Axis) -> dict[int, float]:
+    """Where on the axis each version of the run came to be; version 0 is at 0. Time is in seconds."""
+    if axis is Axis.step:
+        return {row["step"]: row["step"] for row in run.steps}
+    metric = {Axis.time: "time/step_s", Axis.tokens: "tokens/generated"}[axis]
+    places, total = {0: 0.0}, 0.0
+    for row in run.steps:
+        total += row.get(metric) or 0.0
+        places.setdefault(row["step"], total)  # evaluations come once more, after all steps
+    return places
 
 
 def trailing_mean(values: Sequence[float], window: int) -> np.ndarray:

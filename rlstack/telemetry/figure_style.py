@@ -6,6 +6,7 @@ from typing import Any
 
 # Okabe and Ito's, told apart with every kind of colour vision; the yellow is too light on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+PAGE_COLOURS = (*COLOURS[:-1], "#888888")  # of figures that may stand on black
 LINE_STYLES = ("-", "--", ":")
 GREY = "#555555"
 STYLE: dict[Any, Any] = {

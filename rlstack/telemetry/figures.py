@@ -113,9 +113,9 @@ def _draw_panel(axes: Axes, curves: Sequence[Curve], panel: Panel, window: int) 
             axes.plot([], [], label=curve.label, **look)  # keeps the curve's place in the legend
             continue
         marker = None if panel.smoothed else "o"
-        axes.plot(band.steps, band.mean, label=curve.label, marker=marker, markersize=4, **look)
+        axes.plot(band.x, band.mean, label=curve.label, marker=marker, markersize=4, **look)
         if len(curve.runs) > 1:
-            axes.fill_between(band.steps, band.low, band.high, color=look["color"], alpha=0.15, linewidth=0)
+            axes.fill_between(band.x, band.low, band.high, color=look["color"], alpha=0.15, linewidth=0)
     axes.set_title(panel.title)
     axes.set_xlabel(STEP_LABEL)
     axes.set_ylabel(panel.unit)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rlstack.telemetry.curves import trailing_mean
-from rlstack.telemetry.figure_style import COLOURS, GREY, STEP_LABEL
+from rlstack.telemetry.figure_style import GREY, PAGE_COLOURS, STEP_LABEL
 from rlstack.telemetry.html_page import Figure
 from rlstack.telemetry.nvml import Sample
 
@@ -31,7 +32,7 @@ def lines(rows: Sequence[Row], panel: Panel) -> Figure | None:
     """Metrics against the step, each thin with its trailing mean over it; None if no row has one of them."""
     found = [
         (label, _points(rows, metric), colour)
-        for (label, metric), colour in zip(panel.series.items(), COLOURS, strict=False)
+        for (label, metric), colour in zip(panel.series.items(), cycle(PAGE_COLOURS), strict=False)
     ]
     found = [each for each in found if each[1]]
     data = [trace for each in found for trace in _traces(*each, logarithmic=panel.logarithmic)]
@@ -69,7 +70,7 @@ def _traces(
 def evaluated(evaluations: Sequence[Row], panel: Panel) -> Figure | None:
     """Held-out metrics against the version, with the standard errors of those that have one; None without."""
     data = []
-    for (label, metric), colour in zip(panel.series.items(), COLOURS, strict=False):
+    for (label, metric), colour in zip(panel.series.items(), cycle(PAGE_COLOURS), strict=False):
         points = [row for row in evaluations if row.get(metric) is not None]
         errors = [row.get(f"{metric}_stderr") or 0.0 for row in points]
         trace = {
@@ -101,7 +102,7 @@ def syncs(rows: Sequence[Row]) -> Figure | None:
             "y": [row.get(metric) for row in points],
             "line": {"color": colour},
         }
-        for (metric, label), colour in zip(parts, COLOURS, strict=False)
+        for (metric, label), colour in zip(parts, PAGE_COLOURS, strict=False)
     ]
     return {"data": data, "layout": _layout("Each sync", "seconds")}
 

@@ -63,7 +63,7 @@ def test_evaluations_outside_the_steps_are_points_of_the_curve_too(tmp_path: Pat
     run = read_run(write_run(tmp_path, "a", steps=rewards(0.1, 0.2), evaluations=evaluations))
     band = make_band(Curve(label="a", runs=(run,)), "eval/accuracy", window=1)
     assert band is not None
-    assert (band.steps.tolist(), band.mean.tolist()) == ([0, 2], [0.0, 0.2])
+    assert (band.x.tolist(), band.mean.tolist()) == ([0, 2], [0.0, 0.2])
 
 
 @pytest.mark.parametrize(("steps", "message"), [((), "has not finished a step"), (None, "is not the folder")])
@@ -103,7 +103,7 @@ def test_a_band_is_of_the_steps_that_all_seeds_have_and_smooths_each_seed_first(
     curve = Curve(label="", runs=(run_log("a", [0.0, 2.0, 4.0, 9.0]), run_log("b", [None, 6.0, 0.0])))
     band = make_band(curve, "reward/mean", window=2)
     assert band is not None
-    assert band.steps.tolist() == [2, 3]
+    assert band.x.tolist() == [2, 3]
     assert band.mean.tolist() == [4.0, 3.0]
     assert band.low.tolist() == [2.0, 3.0]
     assert band.high.tolist() == [6.0, 3.0]

@@ -1,0 +1,1 @@
+"""Runs side by side: what `rlstack compare` reads, draws and prints."""
