@@ -366,6 +366,9 @@ class Cluster:
 class Telemetry:
     peak_tflops: float | None = None  # of a policy rank, for throughput/mfu; null = the GPU's data sheet's
 
+    tensorboard: bool = False  # event files in the run's folder, below tensorboard/
+    wandb: str | None = None  # W&B's PROJECT or ENTITY/PROJECT; null = off
+    mlflow: str | None = None  # MLflow's tracking URI: http://HOST:PORT, or sqlite:///FILE; null = off
 
 @dataclass
 class RunConfig:

@@ -14,6 +14,7 @@ from typing import Protocol
 from omegaconf import OmegaConf
 
 from rlstack.config.divisors import indivisible
+from rlstack.config.loggers import logger_problems, missing_packages
 from rlstack.config.machine import Machine
 from rlstack.config.objective import objective_problems
 from rlstack.config.parallel import num_policy_ranks
@@ -46,7 +47,8 @@ class ModelShape(LayerShape, Protocol):
 
 def validate(config: RunConfig, *, architecture: ModelShape, machine: Machine) -> None:
     """Raise one ConfigError that lists everything found, one line each."""
-    if found := missing_inputs(config) + problems(config, architecture=architecture, machine=machine):
+    found = [*missing_inputs(config), *missing_packages(config.telemetry)]
+    if found := [*found, *problems(config, architecture=architecture, machine=machine)]:
         raise ConfigError("\n".join(found))
 
 
@@ -103,6 +105,7 @@ def problems(config: RunConfig, *, architecture: ModelShape, machine: Machine) -
         *objective_problems(config.objective),
         *_evaluation(config),
         *placement_problems(config),
+        *logger_problems(config.telemetry),
         *_training_tasks(config),
         *_task_problems(config),
     ]

@@ -17,6 +17,7 @@ from rlstack.telemetry.console import Console
 from rlstack.telemetry.environment import hardware, package_versions
 from rlstack.telemetry.history import History, rows_of
 from rlstack.telemetry.log_files import RESTARTS, lengths
+from rlstack.telemetry.loggers.loggers import Loggers
 from rlstack.telemetry.logs import write_traceback
 from rlstack.telemetry.run_dir import RunDirectory
 from rlstack.telemetry.run_timeline import RunTimeline
@@ -37,15 +38,16 @@ class Recorder:
     def __init__(self, config: RunConfig, *, resume: bool = False) -> None:
         """resume: in the folder of an earlier run if there is one; then `rewind` has to follow.
 
-        Raises ConfigError if the folder cannot be used.
+        Raises ConfigError if the folder cannot be used, or a logger cannot begin.
         """
         self._stopwatch, start_s = Stopwatch(), now_s()
+        self._console = Console(config.schedule.num_steps)
         self._run = RunDirectory.resume(config) if resume else RunDirectory.create(config)
+        self._loggers = Loggers.of_run(config, self._run, note=self.note)
         self._has_begun = not self._run.is_resumed  # until then the earlier run's files stay as they are
         self._timeline = RunTimeline(self._run.path, start_s=start_s)
         self._throughput = Throughput.of(config)
         self._is_own_cluster = config.cluster.address is None
-        self._console = Console(config.schedule.num_steps)
         self._history = History()
         self._resumed: list[int] = []  # versions from which the run went on to what its files hold
         self._alarm_settings = config.alarms
@@ -100,6 +102,7 @@ class Recorder:
         if metrics:
             self._history.add_evaluation(dict(metrics))
             self._console.evaluation(metrics)
+            self._loggers.evaluation(metrics)
 
     def samples(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to rollouts.jsonl."""
@@ -158,6 +161,7 @@ class Recorder:
         self._has_begun = True
         self._history = History.read(self._run.path, state.get("evaluations", []))
         self._resumed = [*state.get("resumed", []), step]
+        self._loggers.rewind(step)
         self._console.go_on_after(self._history.steps)
         self._stopwatch.go_on(**state.get("stopwatch", {"total_s": {}, "elapsed_s": 0.0}))
         self._timeline.rewind(state.get("timeline", {}))
@@ -174,11 +178,13 @@ class Recorder:
         self._history.add_step(row)
         self._run.log_step(row)
         self._console.step(row)
+        self._loggers.step(row)
         raised = self.alarms.update(version, row)
         raised += skipped_too_often(self._history.steps, limit=self._max_skipped_steps)
         rows = [asdict(each) for each in raised]
         self._history.alarms += rows
         self._run.log_alarms(rows)
+        self._loggers.alarms(rows)
         for each in raised:
             self._console.alarm(each)
         return Verdict.of(raised)
@@ -193,6 +199,7 @@ class Recorder:
         self._timeline.close(with_lap=self._has_begun)
         if self._has_begun:
             self._leave(kind, error)
+        self._loggers.close()
         self._run.close()
 
     def _leave(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
@@ -214,6 +221,7 @@ class Recorder:
             "hardware": hardware(),
         }
         self._run.write_summary(summary)
+        self._loggers.finish(summary)
         self._console.summary(summary, self._run.path)
         if summary["status"] in ("failed", "interrupted"):
             self._console.note(f"to go on: rlstack train {self._run.config} --resume")

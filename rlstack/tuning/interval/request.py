@@ -81,12 +81,16 @@ def make_request(
 
 
 def shared(config: RunConfig, num_steps: int, interval: Interval) -> RunConfig:
-    """The settings of trials, but for their names, folders and seeds: no evaluation or save between steps."""
+    """The settings of trials, but for their names, folders and seeds: no evaluation or save between steps.
+
+    Nor a logger: a tuning's own report compares its trials.
+    """
     run = dataclasses.replace(config.run, name="trial", dir="runs")
     schedule = dataclasses.replace(
         config.schedule, num_steps=num_steps, sync_interval=interval, evaluate_every=None, save_every=None
     )
-    return dataclasses.replace(config, run=run, schedule=schedule)
+    telemetry = dataclasses.replace(config.telemetry, tensorboard=False, wandb=None, mlflow=None)
+    return dataclasses.replace(config, run=run, schedule=schedule, telemetry=telemetry)
 
 
 def _held(config: RunConfig, machine: Machine) -> tuple[int, str]:
