@@ -106,13 +106,13 @@ def create(path: Path) -> Environment:
 
 
 def install(environment: Environment) -> None:
-    """torch, then everything in pyproject.toml's extras cpu, dev and report."""
+    """torch, then everything in pyproject.toml's extras cpu, dev, report and loggers."""
     torch = pinned_torch()
     with phase(f"installing {torch}+cpu"):
         if not environment.pip("install", f"{torch}+cpu"):
             raise environment.failure(NO_CPU_TORCH)
     with phase("installing vLLM, megatron-core, Ray and the rest"):
-        if not environment.pip("install", "-e", ".[cpu,dev,report]"):
+        if not environment.pip("install", "-e", ".[cpu,dev,report,loggers]"):
             raise environment.failure("The packages could not be installed.")
 
 
