@@ -16,6 +16,7 @@ from rlstack.telemetry.html_page import (
     facts,
     figure,
     folded,
+    packed,
     render_page,
     side_by_side,
     table,
@@ -38,6 +39,7 @@ class Reader(HTMLParser):
         self.texts: list[str] = []
         self.scripts: dict[str | None, list[str]] = {}
         self.addresses: list[str] = []
+        self.anchors: list[str | None] = []  # of sections
         self.open: list[str] = []
         self._script: str | None = None
         self.feed(page)
@@ -46,6 +48,8 @@ class Reader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
         self.addresses += [str(given[name]) for name in ("src", "href") if name in given]
+        if tag == "section":
+            self.anchors.append(given["id"])
         if tag != "meta":
             self.open.append(tag)
         if tag == "script":
@@ -91,6 +95,23 @@ def test_the_page_brings_plotly_along_once_and_fetches_nothing() -> None:
     assert page.addresses == []
     (packed,) = page.scripts["application/octet-stream"]
     assert "plotly.js" in gzip.decompress(base64.b64decode(packed)).decode()[:200]
+
+
+def test_a_page_of_several_sections_has_a_link_to_each() -> None:
+    sections = [Section(title, [text("x")]) for title in ("Where the time went", "Settings", NASTY)]
+    page = Reader(render_page(title="a", subtitle="b", sections=sections))
+    assert page.addresses == ["#where-the-time-went", "#settings", "#script-b"]
+    assert page.anchors == ["where-the-time-went", "settings", "script-b"]
+    assert page_with(text("x")).addresses == []
+
+
+def test_what_is_packed_comes_back_whatever_it_holds() -> None:
+    content = f"{NASTY} ü🙂 " + json.dumps("\ud800", ensure_ascii=False)
+    page = Reader(packed(content, name="data"))
+    (letters,) = page.scripts["application/octet-stream"]
+    found = gzip.decompress(base64.b64decode(letters)).decode()
+    assert found.startswith(f"{NASTY} ü🙂 ")
+    assert json.loads(found.rpartition(" ")[2]) == "\ud800"
 
 
 def test_a_page_without_figures_has_no_scripts() -> None:

@@ -9,13 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlstack.config.schema import RunConfig
 from rlstack.errors import ConfigError
-from rlstack.telemetry import nvml, timeline
+from rlstack.telemetry import nvml
 from rlstack.telemetry.interval_tables import gpu_rows, interval_rows, intervals
 from rlstack.telemetry.nvml import Sample
 from rlstack.telemetry.occupancy import Occupancy, Piece, State
-from rlstack.telemetry.recorder import Recorder
 from rlstack.telemetry.report import write_outputs, write_report
 from rlstack.telemetry.run_record import RunRecord, read_record
 from rlstack.telemetry.settings_section import flat
@@ -23,42 +21,9 @@ from rlstack.telemetry.time_figures import MAX_PIECES, over_steps, shares
 from rlstack.telemetry.time_sections import window
 from rlstack.telemetry.time_tables import Use, percentages, share_rows
 from rlstack.telemetry.timeline import CONTROLLER, Span
+from tests.played_run import NUM_STEPS, make_run
 
 ROLES = [CONTROLLER, "engine 0", "policy rank 0", "policy rank 1", "rewards math"]
-NUM_STEPS = 4
-
-
-def one_step(recorder: Recorder, version: int, *, gpus: bool) -> None:
-    with recorder.phase("generate_wait"), timeline.span("generate", role="engine 0"):
-        pass
-    with recorder.phase("reward"), timeline.span("score", role="rewards math"):
-        pass
-    waits = timeline.span("exchange", role="policy rank 1", reason="pipeline_bubble")
-    with recorder.phase("train"), timeline.span("train", role="policy rank 0"), waits:
-        pass
-    metrics = {"reward/mean": version / 10, "mismatch/logprob_abs_max": 1e-6, "policy/entropy": 0.5}
-    metrics |= {"tokens/trained": 100, "flops/train": 1e12, "time/update_s": 0.5}
-    if version % 2 == 0:
-        metrics |= {"sync/version": version, "sync/bytes": 4_000_000}
-        metrics |= {"sync/pause_s": 0.05, "sync/receive_s": 0.04}
-    if gpus:
-        nvml.add([Sample("engine 0", "0", timeline.now_s(), 300.0, 0.5, 20.0, 55.0)])
-    recorder.step(version, metrics)
-
-
-def make_run(folder: Path, *, gpus: bool = False, error: Exception | None = None) -> Path:
-    config = RunConfig()
-    config.run.dir, config.run.name = str(folder), "a <run>"
-    config.policy.model, config.schedule.num_steps = "/model", NUM_STEPS
-    timeline.take()
-    nvml.take()
-    with Recorder(config) as recorder:
-        recorder.evaluated({"eval/accuracy": 0.25, "eval/accuracy_stderr": 0.1, "eval/version": 0})
-        for version in range(1, NUM_STEPS + 1):
-            one_step(recorder, version, gpus=gpus)
-        if error is not None:
-            raise error
-    return folder / "a <run>"
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +46,7 @@ def test_a_run_leaves_its_report_and_its_trace(run: RunRecord) -> None:
     assert titles(page) == [
         "Outcome",
         "Course",
+        "Rollouts",
         "Where the time went",
         "Timeline",
         "Throughput",
@@ -145,7 +111,8 @@ def test_a_run_without_a_step_has_a_report_of_its_settings(tmp_path: Path) -> No
     for name in ("metrics.jsonl", "timeline.jsonl"):
         (folder / name).write_text("")
     record = read_record(folder)
-    assert titles(write_report(record).read_text()) == ["Outcome", "Course", "Settings"]  # the evaluation
+    # The course is that of the evaluation.
+    assert titles(write_report(record).read_text()) == ["Outcome", "Course", "Rollouts", "Settings"]
     assert write_outputs(record) == [folder / "report.html"]
 
 

@@ -40,12 +40,13 @@ def read_runs(folders: Sequence[Path]) -> list[ComparedRun]:
 
     Raises ConfigError for a folder that is not that of a run, or whose run has not taken a step.
     """
-    given = {folder.resolve(): folder for folder in reversed(folders)}
-    found = list(reversed(given.items()))
-    names = Counter(resolved.name for resolved, _ in found)
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        found.setdefault(folder.resolve(), folder)
+    names = Counter(resolved.name for resolved in found)
     return [
         _read(folder, name=resolved.name if names[resolved.name] == 1 else str(folder))
-        for resolved, folder in found
+        for resolved, folder in found.items()
     ]
 
 

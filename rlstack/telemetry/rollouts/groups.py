@@ -23,7 +23,7 @@ Row = Mapping[str, Any]
 Group = dict[str, Any]  # as the page's script reads it
 T = TypeVar("T")
 
-_OF_GROUP = ("step", "task", "row", "version", "problem", "answer")
+_OF_GROUP = ("step", "task", "row", "version", "problem")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,34 +64,41 @@ def select(path: Path, *, n: int, name: str) -> Selection | None:
     if not of_step:
         return None
     room = max(2, MAX_FILE_BYTES * len(of_step) // path.stat().st_size)
-    groups = list(read_groups(path, steps=set(evenly(sorted(of_step), room)), n=n))
-    markup = _packed(groups, name)
-    while len(markup) > MAX_PACKED_BYTES:
-        fewer = thinned(groups, MAX_PACKED_BYTES / len(markup))
-        if len(fewer) == len(groups):
-            break
-        groups, markup = fewer, _packed(fewer, name)
+    groups, markup = _fitting(list(read_groups(path, steps=set(evenly(sorted(of_step), room)), n=n)), name)
     return Selection(groups=groups, markup=markup, num_rollouts=of_step.total(), num_steps=len(of_step))
+
+
+def _fitting(groups: Sequence[Group], name: str) -> tuple[list[Group], str]:
+    """Those that a page has room for, and their element: fewer steps down to two, then fewer of each step."""
+    of_step = Counter(group["step"] for group in groups)
+    num_steps, per_step = len(of_step), max(of_step.values())
+    while True:
+        chosen = choose(groups, num_steps=num_steps, per_step=per_step)
+        markup = packed(to_json({"groups": chosen, "verdicts": with_verdicts(chosen)}), name=name)
+        share = 0.95 * MAX_PACKED_BYTES / len(markup)
+        if share >= 0.95 or (num_steps <= 2 and per_step == 1):
+            return chosen, markup
+        if num_steps > 2:
+            num_steps = max(2, int(share * num_steps))
+        else:
+            per_step = max(1, int(share * per_step))
 
 
 def read_groups(path: Path, *, steps: Collection[int], n: int) -> Iterator[Group]:
     """The groups of these steps, in the order of the file, where the rows of a group follow each other."""
     rows = (row for row in read_rows(path) if row["step"] in steps)
-    for _, alike in groupby(rows, lambda row: [_value(row, name, path) for name in _OF_GROUP[:4]]):
+    for _, alike in groupby(rows, lambda row: [_value(row, name, path) for name in _OF_GROUP]):
         found = list(alike)
         for start in range(0, len(found), n):  # a step may have a prompt twice
             yield _group(found[start : start + n], path)
 
 
-def thinned(groups: Sequence[Group], share: float) -> list[Group]:
-    """About this share of the groups, rather less: of fewer steps down to two, then fewer of each step."""
+def choose(groups: Sequence[Group], *, num_steps: int, per_step: int) -> list[Group]:
+    """At most `per_step` groups of each of at most `num_steps` steps, all of them evenly chosen."""
     by_step: dict[int, list[Group]] = {}
     for group in groups:
         by_step.setdefault(group["step"], []).append(group)
-    if len(by_step) > 2:
-        kept = set(evenly(list(by_step), max(2, int(0.95 * share * len(by_step)))))
-        return [group for group in groups if group["step"] in kept]
-    return [group for own in by_step.values() for group in evenly(own, max(1, int(0.95 * share * len(own))))]
+    return [group for step in evenly(list(by_step), num_steps) for group in evenly(by_step[step], per_step)]
 
 
 def evenly(items: Sequence[T], count: int) -> list[T]:
@@ -111,15 +118,12 @@ def with_verdicts(groups: Sequence[Group]) -> list[str]:
     return [task for task, found in rewards.items() if found and found <= {0, 1}]
 
 
-def _packed(groups: Sequence[Group], name: str) -> str:
-    return packed(to_json({"groups": groups, "verdicts": with_verdicts(groups)}), name=name)
-
-
 def _group(rows: Sequence[Row], path: Path) -> Group:
     first = rows[0]
     return {
-        **{name: first.get(name) for name in _OF_GROUP},
-        "problem": _cut(_value(first, "problem", path)),
+        **{name: first[name] for name in _OF_GROUP},
+        "problem": _cut(first["problem"]),
+        "answer": first.get("answer"),  # which runs of version 0.1.0 may not have
         "rollouts": [
             {
                 "text": _cut(_value(row, "text", path)),
