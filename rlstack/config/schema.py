@@ -131,7 +131,7 @@ class Landing(StrEnum):
 class Run:
     name: str = "run"  # the run's folder below `dir`
     dir: str = "runs"  # relative to the working directory
-    seed: int = 0
+    seed: int = 0  # of prompts' order, sampling and ties
 
 
 @dataclass
@@ -139,8 +139,8 @@ class Adaptive:
     """How `schedule.sync_interval=auto` chooses s; rlstack/orchestration/adaptive.py says by which rule."""
 
     start: int = 10  # s until the first sync
-    min: int = 1
-    max: int = 100
+    min: int = 1  # s is never smaller
+    max: int = 100  # s is never larger
     max_drift: float = 0.02  # nats per token: generator against policy, at an interval's end
     max_sync_share: float | None = None  # syncs' share of the time to settle for; makes s depend on timing
     replay: str | None = None  # intervals.jsonl of a run whose choices of s are taken once more
@@ -161,30 +161,30 @@ class Schedule:
 class Fp8:
     """Of policy.precision=fp8."""
 
-    recipe: Fp8Recipe = Fp8Recipe.blockwise
-    format: Fp8Format = Fp8Format.auto
+    recipe: Fp8Recipe = Fp8Recipe.blockwise  # which values share a scale
+    format: Fp8Format = Fp8Format.auto  # of the eight bits
     margin: int = 0  # of delayed: scales are smaller by 2 ** margin
     amax_history_len: int = 1024  # of delayed: micro-batches that a scale is computed from
     amax_compute_algo: AmaxAlgorithm = AmaxAlgorithm.max  # of delayed: which of their largest values counts
     bf16_layers_at_start: int = 0  # layers that stay in bf16; not with delayed
-    bf16_layers_at_end: int = 0
+    bf16_layers_at_end: int = 0  # likewise
 
 
 @dataclass
 class Policy:
     model: str = "???"  # Hugging Face folder: config.json, *.safetensors, tokenizer
-    tensor_parallel: int = 1
-    pipeline_parallel: int = 1
+    tensor_parallel: int = 1  # ranks that share each layer's matrices
+    pipeline_parallel: int = 1  # stages that the layers are shared among
     context_parallel: int = 1  # ranks that share the tokens of each sequence
-    data_parallel: int = 1
-    sequence_parallel: bool = False
+    data_parallel: int = 1  # copies of the policy, each of which trains on a part of a step
+    sequence_parallel: bool = False  # tensor-parallel ranks share the tokens too, between the matrices
     virtual_pipeline: int = 1  # chunks of layers per pipeline stage; more make the pipeline's bubble smaller
     pipeline_layers: list[int] | None = None  # of each chunk, in the model's order; null = equal numbers
-    recompute: Recompute = Recompute.none
+    recompute: Recompute = Recompute.none  # activations to compute again instead of keeping them
     precision: Precision = Precision.fp32  # gradients and the optimiser's weights are fp32 always
     fp8: Fp8 = field(default_factory=Fp8)
-    logprob_kernel: LogprobKernel = LogprobKernel.auto
-    logprob_mode: LogprobMode = LogprobMode.auto
+    logprob_kernel: LogprobKernel = LogprobKernel.auto  # by which code logprobs and entropy come
+    logprob_mode: LogprobMode = LogprobMode.auto  # what it keeps for the backward pass
     logprob_save_gib: float | None = None  # per rank and micro-batch; null = 1, on CPU 1/16
     micro_batch_tokens: int = 8192  # token budget of one packed micro-batch; a single example may exceed it
     start_timeout_s: float = 300.0  # for the ranks to build and load the model
@@ -193,38 +193,39 @@ class Policy:
 
 @dataclass
 class Optimizer:
-    lr: float = 1e-6
+    lr: float = 1e-6  # learning rate
     warmup_steps: int = 0  # linear from 0, then constant
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.95
-    adam_eps: float = 1e-8
-    weight_decay: float = 0.0
+    adam_beta1: float = 0.9  # decay of the mean of gradients
+    adam_beta2: float = 0.95  # decay of the mean of their squares
+    adam_eps: float = 1e-8  # added to the root of the latter
+    weight_decay: float = 0.0  # AdamW's, not of norms and biases
     clip_grad: float = 1.0  # global norm; 0 = no clipping
     max_skipped_steps: int = 5  # in a row, as loss or gradient was not finite; then the run ends
 
 
 @dataclass
 class Rollout:
-    engines: int = 1
-    tensor_parallel: int = 1
-    precision: RolloutPrecision = RolloutPrecision.auto
+    engines: int = 1  # copies of vLLM
+    tensor_parallel: int = 1  # ranks of each engine
+    precision: RolloutPrecision = RolloutPrecision.auto  # of the engines' weights
     fp8_scaling: Fp8Scaling = Fp8Scaling.channel  # of precision=fp8
     n: int = 8  # rollouts per prompt
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_new_tokens: int = 1024
+    temperature: float = 1.0  # 1 samples what the policy is
+    top_p: float = 1.0  # share of the probability that is sampled from
+    max_new_tokens: int = 1024  # of an answer, end token included
     max_num_seqs: int = 256  # sequences decoded together by one engine
     overlap: bool = True  # sample, score and train side by side; false: in turns, with the same results
     max_steps_ahead: int = 16  # training steps whose rollouts may wait to be trained on, in memory
     kv_cache_gib: float = 1.0  # per engine rank, on CPU
-    gpu_memory_fraction: float = 0.85
-    start_timeout_s: float = 600.0
+    gpu_memory_fraction: float = 0.85  # of a GPU, for weights and cache
+    start_timeout_s: float = 600.0  # for the engines to load the model
     generate_timeout_s: float = 1800.0  # until an engine has finished the rollouts of another prompt
 
 
 @dataclass
 class Objective:
-    name: ObjectiveName = ObjectiveName.dpo
+    name: ObjectiveName = ObjectiveName.dpo  # what is trained on a step's rewards
+    loss: str | None = None  # package.module:attribute of your own, in place of the formula of `name`
     beta: float = 0.1  # DPO's inverse temperature
     kl_scale: float = 0.0  # GRPO's KL to the reference (k3 estimator)
     alpha: float = 0.01  # weight of GRPO in group_dpo_grpo
@@ -242,17 +243,17 @@ class Objective:
 
 @dataclass
 class Batch:
-    prompts_per_step: int = 16
+    prompts_per_step: int = 16  # of which rollout.n rollouts each are trained on
 
 
 @dataclass
 class Task:
-    name: str = "???"
+    name: str = "???"  # which metrics and samples carry
     path: str = "???"  # JSONL or .parquet file, or the folder of a Hugging Face dataset
     split: str | None = None  # of a folder that holds several, such as "train"
-    problem_field: str = "problem"
+    problem_field: str = "problem"  # of a row: a text
     answer_field: str = "answer"  # only verifiable tasks need it
-    template: Template = Template.math
+    template: Template = Template.math  # of the prompt, around the problem
     reward: str = "math"  # math | the name of one of reward.models | a plug-in, package.module:attribute
     weight: float = 1.0  # share of the prompts, relative to the other tasks
 
@@ -266,13 +267,13 @@ class Data:
 class RewardModel:
     name: str = "???"  # what a task's `reward` says to be scored by this model
     path: str = "???"  # Hugging Face folder: a sequence classifier with one output, its tokenizer
-    engine: RewardEngine = RewardEngine.auto
+    engine: RewardEngine = RewardEngine.auto  # what runs it
     tensor_parallel: int = 1  # of vllm
     num_actors: int = 1  # copies of the model, each in a process of its own
     max_tokens: int | None = None  # of prompt and answer; what is longer is cut; null = the model's context
     batch_tokens: int = 16384  # of one forward pass, padding included; one answer may exceed it
     gpu_memory_fraction: float = 0.85  # of vllm
-    start_timeout_s: float = 600.0
+    start_timeout_s: float = 600.0  # for its processes to load it
     timeout_s: float = 600.0  # for one step's rollouts
 
 
@@ -289,8 +290,8 @@ class Evaluation:
     tasks: list[Task] = field(default_factory=list)
     num_prompts: int | None = None  # the first this many of each task; null = all
     n: int = 4  # answers per prompt
-    temperature: float = 0.6
-    top_p: float = 0.9
+    temperature: float = 0.6  # 0 = greedy, with n = 1
+    top_p: float = 0.9  # share of the probability that is sampled from
     selection: Selection = Selection.mean  # by which measure the best version is told
 
 
@@ -299,8 +300,8 @@ class Transfer:
     method: TransferMethod = TransferMethod.reshard  # which needs room for a second copy of an engine's shard
     landing: Landing = Landing.auto  # of reshard: into live parameters, or through vLLM's own loader
     channel: TransferChannel = TransferChannel.auto  # of reshard
-    bucket_mib: int = 256
-    timeout_s: float = 300.0
+    bucket_mib: int = 256  # of weights sent at once
+    timeout_s: float = 300.0  # for one sync
 
 
 @dataclass
@@ -340,7 +341,7 @@ class Alarms:
 class Checkpoint:
     """What is kept below `run.dir`/`run.name`/checkpoints; `schedule.save_every` says when one is written."""
 
-    keep_last: int = 2
+    keep_last: int = 2  # the newest ones
     keep_best: int = 1  # by eval/selection; those without one are not among the best
     timeout_s: float = 600.0  # for the ranks to write or to read one
 
@@ -353,22 +354,22 @@ class Recovery:
 @dataclass
 class Cluster:
     address: str | None = None  # of a running Ray cluster; null starts one on this machine, on loopback
-    placement: Placement = Placement.split
+    placement: Placement = Placement.split  # of policy and engines on GPUs
     placement_timeout_s: float = 120.0  # for its processors to be free and its nodes to answer
     port_range: list[int] | None = None  # first and last port of the run's own services; null = free ones
     env: dict[str, str] = field(default_factory=dict)  # of every role: NCCL_*, GLOO_*, UCX_*, FI_*
     ranks_per_core: int = 4  # CPU only: how far processes may outnumber the cores
     object_store_mib: int = 256  # of the Ray that this run starts
-    shutdown_timeout_s: float = 8.0
+    shutdown_timeout_s: float = 8.0  # for the processes to end by themselves
 
 
 @dataclass
 class Telemetry:
     peak_tflops: float | None = None  # of a policy rank, for throughput/mfu; null = the GPU's data sheet's
-
     tensorboard: bool = False  # event files in the run's folder, below tensorboard/
     wandb: str | None = None  # W&B's PROJECT or ENTITY/PROJECT; null = off
     mlflow: str | None = None  # MLflow's tracking URI: http://HOST:PORT, or sqlite:///FILE; null = off
+
 
 @dataclass
 class RunConfig:
