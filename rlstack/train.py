@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rlstack.config.own_code import OwnCode
 from rlstack.config.schema import RunConfig
 from rlstack.credit.assign import assign
 from rlstack.credit.pair_yield import pair_yield
@@ -25,13 +26,14 @@ from rlstack.telemetry.alarms import StoppedByAlarm
 from rlstack.telemetry.recorder import Recorder
 
 
-def train(config: RunConfig, *, resume: bool = False) -> None:
+def train(config: RunConfig, *, resume: bool = False, own: OwnCode | None = None) -> None:
     """Run what `config` (validated) describes; everything it leaves is in `run.dir`/`run.name`.
 
     Step t turns version t of the policy into t + 1. Its rollouts were written by `schedule.version_for(t)`,
     which is all that tells offline (s = None), semi-online and online (s = 1) training apart.
 
     resume: go on from the newest checkpoint of the run in that folder, from its start if there is none yet.
+    own: what the settings name of the user's own code.
 
     Raises:
         ConfigError: the data, the log of a run to replay, or the run to resume cannot be used.
@@ -43,7 +45,8 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
     with Recorder(config, resume=resume) as recorder:
         saver = Saver(config, schedule, recorder)
         place = saver.go_back() if recorder.is_resumed else Place()
-        with assembled(config, recorder, probe=prompts.take(0, 1)[0].token_ids) as team:
+        probe = prompts.take(0, 1)[0].token_ids
+        with assembled(config, recorder, probe=probe, own=own or OwnCode()) as team:
             while True:
                 try:
                     return _run(place, config, schedule, prompts, held_out, team, recorder, saver)

@@ -10,7 +10,6 @@ import typer
 
 from rlstack.cli.completion import complete_setting
 from rlstack.cli.exit_status import exit_status
-from rlstack.cli.train import run_training
 
 if TYPE_CHECKING:
     from rlstack.config.schema import RunConfig
@@ -52,6 +51,7 @@ def launch(
     with exit_status():
         from rlstack.config.load import load_config
         from rlstack.errors import ConfigError
+        from rlstack.running import run
 
         if address.startswith("ray://"):
             raise ConfigError(
@@ -70,7 +70,7 @@ def launch(
                 raise typer.Exit(status)
             return
         signal.signal(signal.SIGTERM, _interrupt)
-        run_training(load_config(config, [*(overrides or ()), f"cluster.address={address}"]), resume=resume)
+        run(load_config(config, [*(overrides or ()), f"cluster.address={address}"]), resume=resume)
 
 
 def _as_job(config: RunConfig, address: str, *, resume: bool, detach: bool) -> int:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from rlstack.cli.completion import complete_setting
 from rlstack.cli.exit_status import exit_status
-
-if TYPE_CHECKING:
-    from rlstack.config.schema import RunConfig
 
 EPILOG = """Examples:\n
   rlstack train configs/quickstart.yaml\n
@@ -46,28 +43,6 @@ def train(
     """
     with exit_status():
         from rlstack.config.load import load_config
+        from rlstack.running import run
 
-        run_training(load_config(config, overrides or ()), resume=resume)
-
-
-def run_training(settings: RunConfig, *, resume: bool) -> None:
-    """Refuse what cannot work, then train.
-
-    Raises what `rlstack.train.train` raises.
-    """
-    from rlstack.config.machine import Machine
-    from rlstack.config.validate import validate
-    from rlstack.policy.architecture import Architecture
-    from rlstack.policy.weight_index import weight_files
-    from rlstack.telemetry.run_dir import folder_of, num_steps_completed
-
-    architecture = Architecture.from_folder(Path(settings.policy.model))
-    validate(settings, architecture=architecture, machine=Machine.detect())
-    weight_files(Path(settings.policy.model))  # for what it refuses
-    if resume and (num_steps := num_steps_completed(folder_of(settings))) >= settings.schedule.num_steps:
-        typer.echo(f"{folder_of(settings)}: has completed its {num_steps} steps; nothing is left to do")
-        return
-
-    from rlstack.train import train as run  # imports torch and Ray: after all that can be refused
-
-    run(settings, resume=resume)
+        run(load_config(config, overrides or ()), resume=resume)

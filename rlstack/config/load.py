@@ -28,7 +28,7 @@ UNSET = "???"  # OmegaConf's mark of a setting without a default
 Settings = dict[str, Any]
 
 
-def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> RunConfig:
     """The settings of the file at `path`, with each of `overrides` ("section.key=value") put over them.
 
     Without a path, the defaults with `overrides` over them.
@@ -36,7 +36,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     Raises ConfigError for a file that cannot be read, for settings that do not exist or do not fit their
     type, and for mandatory settings that are not given.
     """
-    settings = {} if path is None else _read(path, ())
+    settings = {} if path is None else _read(Path(path), ())
     for override in overrides:
         _apply(settings, override)
     if overrides:

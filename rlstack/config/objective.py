@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rlstack.config.reward_names import PLUGIN
 from rlstack.config.schema import Objective, ObjectiveName
 
 _WITH_PAIRS = (ObjectiveName.dpo, ObjectiveName.group_dpo, ObjectiveName.group_dpo_grpo)
@@ -22,6 +23,11 @@ _TERMS = {
 
 def objective_problems(objective: Objective) -> Iterator[str]:
     """What `objective` asks for in vain or twice, one line each."""
+    if objective.loss is not None and not PLUGIN.fullmatch(objective.loss):
+        yield (
+            f"objective.loss = {objective.loss}: null or package.module:attribute is accepted, such as "
+            "my_losses:ipo"
+        )
     defaults = Objective()
     for key, names in _TERMS.items():
         value, default = getattr(objective, key), getattr(defaults, key)

@@ -25,8 +25,11 @@ class Loss(Protocol):
     def __call__(self, inputs: LossInputs) -> LossOutput: ...
 
 
-def build_loss(objective: Objective) -> Loss:
-    """The loss of `objective`, which has been validated."""
+def build_loss(objective: Objective, own: Loss | None = None) -> Loss:
+    """The loss of `objective`, which has been validated; `own` is what objective.loss stands for."""
+    if objective.loss is not None:
+        assert own is not None, f"{objective.loss} has not been loaded"
+        return own
     grpo = GrpoTerm(
         kl_scale=objective.kl_scale,
         length_normalised=objective.length_normalised,

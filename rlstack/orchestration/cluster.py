@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import psutil
 import ray
@@ -41,12 +42,15 @@ class Cluster:
         note: Note = lambda row: None,
         policy: bool = True,
         engines: bool = True,
+        own_loss: Any = None,
     ) -> None:
         """`note` gets a row for each role that is replaced; see Restarts.
 
         policy, engines: whether they will be started; the reward models that a task names will be.
+        own_loss: what objective.loss stands for.
         """
         self._config = config
+        self._own_loss = own_loss
         self._demand = Demand.of(config, policy=policy, engines=engines)
         self._reservation: Reservation | None = None
         self._logs = logs
@@ -120,7 +124,7 @@ class Cluster:
     def start_policy(self) -> PolicyGroup:
         """Start the policy alone, and wait until it is ready."""
         homes = self._homes(self._places.policy)
-        self._policy = PolicyGroup(self._config, logs=self._logs, homes=homes)
+        self._policy = PolicyGroup(self._config, logs=self._logs, homes=homes, own_loss=self._own_loss)
         self._policy.start(LOOPBACK if self._config.cluster.address is None else None)
         return self._policy
 

@@ -34,8 +34,8 @@ def build_policy_worker(**kwargs: Any) -> Any:
 class PolicyGroup:
     """One role per rank; every method is a call to all of them."""
 
-    def __init__(self, config: RunConfig, *, logs: Path, homes: Sequence[Home]) -> None:
-        """homes: one per rank."""
+    def __init__(self, config: RunConfig, *, logs: Path, homes: Sequence[Home], own_loss: Any = None) -> None:
+        """homes: one per rank; own_loss: what objective.loss stands for."""
         self._config = config
         self._before_work: Callable[[], None] = _nothing
         self._flops = ModelFlops.of(Architecture.from_folder(Path(config.policy.model)))
@@ -50,6 +50,7 @@ class PolicyGroup:
                 config=config,
                 rank=rank,
                 world_size=world_size,
+                own_loss=own_loss,
             )
             for rank, home in enumerate(homes)
         ]

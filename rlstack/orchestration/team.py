@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from rlstack.config.own_code import OwnCode
 from rlstack.config.schema import Placement, RunConfig
 from rlstack.orchestration.cluster import Cluster
 from rlstack.orchestration.recovery import EngineRecovery
@@ -56,11 +57,11 @@ class Team:
 
 
 @contextmanager
-def assembled(config: RunConfig, recorder: Recorder, *, probe: Sequence[int]) -> Iterator[Team]:
+def assembled(config: RunConfig, recorder: Recorder, *, probe: Sequence[int], own: OwnCode) -> Iterator[Team]:
     """Start every process of a run; all have ended when the context is left, whatever the reason."""
     with (
-        Cluster(config, recorder.logs, note=recorder.restarted) as cluster,
-        Rewards(config, cluster.start_reward_models()) as rewards,
+        Cluster(config, recorder.logs, note=recorder.restarted, own_loss=own.loss) as cluster,
+        Rewards(config, cluster.start_reward_models(), given=own.rewards) as rewards,
     ):
         with recorder.starting("policy and engines"):
             team = Team(cluster, rewards, config, probe=probe)

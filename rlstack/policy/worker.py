@@ -15,7 +15,7 @@ from rlstack.config.machine import Machine
 from rlstack.config.schema import RunConfig, TransferMethod
 from rlstack.config.validate_precision import policy_machine_problems, refuse
 from rlstack.data.records import MicroBatch
-from rlstack.losses.build import build_loss
+from rlstack.losses.build import Loss, build_loss
 from rlstack.policy import checkpointing
 from rlstack.policy.architecture import Architecture
 from rlstack.policy.backend import on_gpu
@@ -39,8 +39,12 @@ _BYTES_PER_MIB = 1024**2
 class PolicyWorker:
     """`serve` on rank 0, then `start` on every rank; the rest after that, on every rank alike."""
 
-    def __init__(self, config: RunConfig, *, rank: int, world_size: int) -> None:
+    def __init__(
+        self, config: RunConfig, *, rank: int, world_size: int, own_loss: Loss | None = None
+    ) -> None:
+        """own_loss: what objective.loss stands for."""
         self._config = config
+        self._own_loss = own_loss
         self._rank = rank
         self._world_size = world_size
         self._folder = Path(config.policy.model)
@@ -76,7 +80,7 @@ class PolicyWorker:
             world_size=self._world_size,
             seed=config.run.seed,
         )
-        loss = build_loss(config.objective)
+        loss = build_loss(config.objective, self._own_loss)
         model = build_model(
             architecture, config.policy, self._folder, entropy_gradient=loss.needs_entropy_gradient
         )

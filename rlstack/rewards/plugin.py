@@ -22,11 +22,14 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Sequence
+from typing import Any
 
 from rlstack.config.schema import Reward
 from rlstack.data.records import Outcome, Score
 from rlstack.errors import ConfigError
+from rlstack.rewards.handover import hand_over
 from rlstack.rewards.scorer import Question
 from rlstack.rewards.worker_pool import WorkerPool
 from rlstack.rewards.worker_process import Ended, WorkerProcess
@@ -40,17 +43,26 @@ class PluginScorer:
 
     depends_on_batch = False
 
-    def __init__(self, name: str, settings: Reward, *, setting: str) -> None:
+    def __init__(self, name: str, settings: Reward, *, setting: str, given: Any = None) -> None:
         """Import the plug-in `name`, "package.module:attribute", which `setting` asks for.
 
+        given: what to use instead of importing it.
+
         Raises:
-            ConfigError: it cannot be imported or called.
+            ConfigError: it cannot be imported, handed over or called.
         """
         self._name = name
+        self._given = _handed_over(given, setting, name)
         self._timeout_s = settings.plugin_timeout_s
         module = "rlstack.rewards.plugin_worker"
         processes = [
-            WorkerProcess(f"plug-in {name}", module, [name], timeout_s=self._timeout_s)
+            WorkerProcess(
+                f"plug-in {name}",
+                module,
+                [name, *map(str, self._given)],
+                timeout_s=self._timeout_s,
+                pass_fds=self._given,
+            )
             for _ in range(settings.workers)
         ]
         try:
@@ -69,6 +81,8 @@ class PluginScorer:
     def close(self) -> None:
         """End the plug-in's processes."""
         self._pool.close()
+        while self._given:
+            os.close(self._given.pop())
 
     def _call(self, process: WorkerProcess, question: Question) -> tuple[Score, ...]:
         request = [question.problem, question.answer, question.responses]
@@ -82,6 +96,17 @@ class PluginScorer:
             logger.warning("plug-in %s failed on %r: %s", self._name, question.problem, reply["error"])
             return (Score(reward=None, outcome=Outcome.error),) * len(question.responses)
         return tuple(map(_score, reply["rewards"]))
+
+
+def _handed_over(given: Any, setting: str, name: str) -> list[int]:
+    """The descriptor for what was given, if anything was."""
+    try:
+        return [] if given is None else [hand_over(given)]
+    except Exception as error:  # whatever keeps it from being pickled
+        raise ConfigError(
+            f"{setting} = {name}: it cannot be sent to a process of its own ({error}); let it open what it "
+            "needs when it is called, or give a class, which is made there"
+        ) from None
 
 
 def _score(reward: float | None) -> Score:

@@ -1,4 +1,6 @@
-"""The process that runs a plug-in: `python -P -m rlstack.rewards.plugin_worker MODULE:ATTRIBUTE`.
+"""The process of a plug-in: `python -P -m rlstack.rewards.plugin_worker MODULE:ATTRIBUTE [DESCRIPTOR]`.
+
+With a descriptor, the plug-in is what was handed over there instead of what can be imported.
 
 Writes "ready" once the plug-in is imported, or why it cannot be. Then reads one JSON line `[problem, answer,
 responses]` at a time and writes one JSON line: `{"rewards": [float | null, ...]}` or `{"error": str}`.
@@ -6,7 +8,6 @@ responses]` at a time and writes one JSON line: `{"rewards": [float | null, ...]
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
@@ -14,15 +15,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import reduce
 from typing import Any
+
+from rlstack.config.own_code import load_named
+from rlstack.rewards.handover import take_over
 
 Plugin = Callable[[str, str | None, Sequence[str]], Sequence[float | None]]
 
 PARENT_CHECK_S = 1.0
 
 
-def main(name: str) -> None:
+def main(name: str, descriptor: str | None = None) -> None:
     """Answer requests from stdin until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
@@ -33,7 +36,7 @@ def main(name: str) -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     sys.path.insert(0, os.getcwd())
     try:
-        plugin = load_plugin(name)
+        plugin = as_plugin(load_named(name) if descriptor is None else take_over(int(descriptor)), name)
     except Exception as error:
         print(_in_one_line(error), file=replies)
         return
@@ -42,20 +45,18 @@ def main(name: str) -> None:
         print(json.dumps(reply_of(plugin, *json.loads(line))), file=replies)
 
 
-def load_plugin(name: str) -> Plugin:
-    """The function, or the `score` of an object or of a class made without arguments, that `name` stands for.
+def as_plugin(found: Any, name: str) -> Plugin:
+    """The function, or the `score` of an object or of a class made without arguments, that `found` is.
 
     Raises:
-        TypeError: what is there cannot be called.
-        Exception: whatever importing or making it raises.
+        TypeError: it cannot be called.
+        Exception: whatever making it raises.
     """
-    module, _, attribute = name.partition(":")
-    found: Any = reduce(getattr, attribute.split("."), importlib.import_module(module))
     if isinstance(found, type):
         found = found()
     plugin: Plugin = getattr(found, "score", found)
     if not callable(plugin):
-        raise TypeError(f"{attribute} is neither a function nor does it have a method score")
+        raise TypeError(f"{name.partition(':')[2]} is neither a function nor does it have a method score")
     return plugin
 
 
@@ -82,4 +83,4 @@ def _end_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

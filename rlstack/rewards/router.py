@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from types import TracebackType
+from typing import Any
 
 from rlstack.config.reward_names import RewardKind, kind_of
 from rlstack.config.schema import Reward as RewardSettings
@@ -22,12 +23,19 @@ from rlstack.rewards.scoring import Scoring
 class Rewards:
     """The rewards that a run's tasks name, those of training and of evaluation alike."""
 
-    def __init__(self, config: RunConfig, models: Mapping[str, Scorer] | None = None) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        models: Mapping[str, Scorer] | None = None,
+        *,
+        given: Mapping[str, Any] | None = None,
+    ) -> None:
         """Start what the rewards need; close() or the end of the context ends it, but for `models`.
 
         Args:
             config: the run's settings, validated.
             models: the reward models that a task names, running, by name; None if none does.
+            given: plug-ins that are not imported, by name; see config.own_code.OwnCode.
 
         Raises:
             ConfigError: a plug-in cannot be imported.
@@ -37,7 +45,8 @@ class Rewards:
         with ExitStack() as started:
             for key, task in tasks.items():
                 if task.reward not in scorers:
-                    scorer = start_scorer(task.reward, config.reward, setting=f"{key}.reward")
+                    own = (given or {}).get(task.reward)
+                    scorer = start_scorer(task.reward, config.reward, setting=f"{key}.reward", given=own)
                     scorers[task.reward] = started.enter_context(closing(scorer))
             workers = config.reward.workers
             lanes = {name: Lane(name, scorer, num_workers=workers) for name, scorer in scorers.items()}
@@ -75,13 +84,15 @@ class Rewards:
         self.close()
 
 
-def start_scorer(reward: str, settings: RewardSettings, *, setting: str) -> Scorer:
+def start_scorer(reward: str, settings: RewardSettings, *, setting: str, given: Any = None) -> Scorer:
     """The math verifier or the plug-in that `reward` names; models are started by the orchestration.
+
+    given: the plug-in itself, where it is not to be imported.
 
     Raises:
         ConfigError: the plug-in, which `setting` asks for, cannot be imported.
     """
     if kind_of(reward) is RewardKind.plugin:
-        return PluginScorer(reward, settings, setting=setting)
+        return PluginScorer(reward, settings, setting=setting, given=given)
     assert kind_of(reward) is RewardKind.math, f"the reward model {reward!r} has not been started"
     return MathScorer(settings.workers, settings.timeout_s)

@@ -38,13 +38,18 @@ class WorkerProcess:
         *,
         timeout_s: float,
         start_timeout_s: float = 300.0,
+        pass_fds: Sequence[int] = (),
     ) -> None:
-        """Start it; `what` it is stands in messages. timeout_s: for an answer."""
+        """Start it; `what` it is stands in messages. timeout_s: for an answer.
+
+        pass_fds: descriptors that it gets under the same numbers; they stay open as long as this is used.
+        """
         self._what = what
         # -P: the working directory may hold files named like modules.
         self._command = [sys.executable, "-P", "-m", module, *arguments]
         self._timeout_s = timeout_s
         self._start_timeout_s = start_timeout_s
+        self._pass_fds = tuple(pass_fds)
         self._closed = False
         self._ready = False
         self._lock = threading.Lock()  # starting against closing
@@ -105,6 +110,7 @@ class WorkerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,
+                pass_fds=self._pass_fds,
                 start_new_session=True,
             )
             assert self._process.stdin is not None and self._process.stdout is not None

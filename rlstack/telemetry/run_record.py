@@ -52,11 +52,12 @@ class RunRecord:
         return [row for row in self.steps if "eval/version" in row]
 
 
-def read_record(folder: Path) -> RunRecord:
+def read_record(folder: Path | str) -> RunRecord:
     """The run in `folder`.
 
     Raises ConfigError if the folder is not that of a run.
     """
+    folder = Path(folder)
     timeline, gpus, summary = (folder / name for name in (TIMELINE, GPUS, "summary.json"))
     try:
         return RunRecord(

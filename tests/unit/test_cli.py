@@ -5,6 +5,7 @@ from typer.testing import CliRunner
 
 import rlstack.train
 from rlstack.cli import app
+from rlstack.config.own_code import OwnCode
 from rlstack.config.schema import RunConfig
 from tests.heavy import HEAVY, run_without
 
@@ -12,7 +13,18 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_help_imports_nothing_heavy() -> None:
-    commands = ("train", "tune", "evaluate", "score", "judge", "export", "report", "plan", "plan-transfer")
+    commands = (
+        "train",
+        "tune",
+        "compare",
+        "evaluate",
+        "score",
+        "judge",
+        "export",
+        "report",
+        "plan",
+        "plan-transfer",
+    )
     light = (*HEAVY, "omegaconf", "numpy", "plotly")
     done = run_without(light, *(([command, "--help"], 0) for command in commands))
     assert "rlstack train configs/quickstart.yaml" in done.stdout
@@ -76,7 +88,7 @@ def test_exit_status(
     status: int,
     shown: str,
 ) -> None:
-    def train(config: RunConfig, *, resume: bool) -> None:
+    def train(config: RunConfig, *, resume: bool, own: OwnCode) -> None:
         assert not resume
         assert config.schedule.num_steps == 7
         if error is not None:
@@ -92,7 +104,7 @@ def test_a_run_is_resumed_unless_it_has_taken_all_its_steps(
     quickstart: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     resumed = []
-    monkeypatch.setattr(rlstack.train, "train", lambda config, *, resume: resumed.append(resume))
+    monkeypatch.setattr(rlstack.train, "train", lambda config, *, resume, own: resumed.append(resume))
     command = ["train", str(quickstart), "--resume", f"run.dir={tmp_path}", "run.name=run"]
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "summary.json").write_text('{"status": "completed", "steps": 7}')
@@ -109,7 +121,7 @@ def test_an_error_with_a_log_is_one_line_and_the_path(
     error = RuntimeError("a rank died\nwith details")
     error.add_note("the traceback is in runs/x/logs/error.log")
 
-    def train(config: RunConfig, *, resume: bool) -> None:
+    def train(config: RunConfig, *, resume: bool, own: OwnCode) -> None:
         raise error
 
     monkeypatch.setattr(rlstack.train, "train", train)
