@@ -70,6 +70,7 @@ METRICS: dict[str, Metric] = {
     "rollout/prompt_length_mean": Metric("tokens", statistics.fmean, "length of the prompts"),
     "rollout/entropy_estimate": Metric("nats", statistics.fmean, "minus the generator's mean logprob"),
     "rollout/cut_off": Metric("", statistics.fmean, "share ended by rollout.max_new_tokens"),
+    "custom/{name}": Metric("", statistics.fmean, "reported by a loss or a loop of the user's own"),
     "grad_norm": Metric("", statistics.fmean, "global norm of the gradient before clipping"),
     "guard/skipped": Metric("steps", sum, "the loss or a gradient was not finite: the weights stayed"),
     "lr": Metric("", _last, "learning rate of the step"),
