@@ -8,6 +8,7 @@ import typer
 
 from rlstack.cli import (
     compare,
+    doctor,
     evaluate,
     export,
     judge,
@@ -47,6 +48,7 @@ def rlstack(
 
 
 app.command(epilog=train.EPILOG)(train.train)
+app.command(epilog=doctor.EPILOG)(doctor.doctor)
 app.command(epilog=launch.EPILOG)(launch.launch)
 app.command(epilog=tune.EPILOG)(tune.tune)
 app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)

@@ -6,6 +6,7 @@ Imports neither torch nor safetensors: a folder that cannot be loaded is refused
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,18 @@ def weight_files(folder: Path) -> dict[str, Path]:
     Raises ConfigError if there are none, or if one that the index names is missing or cut off.
     """
     return _indexed(folder) if (folder / INDEX).is_file() else _found(folder)
+
+
+def num_parameters(folder: Path) -> int:
+    """Elements of all tensors in the folder's files, a tied output layer counted once.
+
+    Raises ConfigError as `weight_files` does.
+    """
+    return sum(
+        math.prod(entry["shape"])
+        for path in sorted(set(weight_files(folder).values()))
+        for entry in _read_header(path)[0].values()
+    )
 
 
 def _indexed(folder: Path) -> dict[str, Path]:

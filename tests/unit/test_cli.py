@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 def test_help_imports_nothing_heavy() -> None:
     commands = (
         "train",
+        "doctor",
         "tune",
         "compare",
         "evaluate",

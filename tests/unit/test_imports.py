@@ -28,6 +28,7 @@ ROOMS = (
     "train",
     "running",
     "session",
+    "doctor",
     "cli",
 )
 STRANGERS = {("policy", "rollout"), ("rollout", "policy")}

@@ -1,0 +1,40 @@
+"""The same as `rlstack doctor` where typer is missing too: python -m rlstack.doctor"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rlstack.doctor.command import run
+from rlstack.doctor.examine import LIMIT_S, Request
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m rlstack.doctor", description="See rlstack doctor --help."
+    )
+    parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME")
+    parser.add_argument("--skip", action="append", default=[], metavar="NAME")
+    parser.add_argument("--start", action="store_true")
+    parser.add_argument("--timeout", type=float, default=LIMIT_S, metavar="SECONDS")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_intermixed_args()
+    try:
+        request = Request(
+            config=given.config,
+            overrides=tuple(given.overrides),
+            only=tuple(given.only),
+            skip=tuple(given.skip),
+            start=given.start,
+            limit_s=given.timeout,
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    return run(request, as_json=given.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""Variables of the environment, the network and Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rlstack.doctor.facts import Facts
+from rlstack.doctor.finding import Verdict, note, ok, problem
+
+PLUGIN = "rlstack"  # the entry point that pyproject.toml has for vLLM
+LOOPBACK = ("127.0.0.1", "localhost", "*")
+NUM_STORES = 2  # ports that a run takes of cluster.port_range: see docs/clusters.md
+SOCKET = (
+    "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # in Ray's folder; the longest pid
+)
+MAX_SOCKET_BYTES = 107  # of the path of a Unix socket
+
+
+def ray_address(facts: Facts) -> Iterator[Verdict]:
+    if facts.environment.has_ray_address and not facts.joins_cluster:
+        yield problem(
+            "RAY_ADDRESS is set: a run with a Ray of its own is sent to that cluster, and fails",
+            "unset RAY_ADDRESS, or join the cluster with cluster.address=auto",
+        )
+    elif facts.environment.has_ray_address:
+        yield ok("RAY_ADDRESS is set, and the run joins a cluster")
+
+
+def proxies(facts: Facts) -> Iterator[Verdict]:
+    found = facts.environment
+    if not found.proxies:
+        return
+    names = ", ".join(found.proxies)
+    if any(entry in LOOPBACK for entry in found.no_proxy):
+        yield ok(f"{names}; not for this machine")
+    else:
+        yield note(
+            f"{names} without no_proxy: `rlstack judge` and `launch` cannot reach this machine's own ports",
+            "export no_proxy=127.0.0.1,localhost",
+        )
+
+
+def vllm_variables(facts: Facts) -> Iterator[Verdict]:
+    found = facts.environment
+    if found.vllm_plugins is not None and PLUGIN not in found.vllm_plugins:
+        yield problem(
+            f"VLLM_PLUGINS leaves out {PLUGIN}, by which engines take new weights",
+            "unset VLLM_PLUGINS, or add rlstack to it",
+        )
+    if found.vllm:
+        yield note(f"{', '.join(found.vllm)}: change what engines do", f"unset {' '.join(found.vllm)}")
+
+
+def threads(facts: Facts) -> Iterator[Verdict]:
+    value, num_cores = facts.environment.threads, facts.machine.num_cores
+    if value is None:
+        return
+    if not value.isdecimal() or int(value) == 0:
+        yield problem(f"OMP_NUM_THREADS={value!r} is not a number of threads", "unset OMP_NUM_THREADS")
+    elif int(value) > num_cores:
+        yield note(
+            f"OMP_NUM_THREADS={value} in each process, on {num_cores} cores: they get into each other's way",
+            "unset OMP_NUM_THREADS",
+        )
+    else:
+        yield ok(f"OMP_NUM_THREADS={value}")
+
+
+def loopback(facts: Facts) -> Iterator[Verdict]:
+    if (error := facts.network.loopback_error) is not None:
+        yield problem(f"127.0.0.1 cannot be listened on and reached: {error}", "ip link set lo up, as root")
+    else:
+        yield ok("127.0.0.1 can be listened on and reached")
+
+
+def port_in_use(facts: Facts) -> Iterator[Verdict]:
+    settings, busy = facts.settings, facts.network.busy_ports
+    if settings is None or settings.ports is None:
+        return
+    first, last = settings.ports
+    num_free = last - first + 1 - len(busy)
+    ports = ", ".join(map(str, busy[:4])) + (" and more" if len(busy) > 4 else "")
+    if num_free >= NUM_STORES:
+        yield ok(f"{num_free} ports of cluster.port_range are free" + (f", {ports} in use" if busy else ""))
+    elif busy:
+        yield problem(
+            f"{ports} of cluster.port_range = [{first}, {last}] in use; a run needs {NUM_STORES} free ones",
+            f"widen the range, or see who has it: ss -ltnp 'sport = :{busy[0]}'",
+        )
+    else:
+        yield problem(
+            f"cluster.port_range = [{first}, {last}] has {num_free} port; a run needs {NUM_STORES}",
+            "widen the range",
+        )
+
+
+def ray_running(facts: Facts) -> Iterator[Verdict]:
+    found = facts.ray
+    if found.registered is not None and not facts.joins_cluster:
+        is_alive = any(process.driver is None for process in found.raylets)
+        state = "runs here" if is_alive else "is registered here, and does not run"
+        yield problem(
+            f"a cluster at {found.registered} {state}: a run with a Ray of its own is sent to it, and fails",
+            "ray stop, or join it with cluster.address=auto" if is_alive else "ray stop",
+        )
+        return
+    for process in found.raylets:
+        if process.driver is not None:
+            whose = "" if process.own else ", of another user"
+            yield note(f"process {process.driver} runs a Ray of its own{whose}; it shares cores and memory")
+        elif not facts.joins_cluster:
+            yield note(f"raylet {process.pid} is left over", f"kill {process.pid}" if process.own else "")
+    if not found.raylets:
+        yield ok("none")
+
+
+def ray_folder(facts: Facts) -> Iterator[Verdict]:
+    folder = facts.ray.folder
+    length = len(f"{folder}{SOCKET}".encode())
+    if length > MAX_SOCKET_BYTES:
+        yield problem(
+            f"{folder} is {length - MAX_SOCKET_BYTES} bytes too long for the sockets that Ray puts below it",
+            "export RAY_TMPDIR=/tmp, or another short path on a local disk",
+        )
+    else:
+        yield ok(folder)
+
+
+def ray_start(facts: Facts) -> Iterator[Verdict]:
+    started = facts.ray.started
+    if started is None:
+        return
+    if started.error is not None:
+        yield problem(
+            f"a Ray was not started and ended: {started.error}",
+            f"{facts.ray.folder}/session_latest/logs says more: raylet.err, gcs_server.out",
+        )
+    else:
+        yield ok(f"one was started, called and ended in {started.seconds:.1f} s")

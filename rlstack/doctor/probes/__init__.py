@@ -1,0 +1,1 @@
+"""What looks at the machine. Nothing is judged here."""

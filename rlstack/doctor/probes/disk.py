@@ -1,0 +1,48 @@
+"""Where a run writes: whether it may, and how much room is left."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from rlstack.doctor.facts import Disk, Folder, Settings
+
+GIB = 2**30
+
+
+def look(settings: Settings | None) -> Disk:
+    runs = (settings.run_folder if settings is not None else None) or "runs"
+    temporary = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # as Ray chooses it
+    return Disk(runs=_folder(runs), temporary=_folder(temporary))
+
+
+def _folder(path: str) -> Folder:
+    place = Path(path).absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        usage = os.statvfs(place)
+    except OSError as error:
+        return Folder(path=path, error=error.strerror)
+    blocks = usage.f_blocks - usage.f_bfree + usage.f_bavail  # without what is kept for root
+    return Folder(
+        path=path,
+        error=_write_error(place),
+        free_gib=usage.f_bavail * usage.f_frsize / GIB,
+        used_share=1 - usage.f_bavail / blocks if blocks else 0.0,
+        is_out_of_files=usage.f_files > 0 and usage.f_favail == 0,
+    )
+
+
+def _write_error(place: Path) -> str | None:
+    """What writing there says; permissions alone tell neither of read-only disks nor of root."""
+    if not place.is_dir():
+        return f"{place} is a file"
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"rlstack doctor")
+            file.flush()
+    except OSError as error:
+        return f"{place}: {error.strerror}"
+    return None

@@ -1,0 +1,81 @@
+"""Imports that really happen, each in a process of its own: one may crash, be killed or never end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+from rlstack.doctor.facts import Imported
+
+Say = Callable[[str], None]
+
+
+def look(statements: Mapping[str, str], *, limit_s: float, say: Say) -> tuple[Imported, ...]:
+    """Import each of `statements`, by the name of its check, as many at a time as there are cores.
+
+    say: is told what has been imported.
+    """
+    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+        waiting = {pool.submit(_imported, name, code, limit_s): name for name, code in statements.items()}
+        say(f"importing {', '.join(waiting.values())}")
+        done: dict[str, Imported] = {}
+        for future in as_completed(waiting):
+            found = future.result()
+            done[found.name] = found
+            left = [name for name in waiting.values() if name not in done]
+            say(f"{found.name} took {found.seconds:.0f} s; left: {', '.join(left) or 'none'}")
+    return tuple(done[name] for name in statements)
+
+
+def _imported(name: str, statement: str, limit_s: float) -> Imported:
+    started = time.perf_counter()
+    done = run(["-c", statement], limit_s=limit_s)
+    seconds = time.perf_counter() - started
+    if done is None:
+        return Imported(name=name, statement=statement, seconds=seconds, timed_out=True)
+    if done.returncode < 0:
+        died_of = signal.Signals(-done.returncode).name
+        return Imported(name=name, statement=statement, seconds=seconds, signal=died_of)
+    error = last_line(done.stderr) or f"exit status {done.returncode}" if done.returncode else None
+    return Imported(name=name, statement=statement, seconds=seconds, error=error)
+
+
+def run(arguments: list[str], *, limit_s: float) -> subprocess.CompletedProcess[str] | None:
+    """This Python with `arguments`, in a session of its own that is killed at the limit; None then."""
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(timeout=limit_s)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if isinstance(error, subprocess.TimeoutExpired):
+            return None
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def last_json(text: str) -> dict[str, object] | None:
+    """The last line of what a process printed, if it is a JSON object."""
+    try:
+        found = json.loads(last_line(text))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,65 @@
+"""Ray's processes, found in /proc; the cluster that `ray start` registers; with --start, a Ray of its own."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rlstack.doctor.facts import Ray, RayProcess, RayStart
+from rlstack.doctor.probes.imports import last_line, run
+
+RAYLET = "/ray/core/src/ray/raylet/raylet"
+
+
+def look(*, start_within_s: float | None) -> Ray:
+    """start_within_s: the limit within which one is started and ended; None: none is."""
+    folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray")
+    return Ray(
+        folder=str(folder),
+        registered=_registered(folder),
+        raylets=tuple(_raylets()),
+        started=None if start_within_s is None else _start(start_within_s),
+    )
+
+
+def _registered(folder: Path) -> str | None:
+    try:
+        return (folder / "ray_current_cluster").read_text(encoding="utf-8", errors="replace").strip() or None
+    except OSError:
+        return None
+
+
+def _raylets() -> Iterator[RayProcess]:
+    for process in Path("/proc").iterdir():
+        if not process.name.isdecimal():
+            continue
+        try:
+            if RAYLET not in (process / "cmdline").read_text("utf-8", "replace").split("\0")[0]:
+                continue
+            status = dict(
+                line.split(":", 1)
+                for line in (process / "status").read_text("utf-8").splitlines()
+                if ":" in line
+            )
+        except OSError:  # it has ended, or belongs to somebody else
+            continue
+        parent = int(status["PPid"])
+        yield RayProcess(
+            pid=int(process.name),
+            own=int(status["Uid"].split()[0]) == os.getuid(),
+            driver=parent if parent > 1 else None,
+            memory_gib=int(status.get("VmRSS", "0").split()[0]) / 2**20,
+        )
+
+
+def _start(limit_s: float) -> RayStart:
+    started = time.perf_counter()
+    done = run(["-m", "rlstack.doctor.start_ray"], limit_s=limit_s)
+    seconds = time.perf_counter() - started
+    if done is None:
+        return RayStart(seconds=seconds, error=f"not within {limit_s:g} s")
+    if done.returncode:
+        return RayStart(seconds=seconds, error=last_line(done.stderr) or f"exit status {done.returncode}")
+    return RayStart(seconds=seconds)

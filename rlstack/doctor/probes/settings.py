@@ -1,0 +1,27 @@
+"""What `rlstack train` would say of CONFIG, asked in a process of its own: OmegaConf may be missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlstack.doctor.facts import Settings
+from rlstack.doctor.probes.imports import last_json, last_line, run
+
+READ_S = 60.0
+
+
+def look(config: Path, overrides: Sequence[str]) -> Settings:
+    path = str(config)
+    done = run(["-m", "rlstack.doctor.read_settings", path, *overrides], limit_s=READ_S)
+    if done is None:
+        return Settings(path=path, error=f"it could not be read within {READ_S:g} s")
+    answer: Any = last_json(done.stdout)
+    if done.returncode or answer is None:
+        return Settings(path=path, error=last_line(done.stderr) or f"exit status {done.returncode}")
+    for name in ("refused", "model_refused"):
+        answer[name] = tuple(answer.get(name, ()))
+    if answer.get("ports") is not None:
+        answer["ports"] = tuple(answer["ports"])
+    return Settings(path=path, **answer)

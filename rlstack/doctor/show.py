@@ -1,0 +1,80 @@
+"""Findings as text, as a table on a terminal and as JSON. Words tell the level; colour only helps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import groupby
+
+from rlstack.doctor.finding import Finding, Level
+
+SYMBOLS = {Level.ok: "✓", Level.note: "!", Level.problem: "✗"}
+PLAIN_SYMBOLS = {Level.ok: "+", Level.note: "!", Level.problem: "x"}  # where the terminal knows no others
+STYLES = {Level.ok: "green", Level.note: "yellow", Level.problem: "bold red"}
+
+
+def as_text(findings: Sequence[Finding], *, encoding: str) -> str:
+    """One line for each, with a line below it for what to do."""
+    symbols = symbols_in(encoding)
+    width = max((len(finding.name) for finding in findings), default=0)
+    indent = " " * (len("  x problem  ") + width + 2)
+    lines = []
+    for subject, members in groupby(findings, key=lambda finding: finding.subject):
+        lines.append(subject.value)
+        for finding in members:
+            level = f"{symbols[finding.level]} {finding.level.value:7}"
+            lines.append(f"  {level}  {finding.name:{width}}  {_printable(finding.found)}")
+            if finding.remedy:
+                lines.append(f"{indent}-> {_printable(finding.remedy)}")
+    return "\n".join(lines)
+
+
+def print_table(findings: Sequence[Finding], *, encoding: str) -> None:
+    """The same on a terminal, in colour, with long lines broken below their column. Needs rich."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    symbols = symbols_in(encoding)
+    table = Table.grid(padding=(0, 2))
+    for column in ("level", "name", "found"):
+        table.add_column(column, no_wrap=column != "found", overflow="fold")
+    for subject, members in groupby(findings, key=lambda finding: finding.subject):
+        table.add_row(Text(subject.value, style="bold"))
+        for finding in members:
+            style = STYLES[finding.level]
+            level = Text(f"  {symbols[finding.level]} {finding.level.value}", style=style)
+            table.add_row(level, Text(finding.name), Text(_printable(finding.found)))
+            if finding.remedy:
+                table.add_row("", "", Text(f"-> {_printable(finding.remedy)}", style="bold"))
+    Console(highlight=False).print(table)
+
+
+def as_json(findings: Sequence[Finding]) -> str:
+    return json.dumps(
+        {"problems": num_problems(findings), "findings": [asdict(finding) for finding in findings]}, indent=2
+    )
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    count = num_problems(findings)
+    return f"{count} problem{'s' if count > 1 else ''}" if count else "ready"
+
+
+def num_problems(findings: Sequence[Finding]) -> int:
+    return sum(finding.level is Level.problem for finding in findings)
+
+
+def symbols_in(encoding: str) -> dict[Level, str]:
+    """Those that can be written in `encoding`."""
+    try:
+        "".join(SYMBOLS.values()).encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return PLAIN_SYMBOLS
+    return SYMBOLS
+
+
+def _printable(text: str) -> str:
+    """What a file or a library says neither moves the cursor nor begins a line."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,0 +1,31 @@
+"""Start a Ray as a run does, call it once, and end it: python -m rlstack.doctor.start_ray"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+
+from rlstack.config.schema import Cluster
+from rlstack.orchestration.ray_session import end_started, start_ray, with_descendants
+
+ANSWER_S = 60.0
+
+
+def _answer() -> str:
+    return "here"
+
+
+def main() -> None:
+    processes = start_ray(Cluster())
+    try:
+        remote: Any = ray.remote(num_cpus=0)
+        ray.get(remote(_answer).remote(), timeout=ANSWER_S)
+    finally:
+        started = with_descendants(processes)
+        ray.shutdown()
+        end_started(started, timeout_s=2.0)
+
+
+if __name__ == "__main__":
+    main()
