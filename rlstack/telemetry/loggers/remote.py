@@ -29,9 +29,7 @@ class LoggerError(Exception):
 class Remote:
     """A logger in a process of its own. Once it has failed, what it is sent goes nowhere."""
 
-    def __init__(
-        self, name: str, start: Start, *, failed: Callable[[str, str], object], module: str = WORKER
-    ) -> None:
+    def __init__(self, name: str, start: Start, *, failed: Callable[[str, str], object]) -> None:
         """Start it. failed: is told once, from any thread, by which name what has failed once it was open."""
         self.name = name
         self._failed = failed
@@ -42,7 +40,7 @@ class Remote:
         # -P: the working directory may hold files named like modules. A session of its own: Ctrl-C is the
         # driver's business.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, name],
+            [sys.executable, "-P", "-m", WORKER, name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # until it has opened its log
