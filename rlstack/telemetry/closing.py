@@ -6,11 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rlstack.telemetry.alarms import StoppedByAlarm
+from rlstack.telemetry.log_files import ROLLOUTS
 from rlstack.telemetry.report import write_outputs
 from rlstack.telemetry.run_record import read_record
 
-REPORT_S_PER_SPAN = 7e-5  # what a report takes, of which a run's end may take this much:
-REPORT_S, REPORT_SHARE = 2.0, 0.02  # in seconds, or of its time; what takes longer is left to be asked for
+# What a report takes, and what it may take of a run's end: seconds, or a share of the run's time. What would
+# take longer is left to be asked for.
+REPORT_S_PER_SPAN = 7e-5
+REPORT_S_PER_BYTE = 2e-8  # of rollouts.jsonl
+REPORT_S, REPORT_SHARE = 2.0, 0.02
 
 
 def status_of(kind: type[BaseException] | None) -> str:
@@ -27,7 +31,10 @@ def report(folder: Path, *, num_spans: int, wall_s: float, note: Callable[[str],
 
     What goes wrong here is noted and no more: the run is over, and its files are all there.
     """
-    if num_spans * REPORT_S_PER_SPAN > max(REPORT_S, REPORT_SHARE * wall_s):
+    rollouts = folder / ROLLOUTS
+    num_bytes = rollouts.stat().st_size if rollouts.exists() else 0
+    report_s = num_spans * REPORT_S_PER_SPAN + num_bytes * REPORT_S_PER_BYTE
+    if report_s > max(REPORT_S, REPORT_SHARE * wall_s):
         note(f"for report.html and timeline.json: rlstack report {folder}")
         return
     try:

@@ -41,7 +41,7 @@ SIGNAL = (
     ),
     Panel(
         "Logprob in pairs",
-        "nats, summed over the rollout",
+        "nats per rollout",
         {"chosen": "policy/chosen_logprob", "rejected": "policy/rejected_logprob"},
     ),
     Panel("Rollouts cut off", "share of the rollouts", {"cut off": "rollout/cut_off"}),
@@ -86,7 +86,7 @@ def tasks(run: RunRecord) -> Section | None:
             lines(run.steps, Panel(f"Reward of {task}", "mean of its rollouts", {task: rewards[task]}))
             for task in rewards
         ),
-        evaluated(evaluations, Panel("Held-out accuracy", "share of correct answers", accuracies)),
+        evaluated(evaluations, ACCURACY._replace(series=accuracies)) if len(accuracies) > 1 else None,
         *(
             evaluated(evaluations, Panel(f"Held-out reward of {task}", "mean of the answers", {task: name}))
             for task, name in graded.items()

@@ -110,7 +110,7 @@ def _syncs(run: RunRecord) -> Section | None:
 
 
 def _change(before: float | None, after: float | None) -> str:
-    return f"{_number(before)} → {_number(after)}"
+    return " → ".join("not measured" if value is None else f"{value:.3f}" for value in (before, after))
 
 
 def _number(value: float | None) -> str:

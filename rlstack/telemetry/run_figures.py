@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any, NamedTuple
 
@@ -14,9 +14,11 @@ from rlstack.telemetry.html_page import Figure
 from rlstack.telemetry.nvml import Sample
 
 Row = Mapping[str, Any]
+Points = Sequence[tuple[float, float]]  # step and value
 
 WINDOW = 10  # steps that the thick lines are means over
 MAX_POINTS = 600  # of a line
+LOGARITHMIC = {"type": "log", "tickformat": ".0e", "nticks": 5}  # of an axis
 
 
 class Panel(NamedTuple):
@@ -30,41 +32,48 @@ class Panel(NamedTuple):
 
 def lines(rows: Sequence[Row], panel: Panel) -> Figure | None:
     """Metrics against the step, each thin with its trailing mean over it; None if no row has one of them."""
-    found = [
-        (label, _points(rows, metric), colour)
-        for (label, metric), colour in zip(panel.series.items(), cycle(PAGE_COLOURS), strict=False)
-    ]
-    found = [each for each in found if each[1]]
-    data = [trace for each in found for trace in _traces(*each, logarithmic=panel.logarithmic)]
+    points = {label: _points(rows, metric) for label, metric in panel.series.items()}
+    found = {label: own for label, own in points.items() if own}
+    draw = _each_step if panel.logarithmic else _with_mean
+    data: list[dict[str, Any]] = []
+    for i, (label, own) in enumerate(found.items()):
+        line = {"color": PAGE_COLOURS[i % len(PAGE_COLOURS)]}
+        if i and panel.logarithmic:
+            line["dash"] = "dot"  # it may lie on the one before
+        data += draw(label, own, line)
     layout = _layout(panel.title, panel.unit, logarithmic=panel.logarithmic)
     return {"data": data, "layout": layout | {"showlegend": len(found) > 1}} if data else None
 
 
-def _points(rows: Sequence[Row], metric: str) -> list[tuple[float, float]]:
+def _points(rows: Sequence[Row], metric: str) -> Points:
     return [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
 
 
-def _traces(
-    label: str, points: Sequence[tuple[float, float]], colour: str, *, logarithmic: bool
-) -> Iterator[dict[str, Any]]:
-    steps, values = (np.array(column, dtype=np.float64) for column in zip(*points, strict=True))
-    chosen = thinned(len(steps))
-    each = {
-        "type": "scatter",
-        "mode": "lines" if len(points) > 1 else "markers",
-        "name": label,
-        "legendgroup": label,
-        "x": steps[chosen].tolist(),
-        "y": values[chosen].tolist(),
-        "line": {"color": colour, "width": 1.5 if logarithmic else 1},
-        "marker": {"color": colour},
-    }
-    if logarithmic or len(points) == 1:
-        yield each
-        return
-    yield each | {"opacity": 0.4, "showlegend": False, "hoverinfo": "skip"}
-    mean = trailing_mean(values.tolist(), WINDOW)[chosen].tolist()
-    yield each | {"y": mean, "line": {"color": colour, "width": 2.5}}
+def _each_step(label: str, points: Points, line: Mapping[str, Any]) -> list[dict[str, Any]]:
+    x, y = zip(*(points[i] for i in thinned(len(points))), strict=True)
+    return [
+        {
+            "type": "scatter",
+            "mode": "lines" if len(points) > 1 else "markers",
+            "name": label,
+            "x": x,
+            "y": y,
+            "line": {"width": 1.5, **line},
+            "legendgroup": label,
+        }
+    ]
+
+
+def _with_mean(label: str, points: Points, line: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if len(points) == 1:
+        return _each_step(label, points, line)
+    steps, values = zip(*points, strict=True)
+    means = list(zip(steps, trailing_mean(values, WINDOW).tolist(), strict=True))
+    (thin,) = _each_step(label, points, {**line, "width": 1})
+    return [
+        thin | {"opacity": 0.5, "showlegend": False, "hoverinfo": "skip"},
+        *_each_step(label, means, {**line, "width": 2.5}),
+    ]
 
 
 def evaluated(evaluations: Sequence[Row], panel: Panel) -> Figure | None:
@@ -137,7 +146,7 @@ def thinned(count: int) -> np.ndarray:
 
 
 def _layout(title: str, unit: str, *, logarithmic: bool = False) -> dict[str, Any]:
-    scale = {"type": "log", "exponentformat": "power"} if logarithmic else {}
+    scale = LOGARITHMIC if logarithmic else {}
     return {
         "title": {"text": title},
         "xaxis": {"title": {"text": STEP_LABEL}},

@@ -45,7 +45,9 @@ def throughput_section(run: RunRecord) -> Section | None:
 
 
 def _number(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.3g}"
+    if value is None:
+        return "not measured"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _percent(value: float | None) -> str:

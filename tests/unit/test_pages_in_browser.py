@@ -101,7 +101,7 @@ def test_the_address_says_which_rollouts_are_shown(run: Path, tmp_path: Path) ->
     assert [each["text"] for each in at_first] == ["it is 6"]
     assert at_first[0]["group"] == "step 3 · sums · row 3 · version 2 · mean reward 0.5 · 1 of 2 shown"
     assert [each["text"] for each in wrong] == ["it is 3", HOSTILE, "it is 9", "it is 12"]
-    assert {each["words"].rpartition(" · ")[0] for each in wrong} == {"incorrect · worst"}
+    assert {each["words"].rpartition(" · ")[0] for each in wrong} == {"incorrect"}
     assert [each["words"] for each in unscored] == ["no reward: timeout · cut off · 30,000 tokens"]
     assert [each["group"].split(" · ")[0] for each in cut_off] == ["step 2", "step 3"]
     assert [each["text"] for each in search] == ["it is 9"]

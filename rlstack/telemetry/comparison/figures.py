@@ -12,7 +12,7 @@ from rlstack.telemetry.axes import Axis
 from rlstack.telemetry.curves import Band, Curve, make_band
 from rlstack.telemetry.figure_style import PAGE_COLOURS, STEP_LABEL
 from rlstack.telemetry.html_page import Figure
-from rlstack.telemetry.run_figures import thinned
+from rlstack.telemetry.run_figures import LOGARITHMIC, thinned
 
 DASHES = ("solid", "dash", "dot")
 BAND_OPACITY = 0.15
@@ -50,8 +50,7 @@ def overlay(
     layout = {
         "title": {"text": title},
         "xaxis": {"title": {"text": label}, "rangemode": "tozero"},
-        "yaxis": {"title": {"text": unit}}
-        | ({"type": "log", "exponentformat": "power"} if logarithmic else {}),
+        "yaxis": {"title": {"text": unit}, **(LOGARITHMIC if logarithmic else {})},
         "showlegend": True,
     }
     return {"data": data, "layout": layout}

@@ -27,26 +27,32 @@ async function loadPlotly() {
   document.head.append(script);
 }
 
-function draw(element) {
-  const { data, layout } = JSON.parse(element.querySelector("script").textContent);
+// What is clear on white is as clear on black in these shades.
+const LIGHTER = {
+  "#0072B2": "#5B9BF5", "#D55E00": "#F2914A", "#009E73": "#3CC79C", "#CC79A7": "#E3A3C6", "#56B4E9": "#9ADCFF",
+};
+
+function draw(element, figure) {
+  const coloured = figure.replace(/#[0-9A-F]{6}/g, (colour) => (scheme.matches && LIGHTER[colour]) || colour);
+  const { data, layout } = JSON.parse(coloured);
   // Named one by one: Plotly's own choice has a button that uploads the figure.
   const buttons = [["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d", "toImage"]];
   const config = { responsive: true, displaylogo: false, modeBarButtons: buttons };
-  return Plotly.newPlot(element, data, { ...layout, template: template() }, config);
+  return Plotly.react(element, data, { ...layout, template: template() }, config);
 }
 
 async function drawFigures() {
   const plots = [...document.querySelectorAll(".plot")];
+  const figures = plots.map((plot) => plot.querySelector("script").textContent);
+  const drawAll = () => Promise.all(plots.map((plot, i) => draw(plot, figures[i])));
   try {
     await loadPlotly();
-    await Promise.all(plots.map(draw));
+    await drawAll();
   } catch (error) {
     for (const plot of plots) plot.append(`The figure could not be drawn: ${error}`);
     return;
   }
-  scheme.addEventListener("change", () => {
-    for (const plot of plots) Plotly.relayout(plot, { template: template() });
-  });
+  scheme.addEventListener("change", () => drawAll);
   document.body.dataset.drawn = plots.length;
 }
 

@@ -76,7 +76,7 @@ function drawRollout(group, rollout) {
   const words = [rollout.verdict === "unscored" ? `no reward: ${rollout.outcome}` : rollout.verdict];
   if (rollout.verdict === "scored") words[0] = `reward ${rounded(rollout.reward)}`;
   const extreme = group.best > group.worst && { [group.best]: "best", [group.worst]: "worst" }[rollout.reward];
-  if (extreme) words.push(extreme);
+  if (extreme && rollout.verdict === "scored") words.push(extreme);
   if (!rollout.finished) words.push("cut off");
   words.push(counted(rollout.length, "token"));
   const made = element("li", "", undefined, [element("div", "caption", words.join(" · ")), longText(rollout.text)]);
@@ -120,6 +120,7 @@ async function showRollouts() {
     count.textContent = `The rollouts could not be shown: ${error}`;
     return;
   }
+  const reach = `${groups[0].step} to ${groups[groups.length - 1].step}`;
   function showMore() {
     const next = found.slice(list.children.length, list.children.length + GROUPS_AT_ONCE);
     list.append(...next.map(drawGroup));
@@ -133,7 +134,9 @@ async function showRollouts() {
     found = matching(groups, wanted);
     if (orders[wanted.sort]) found.sort(orders[wanted.sort]);
     const passing = found.reduce((sum, { passing }) => sum + passing.length, 0);
-    count.textContent = `${counted(passing, "rollout")} in ${counted(found.length, "group")}`;
+    count.textContent = found.length
+      ? `${counted(passing, "rollout")} in ${counted(found.length, "group")}`
+      : `Nothing in this page matches${wanted.step ? `; its steps go from ${reach}` : ""}.`;
     list.replaceChildren();
     showMore();
   }

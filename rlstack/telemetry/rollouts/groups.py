@@ -17,6 +17,7 @@ from rlstack.telemetry.run_dir import to_json
 # In the page: less than Plotly's script takes, so that the page can be mailed, and opens at once.
 MAX_PACKED_BYTES = 1_500_000
 MAX_FILE_BYTES = 40_000_000  # of the rows chosen: what a browser unpacks and searches without a pause
+GROUPS_OF_STEP = 8  # that are worth more than a further step
 MAX_CHARACTERS = 20_000  # of a text: 64 rollouts of that length still fit
 
 Row = Mapping[str, Any]
@@ -45,7 +46,7 @@ class Selection:
 
 
 def select(path: Path, *, n: int, name: str) -> Selection | None:
-    """The groups of evenly chosen steps, the first and the last one included, that a page has room for.
+    """Groups of evenly chosen steps, the first and the last one included, as many as a page has room for.
 
     Args:
         path: rollouts.jsonl; read row by row, since it may be larger than the memory.
@@ -69,16 +70,22 @@ def select(path: Path, *, n: int, name: str) -> Selection | None:
 
 
 def _fitting(groups: Sequence[Group], name: str) -> tuple[list[Group], str]:
-    """Those that a page has room for, and their element: fewer steps down to two, then fewer of each step."""
+    """Those that a page has room for, and their element.
+
+    First there are fewer groups of each step, down to GROUPS_OF_STEP, then fewer steps, down to two, and
+    then fewer groups of these, down to one.
+    """
     of_step = Counter(group["step"] for group in groups)
     num_steps, per_step = len(of_step), max(of_step.values())
     while True:
         chosen = choose(groups, num_steps=num_steps, per_step=per_step)
         markup = packed(to_json({"groups": chosen, "verdicts": with_verdicts(chosen)}), name=name)
-        share = 0.95 * MAX_PACKED_BYTES / len(markup)
-        if share >= 0.95 or (num_steps <= 2 and per_step == 1):
+        if len(markup) <= MAX_PACKED_BYTES or (num_steps <= 2 and per_step == 1):
             return chosen, markup
-        if num_steps > 2:
+        share = 0.95 * MAX_PACKED_BYTES / len(markup)
+        if per_step > GROUPS_OF_STEP:
+            per_step = max(GROUPS_OF_STEP, int(share * per_step))
+        elif num_steps > 2:
             num_steps = max(2, int(share * num_steps))
         else:
             per_step = max(1, int(share * per_step))

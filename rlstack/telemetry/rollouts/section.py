@@ -41,8 +41,8 @@ def _how_many(found: Selection) -> str:
     if found.shown_rollouts == found.num_rollouts:
         return f"All {found.num_rollouts:,} rollouts of {found.num_steps} steps, group by group."
     return (
-        f"{found.shown_rollouts:,} of {found.num_rollouts:,} rollouts, group by group: those of "
-        f"{found.shown_steps} of {found.num_steps} steps, evenly chosen. All of them are in {ROLLOUTS}."
+        f"{found.shown_rollouts:,} of {found.num_rollouts:,} rollouts: whole groups, evenly chosen, of "
+        f"{found.shown_steps} of {found.num_steps} steps. All of them are in {ROLLOUTS}."
     )
 
 
@@ -54,7 +54,7 @@ def _browser(found: Selection) -> Block:
         _choice("Outcome", "outcome", OUTCOMES),
         '<label>Step <input name="step" list="rollouts-steps" placeholder="40 or 40-60" '
         'pattern="\\s*\\d+\\s*(-\\s*\\d+\\s*)?" autocomplete="off"></label>',
-        '<label>Search <input name="q" type="search" placeholder="in problems and answers"></label>',
+        '<label>Search <input name="q" type="search" placeholder="in all texts"></label>',
         _choice("Order", "sort", ORDERS),
         '<label class="tick"><input name="whole" type="checkbox" value="1"> whole groups</label>',
         '<button type="reset">Reset</button>',
