@@ -92,7 +92,11 @@ class LivePanel:
         line.add_column(ratio=1)
         for _ in others:
             line.add_column(no_wrap=True)
-        line.add_row(first, ProgressBar(total=max(self._num_steps, 1), completed=self._step), *others)
+        line.add_row(
+            first,
+            ProgressBar(total=max(self._num_steps, 1), completed=self._step, complete_style="cyan"),
+            *others,
+        )
         return line
 
     def _texts(self) -> list[str]:
@@ -172,7 +176,7 @@ def moment(spans: Iterable[Span], now: float) -> str:
     parts = []
     if waits:
         last = waits[-1]
-        parts.append(f"waits for {str(last.reason).replace('_', ' ')}, {now - last.start_s:.0f} s")
+        parts.append(f"the loop waits for {str(last.reason).replace('_', ' ')}, {now - last.start_s:.0f} s")
     if at_work:
         named = [f"{role}: {phase.replace('_', ' ')}" for role, phase in sorted(at_work.items())]
         more = f" and {len(named) - 3} more" if len(named) > 3 else ""

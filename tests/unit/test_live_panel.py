@@ -60,7 +60,7 @@ def test_a_panel_without_a_step_shows_what_is_being_started() -> None:
     panel = LivePanel(10, spans=lambda: [Span(CONTROLLER, "starting", now_s(), 0.0, "start_up")])
     with panel.during("starting policy and engines"):
         assert drawn(panel)[-1].startswith("starting policy and engines, 0 s")
-    assert drawn(panel)[-1].startswith("waits for start up, 0 s")
+    assert drawn(panel)[-1].startswith("the loop waits for start up, 0 s")
 
 
 def test_what_goes_on_is_the_controllers_last_wait_and_the_roles_at_work() -> None:
@@ -71,7 +71,7 @@ def test_what_goes_on_is_the_controllers_last_wait_and_the_roles_at_work() -> No
         Span("engine 0", "generate", 2.0, 2.0),
         Span("policy rank 1", "exchange", 2.0, 2.0, "pipeline_bubble"),
     ]
-    assert moment(spans, 11.0) == "waits for rollouts, 3 s; engine 0: generate, engine 1: generate"
+    assert moment(spans, 11.0) == "the loop waits for rollouts, 3 s; engine 0: generate, engine 1: generate"
     crowd = [Span(f"engine {i}", "generate", 0.0, 0.0) for i in range(5)]
     assert moment(crowd, 1.0).endswith("engine 2: generate and 2 more")
     assert moment([], 1.0) == ""
