@@ -51,3 +51,15 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 def test_an_example_is_short(path: Path) -> None:
     lines = [line for line in path.read_text().splitlines() if line.strip()]
     assert len(lines) <= 30
+
+
+def test_the_page_shows_the_examples_as_they_are() -> None:
+    page = (ROOT / "docs" / "python-api.md").read_text()
+    shown = [block.partition("```")[0] for block in page.split("```python\n")[1:]]
+    files = sorted((ROOT / "docs" / "examples").glob("*.py"))
+    assert sorted(shown) == sorted(path.read_text() for path in files)
+
+
+def test_the_page_lists_every_name() -> None:
+    page = (ROOT / "docs" / "python-api.md").read_text()
+    assert [name for name in rlstack.__all__ if f"`{name}" not in page] == []
