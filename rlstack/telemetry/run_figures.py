@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any, NamedTuple
 
@@ -18,7 +18,6 @@ Points = Sequence[tuple[float, float]]  # step and value
 
 WINDOW = 10  # steps that the thick lines are means over
 MAX_POINTS = 600  # of a line
-LOGARITHMIC = {"type": "log", "tickformat": ".0e", "nticks": 5}  # of an axis
 
 
 class Panel(NamedTuple):
@@ -41,8 +40,10 @@ def lines(rows: Sequence[Row], panel: Panel) -> Figure | None:
         if i and panel.logarithmic:
             line["dash"] = "dot"  # it may lie on the one before
         data += draw(label, own, line)
-    layout = _layout(panel.title, panel.unit, logarithmic=panel.logarithmic)
-    return {"data": data, "layout": layout | {"showlegend": len(found) > 1}} if data else None
+    layout = _layout(panel.title, panel.unit) | {"showlegend": len(found) > 1}
+    if panel.logarithmic:
+        layout["yaxis"] |= logarithmic(value for own in found.values() for _, value in own)
+    return {"data": data, "layout": layout} if data else None
 
 
 def _points(rows: Sequence[Row], metric: str) -> Points:
@@ -145,11 +146,17 @@ def thinned(count: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, MAX_POINTS).round().astype(np.int64))
 
 
-def _layout(title: str, unit: str, *, logarithmic: bool = False) -> dict[str, Any]:
-    scale = LOGARITHMIC if logarithmic else {}
+def logarithmic(values: Iterable[float]) -> dict[str, Any]:
+    """An axis for these values, with ticks at powers of ten, and in a narrow range twice and five times these."""
+    positive = [value for value in values if value > 0] or [1.0]
+    is_narrow = max(positive) < 100 * min(positive)
+    return {"type": "log", "tickformat": "~e", **({"dtick": "D2"} if is_narrow else {"nticks": 6})}
+
+
+def _layout(title: str, unit: str) -> dict[str, Any]:
     return {
         "title": {"text": title},
         "xaxis": {"title": {"text": STEP_LABEL}},
-        "yaxis": {"title": {"text": unit}, **scale},
+        "yaxis": {"title": {"text": unit}},
         "hoverlabel": {"bordercolor": GREY},
     }

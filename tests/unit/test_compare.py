@@ -79,7 +79,7 @@ def test_the_page_has_what_the_runs_left(tmp_path: Path) -> None:
     done = compare(a, b, c, "--out", out)
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[-1] == str(out)
-    assert re.search(r"a-0 +completed +3 +0.500 +0.800 ± 0.010 +2.000 +50", done.output)
+    assert re.search(r"a-0 +completed +3 +0.250 → 0.500 +0.400 → 0.800 ± 0.010 +2.000", done.output)
     page = out.read_text()
     assert "<h1>a-0, a-1, &lt;c&gt;</h1>" in page
     assert re.findall("<h2>(.*)</h2>", page) == [
@@ -112,16 +112,15 @@ def test_the_outcome_is_the_summary_s_or_that_of_the_steps_so_far(tmp_path: Path
         write_run(tmp_path, "on", [0.1, 0.3]),
     ]
     first, second = (dict(zip(OUTCOME_HEADER, row, strict=True)) for row in outcome_rows(read_runs(folders)))
-    assert list(first.values())[:5] == ["ended", "completed", "3", "0.250", "0.500"]
-    assert first["held-out accuracy, first"] == "0.400 ± 0.010"
-    assert first["last"] == "0.800 ± 0.020 (version 2)"
+    assert list(first.values())[:4] == ["ended", "completed", "3", "0.250 → 0.500"]
+    assert first["held-out accuracy"] == "0.400 → 0.800 ± 0.020 (version 2)"
     assert (first["s per step"], first["generated tokens/s"], first["trained tokens/s"]) == (
         "2.000",
         "50",
         "100",
     )
     assert (first["syncs"], first["largest mismatch"]) == ("2", "1.0e-05")
-    assert list(second.values())[:6] == ["on", "going on", "2", "0.200", "0.200", "–"]
+    assert list(second.values())[:5] == ["on", "going on", "2", "0.200 → 0.200", "–"]
     assert second["generated tokens/s"] == "50"
 
 

@@ -12,7 +12,7 @@ from rlstack.telemetry.axes import Axis
 from rlstack.telemetry.curves import Band, Curve, make_band
 from rlstack.telemetry.figure_style import PAGE_COLOURS, STEP_LABEL
 from rlstack.telemetry.html_page import Figure
-from rlstack.telemetry.run_figures import LOGARITHMIC, thinned
+from rlstack.telemetry.run_figures import logarithmic, thinned
 
 DASHES = ("solid", "dash", "dot")
 BAND_OPACITY = 0.15
@@ -27,7 +27,7 @@ def overlay(
     unit: str,
     axis: Axis,
     window: int,
-    logarithmic: bool = False,
+    is_logarithmic: bool = False,
 ) -> Figure | None:
     """A line for each curve, with a band from the lowest to the highest of several runs; None without a line.
 
@@ -47,10 +47,13 @@ def overlay(
             data += _traces(curve, _scaled(band, scale), line)
             if window == 1 and len(curve.runs) == 1:
                 data[-1]["error_y"] = _errors(curve, metric)
+    y_axis: dict[str, Any] = {"title": {"text": unit}}
+    if is_logarithmic:
+        y_axis |= logarithmic(value for band in bands if band is not None for value in band.mean)
     layout = {
         "title": {"text": title},
         "xaxis": {"title": {"text": label}, "rangemode": "tozero"},
-        "yaxis": {"title": {"text": unit}, **(LOGARITHMIC if logarithmic else {})},
+        "yaxis": y_axis,
         "showlegend": True,
     }
     return {"data": data, "layout": layout}

@@ -73,8 +73,8 @@ def _outcomes(runs: Sequence[ComparedRun], *, has_other_machines: bool) -> Itera
         )
     yield table(OUTCOME_HEADER, outcome_rows(runs), words=[1])
     yield text(
-        "Speeds are over the time of the steps, without start-up. The accuracy is that of the first and the "
-        "last version that were evaluated, ± its standard error."
+        "Speeds are over the time of the steps, without start-up. The accuracies are those of the first and "
+        "the last version that were evaluated, ± the standard error of the last."
     )
 
 
@@ -106,7 +106,7 @@ def _overlays(curves: Sequence[Curve], panel: Panel, axis: Axis) -> Iterator[Fig
             unit=panel.unit,
             axis=axis,
             window=1 if panel.logarithmic or is_evaluation else WINDOW,
-            logarithmic=panel.logarithmic,
+            is_logarithmic=panel.logarithmic,
         )
         if made is not None:
             yield made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from rlstack.telemetry.comparison.runs import ComparedRun
 from rlstack.telemetry.curves import Curve
@@ -15,10 +14,8 @@ OUTCOME_HEADER = (
     "run",
     "status",
     "steps",
-    f"reward, first {WINDOW}",
-    f"last {WINDOW}",
-    "held-out accuracy, first",
-    "last",
+    f"reward, first to last {WINDOW} steps",
+    "held-out accuracy",
     "s per step",
     "generated tokens/s",
     "trained tokens/s",
@@ -29,10 +26,9 @@ IN_SHORT = {  # columns for a terminal, by what they are called there
     "run": 0,
     "status": 1,
     "steps": 2,
-    "reward": 4,
-    "accuracy": 6,
-    "s/step": 7,
-    "tokens/s": 8,
+    "reward": 3,
+    "held-out accuracy": 4,
+    "s/step": 5,
 }
 OF_NAME = ("run.name", "run.dir")
 
@@ -43,7 +39,6 @@ def outcome_rows(runs: Sequence[ComparedRun]) -> Iterator[list[str]]:
     """A row for each run, below OUTCOME_HEADER; speeds are over the time of the steps."""
     for run in runs:
         summary = run.summary
-        first, last = _accuracies(run)
         speeds = [
             _number(summary["tokens"][kind] / run.step_s if run.step_s else None, ".0f")
             for kind in ("generated", "trained")
@@ -52,10 +47,8 @@ def outcome_rows(runs: Sequence[ComparedRun]) -> Iterator[list[str]]:
             run.name,
             summary["status"],
             str(summary["steps"]),
-            _number(summary["reward_first20"]),
-            _number(summary["reward_last20"]),
-            first,
-            last,
+            f"{_number(summary['reward_first20'])} → {_number(summary['reward_last20'])}",
+            _accuracy(run),
             _number(run.step_s / summary["steps"] if summary["steps"] else None),
             *speeds,
             str(summary["syncs"]),
@@ -63,18 +56,19 @@ def outcome_rows(runs: Sequence[ComparedRun]) -> Iterator[list[str]]:
         ]
 
 
-def _accuracies(run: ComparedRun) -> tuple[str, str]:
-    """Of the first and the last version that were evaluated; which it was, where it is not the run's."""
+def _accuracy(run: ComparedRun) -> str:
+    """From the first to the last version that were evaluated; which that was, where it is not the run's."""
     if not run.evaluations:
-        return NOT_MEASURED, NOT_MEASURED
+        return NOT_MEASURED
     first, last = run.evaluations[0], run.evaluations[-1]
-    return _accuracy(first, expected=0), _accuracy(last, expected=run.summary["steps"])
-
-
-def _accuracy(row: Mapping[str, Any], *, expected: int) -> str:
-    error = row.get("eval/accuracy_stderr")
-    shown = _number(row["eval/accuracy"]) + (f" ± {error:.3f}" if error is not None else "")
-    return shown if row["eval/version"] == expected else f"{shown} (version {row['eval/version']})"
+    error = last.get("eval/accuracy_stderr")
+    parts = [
+        f"{first['eval/accuracy']:.3f} →" if len(run.evaluations) > 1 else "",
+        f"{last['eval/accuracy']:.3f}",
+        f"± {error:.3f}" if error is not None else "",
+        f"(version {last['eval/version']})" if last["eval/version"] != run.summary["steps"] else "",
+    ]
+    return " ".join(part for part in parts if part)
 
 
 def differing_settings(curves: Sequence[Curve], runs: Sequence[ComparedRun]) -> Table | None:
