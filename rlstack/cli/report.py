@@ -19,8 +19,9 @@ def report(
 ) -> None:
     """Write report.html and timeline.json into the folder of each RUN, from the other files there.
 
-    report.html is one file that opens in a browser without a network: the run's course, where the time of
-    every process went, its settings. timeline.json is for ui.perfetto.dev. A run writes both when it ends.
+    report.html is one file that opens in a browser without a network: the run's course, its rollouts, where
+    the time of every process went, its settings. timeline.json is for ui.perfetto.dev. A run writes both
+    when it ends.
     """
     with exit_status():
         from rlstack.telemetry.report import write_outputs

@@ -147,8 +147,8 @@ async function showRollouts() {
     document.getElementById("rollouts").scrollIntoView();
   }
   function changed() {
-    history.replaceState(null, "", address(controls));
     show();
+    history.replaceState(null, "", address(controls)); // which some viewers of files do not allow
   }
   controls.addEventListener("input", changed);
   controls.addEventListener("reset", () => setTimeout(changed));
