@@ -1,6 +1,6 @@
 // The browser of rollouts: which are shown is in the address, as #rollouts?task=...&outcome=...&step=...&q=...
 // &sort=...&whole=1. Texts are put into the page as text, never as HTML.
-const GROUPS_AT_ONCE = 20;
+const GROUPS_AT_ONCE = 10;
 const LONG_TEXT = 2000; // characters, of which the rest is shown on demand
 
 function element(tag, className, text, children = []) {
