@@ -38,6 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
+        patch.setattr("rlstack.telemetry.recorder.report", lambda *_, **__: None)  # which takes a second
         config = RunConfig()
         config.run.dir, config.run.name, config.policy.model = str(folder), "a", "/model"
         config.telemetry = Telemetry(tensorboard=True, wandb="team/sums", mlflow=f"sqlite:///{folder}/m.db")

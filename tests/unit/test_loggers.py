@@ -130,6 +130,7 @@ def test_a_logger_gets_all_that_a_run_reports(config: RunConfig, tmp_path: Path)
     assert opened[1]["settings"]["run.name"] == "a"
     assert opened[1]["settings"]["schedule.num_steps"] == 100
     assert opened[1]["settings"]["data.tasks"] == "[]"
+    assert set(opened[1]["changed"]) == {"run.dir", "run.name", "policy.model", "telemetry.wandb"}
     assert evaluation == ["log", 0, {"eval/accuracy": 0.5, "eval/version": 0.0}]
     row = json.loads((tmp_path / "a" / "metrics.jsonl").read_text().splitlines()[0])
     assert first[:2] == ["log", 1]

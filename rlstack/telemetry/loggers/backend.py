@@ -20,6 +20,7 @@ class Start:
     name: str  # the run's
     folder: str  # the run's
     settings: dict[str, Scalar]  # all of them, by path
+    changed: list[str]  # those whose value is not the default
     ids: dict[str, str]  # what `Opened.ids` was when this run began; {} for a new one
 
 
@@ -56,7 +57,7 @@ def numbers(row: Mapping[str, Any]) -> Values:
     }
 
 
-def shown(path: Path) -> str:
+def as_given(path: Path) -> str:
     """`path` as a user in the working directory would give it."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

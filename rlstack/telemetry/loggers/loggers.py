@@ -53,7 +53,8 @@ class Loggers:
         """
         targets = wanted(config.telemetry)
         ids = _read_ids(folder)
-        settings = _settings(config)
+        settings, defaults = _settings(config), _settings(RunConfig())
+        changed = [key for key, value in settings.items() if value != defaults.get(key)]
 
         def failed(name: str, why: str) -> None:
             note(f"{name}: {why}; metrics.jsonl has everything")
@@ -66,6 +67,7 @@ class Loggers:
                     name=config.run.name,
                     folder=str(folder),
                     settings=settings,
+                    changed=changed,
                     ids=_ids_of(ids, name, target),
                 ),
                 failed=failed,

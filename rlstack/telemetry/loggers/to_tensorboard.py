@@ -16,7 +16,7 @@ from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from rlstack.telemetry.loggers.backend import Opened, Scalar, Start, Values, shown
+from rlstack.telemetry.loggers.backend import Opened, Scalar, Start, Values, as_given
 
 FOLDER = "tensorboard"  # below the run's
 
@@ -29,10 +29,12 @@ class TensorBoard:
         self._writer = EventFileWriter(str(self._folder))
         self._last_step = 0
         if not start.ids:
-            given = {key: value for key, value in start.settings.items() if value is not None}
-            self._add(hparams_pb(given, trial_id=start.name))
+            shown = {
+                key: "null" if (value := start.settings[key]) is None else value for key in start.changed
+            }
+            self._add(hparams_pb(shown, trial_id=start.name))
             self._text("settings", start.settings)
-        return Opened({"folder": FOLDER}, f"tensorboard --logdir {shown(self._folder.parent.parent)}")
+        return Opened({"folder": FOLDER}, f"tensorboard --logdir {as_given(self._folder.parent.parent)}")
 
     def log(self, step: int, values: Values) -> None:
         self._last_step = max(self._last_step, step)

@@ -16,7 +16,7 @@ os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # no reports of its own
 
 import wandb
 
-from rlstack.telemetry.loggers.backend import Opened, Scalar, Start, Values, shown
+from rlstack.telemetry.loggers.backend import Opened, Scalar, Start, Values, as_given
 
 INIT_S = 30.0  # for the server to answer
 EXIT_STATUS = {"completed": 0, "interrupted": 255}  # which W&B shows as finished and killed, 1 as failed
@@ -38,7 +38,7 @@ class WeightsAndBiases:
         )
         self._run.config.update(start.settings, allow_val_change=True)
         self._last_step = 0
-        offline = f"offline; to send it: wandb sync {shown(Path(start.folder))}/wandb/*-{run_id}"
+        offline = f"offline; to send it: wandb sync {as_given(Path(start.folder))}/wandb/*-{run_id}"
         return Opened({"id": run_id}, offline if self._run.offline else str(self._run.url))
 
     def log(self, step: int, values: Values) -> None:
