@@ -9,6 +9,7 @@ import typer
 
 from rlstack.cli.completion import complete_setting
 from rlstack.cli.exit_status import exit_status
+from rlstack.doctor import LIMIT_S
 
 EPILOG = """Examples:\n
   rlstack doctor\n
@@ -22,7 +23,7 @@ def doctor(
     config: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[CONFIG]", help="YAML file, as for `rlstack train`: what this would refuse is found too."
+            metavar="CONFIG", help="YAML file, as for `rlstack train`: what this would refuse is found too."
         ),
     ] = None,
     overrides: Annotated[
@@ -42,14 +43,14 @@ def doctor(
     start: Annotated[bool, typer.Option("--start", help="Start a Ray too, call it and end it.")] = False,
     timeout: Annotated[
         float, typer.Option(min=1, metavar="SECONDS", help="Of each import, and of starting Ray.")
-    ] = 180.0,
+    ] = LIMIT_S,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Check this machine, and CONFIG if it is given, and say what to do about what would fail.
 
-    Run it first on a new machine, and put its output into a bug report: no value of a variable that may be
-    secret is in it. Exits with 1 if there is a problem. Where even this does not start, try
-    `python -m rlstack.doctor`.
+    Run it first on a new machine, and put its output into a bug report: it shows no secrets.
+
+    Exits with 1 if there is a problem. If even this does not start, try python -m rlstack.doctor.
     """
     with exit_status():
         from rlstack.doctor.command import run

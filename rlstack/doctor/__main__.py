@@ -6,8 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from rlstack.doctor import LIMIT_S
 from rlstack.doctor.command import run
-from rlstack.doctor.examine import LIMIT_S, Request
+from rlstack.doctor.examine import Request
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from functools import partial
 from typing import NamedTuple
 
@@ -75,12 +76,15 @@ def chosen(only: Sequence[str], skip: Sequence[str]) -> list[str]:
 
     Raises ValueError for one that is neither.
     """
+    known = [*CHECKS, *Subject]
     for word in (*only, *skip):
-        if word not in CHECKS and word not in set(Subject):
-            subjects = ", ".join(Subject)
-            raise ValueError(
-                f"{word!r}: a subject ({subjects}) or the name of a check is accepted: {', '.join(CHECKS)}"
+        if word not in known:
+            close = get_close_matches(word, known, n=1)
+            hint = (
+                f"did you mean {close[0]}?" if close else "docs/how-to/doctor.md has the names of the checks"
             )
+            subjects = " | ".join(Subject)
+            raise ValueError(f"{word!r}: the name of a check or {subjects} is accepted; {hint}")
     return [
         name
         for name, check in CHECKS.items()

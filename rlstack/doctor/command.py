@@ -24,7 +24,7 @@ def run(request: Request, *, as_json: bool) -> int:
         show.print_table(findings, encoding=encoding)
     else:
         print(show.as_text(findings, encoding=encoding))
-    print(f"\n{show.summary(findings)}")
+    print(f"\n{show.summary(findings, is_whole=not (request.only or request.skip))}")
     return 1 if show.num_problems(findings) else 0
 
 

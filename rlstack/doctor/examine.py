@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from rlstack.doctor import LIMIT_S
 from rlstack.doctor.catalogue import chosen, judge
 from rlstack.doctor.checks.imports import statements
 from rlstack.doctor.facts import Facts
 from rlstack.doctor.finding import Finding
 from rlstack.doctor.probes import disk, environment, gpus, imports, machine, network, packages, ray, settings
-
-LIMIT_S = 180.0  # vLLM's import takes a minute or two where the environment lies on a slow disk
 
 T = TypeVar("T")
 

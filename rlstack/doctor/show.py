@@ -57,9 +57,12 @@ def as_json(findings: Sequence[Finding]) -> str:
     )
 
 
-def summary(findings: Sequence[Finding]) -> str:
+def summary(findings: Sequence[Finding], *, is_whole: bool) -> str:
+    """is_whole: whether nothing was left out on request."""
     count = num_problems(findings)
-    return f"{count} problem{'s' if count > 1 else ''}" if count else "ready"
+    if count:
+        return f"{count} problem{'s' if count > 1 else ''}"
+    return "ready" if is_whole else "ready, as far as was asked for"
 
 
 def num_problems(findings: Sequence[Finding]) -> int:

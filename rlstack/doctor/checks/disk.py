@@ -23,7 +23,7 @@ def space(facts: Facts) -> Iterator[Verdict]:
     folder = facts.disk.runs
     checkpoints = facts.settings.checkpoints_gib if facts.settings is not None else None
     needed = LEAST_GIB + (checkpoints or 0.0)
-    why = f", {_size(checkpoints)} of it for checkpoints and the model" if checkpoints is not None else ""
+    why = "" if checkpoints is None else f" ({_size(checkpoints)} for checkpoints and the model)"
     remedy = "run.dir=FOLDER names another disk; checkpoint.keep_last and keep_best say what is kept"
     yield from _room(folder, needed, why, remedy)
 
@@ -51,11 +51,11 @@ def _room(folder: Folder, needed: float, why: str, remedy: str) -> Iterator[Verd
         return
     found = f"{_size(folder.free_gib)} free in {folder.path}"
     if folder.free_gib < needed:
-        yield problem(f"{found}; {_size(needed)} are needed{why}", remedy)
+        yield problem(f"{found}, {_size(needed)} needed{why}", remedy)
     elif folder.is_out_of_files:
         yield problem(f"{found}, but no inode: no file can be made there", remedy)
     else:
-        yield ok(f"{found}; {_size(needed)} are needed{why}")
+        yield ok(f"{found}, {_size(needed)} needed{why}")
 
 
 def _size(gib: float) -> str:

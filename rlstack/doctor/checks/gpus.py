@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from rlstack.doctor.facts import Facts, Version
+from rlstack.doctor.facts import Facts, Gpu, Version
 from rlstack.doctor.finding import Verdict, note, ok, problem
 
 LEAST_FREE_SHARE = 0.85  # of a GPU: the default of rollout.gpu_memory_fraction
@@ -61,22 +61,26 @@ def cuda_version(facts: Facts) -> Iterator[Verdict]:
 
 
 def memory(facts: Facts) -> Iterator[Verdict]:
-    for i, gpu in enumerate(facts.gpus.gpus):
-        found = f"GPU {i}: {gpu.free_gib:.0f} GiB free of {gpu.memory_gib:.0f}"
-        if gpu.uncorrected_errors:
-            yield problem(
-                f"GPU {i}: {gpu.uncorrected_errors} memory errors that could not be corrected",
-                f"nvidia-smi -q -i {i} -d ECC,PAGE_RETIREMENT; leave it out with CUDA_VISIBLE_DEVICES",
-            )
-        if gpu.free_gib < LEAST_FREE_SHARE * gpu.memory_gib:
-            pids = " ".join(map(str, gpu.processes))
-            yield problem(
-                f"{found}; engines take {LEAST_FREE_SHARE:.0%} of one (rollout.gpu_memory_fraction)",
-                f"end what is on it: ps -fp {pids}" if pids else "nvidia-smi shows what is on it",
-            )
-    if facts.gpus.gpus:
-        least = min(gpu.free_gib for gpu in facts.gpus.gpus)
-        yield ok(f"at least {least:.0f} GiB are free on each")
+    found = facts.gpus.gpus
+    problems = [verdict for i, gpu in enumerate(found) for verdict in _memory_problems(i, gpu)]
+    yield from problems
+    if found and not problems:
+        yield ok(f"at least {min(gpu.free_gib for gpu in found):.0f} GiB are free on each")
+
+
+def _memory_problems(i: int, gpu: Gpu) -> Iterator[Verdict]:
+    if gpu.uncorrected_errors:
+        yield problem(
+            f"GPU {i}: {gpu.uncorrected_errors} memory errors that could not be corrected",
+            f"nvidia-smi -q -i {i} -d ECC,PAGE_RETIREMENT; leave it out with CUDA_VISIBLE_DEVICES",
+        )
+    if gpu.free_gib < LEAST_FREE_SHARE * gpu.memory_gib:
+        pids = " ".join(map(str, gpu.processes))
+        yield problem(
+            f"GPU {i}: {gpu.free_gib:.0f} GiB free of {gpu.memory_gib:.0f}; engines take "
+            f"{LEAST_FREE_SHARE:.0%} (rollout.gpu_memory_fraction)",
+            f"see what is on it: ps -fp {pids}" if pids else "nvidia-smi shows what is on it",
+        )
 
 
 def use(facts: Facts) -> Iterator[Verdict]:

@@ -11,7 +11,7 @@ from rlstack.doctor.finding import Verdict, note, ok, problem
 # vLLM's CPU build and megatron-core 0.16.1 are pinned for the one; megatron-core 0.19 needs the other.
 CPU_PYTHON: Version = (3, 11)
 TESTED_GPU_PYTHON: Version = (3, 12)
-LEAST_MEMORY_GIB, GOOD_MEMORY_GIB = 4.0, 8.0
+LEAST_MEMORY_GIB, GOOD_MEMORY_GIB = 4.0, 8.0  # the quickstart was seen to take 3.6, and 400 threads
 SHARED_MEMORY_SPARE_GIB = 0.25  # beside Ray's object store: gloo, vLLM's ranks, torch's queues
 LEAST_OPEN_FILES, GOOD_OPEN_FILES = 1024, 4096  # below the second Ray warns
 LEAST_PROCESSES = 1024
@@ -62,7 +62,7 @@ def memory(facts: Facts) -> Iterator[Verdict]:
     found = f"{free:.1f} GiB free of {total:.1f}"
     if free < LEAST_MEMORY_GIB:
         yield problem(
-            f"{found}: the quickstart takes about {LEAST_MEMORY_GIB:g}",
+            f"{found}: the smallest runs take nearly {LEAST_MEMORY_GIB:g}",
             "end what takes it (ps aux --sort=-rss | head), or raise the container's limit",
         )
     elif free < GOOD_MEMORY_GIB:
@@ -132,7 +132,7 @@ def libnuma(facts: Facts) -> Iterator[Verdict]:
     if facts.extra != "cpu":  # only vLLM's CPU build links to it
         return
     if facts.machine.libnuma_error is not None:
-        yield problem(f"does not load: {facts.machine.libnuma_error}", "apt install libnuma1")
+        yield problem(f"does not load: {facts.machine.libnuma_error}", "apt install --reinstall libnuma1")
     else:
         yield ok("loads")
 

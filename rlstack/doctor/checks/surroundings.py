@@ -48,7 +48,7 @@ def vllm_variables(facts: Facts) -> Iterator[Verdict]:
             "unset VLLM_PLUGINS, or add rlstack to it",
         )
     if found.vllm:
-        yield note(f"{', '.join(found.vllm)}: change what engines do", f"unset {' '.join(found.vllm)}")
+        yield note(f"{', '.join(found.vllm)}: may change what engines do", f"unset {' '.join(found.vllm)}")
 
 
 def threads(facts: Facts) -> Iterator[Verdict]:
@@ -56,7 +56,7 @@ def threads(facts: Facts) -> Iterator[Verdict]:
     if value is None:
         return
     if not value.isdecimal() or int(value) == 0:
-        yield problem(f"OMP_NUM_THREADS={value!r} is not a number of threads", "unset OMP_NUM_THREADS")
+        yield note(f"OMP_NUM_THREADS={value!r} is no number of threads", "unset OMP_NUM_THREADS")
     elif int(value) > num_cores:
         yield note(
             f"OMP_NUM_THREADS={value} in each process, on {num_cores} cores: they get into each other's way",
