@@ -17,7 +17,7 @@ EPILOG = """Examples:\n
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, ended or going on.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs, ended or going on.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The page; replaced if there.")] = Path(
         "compare.html"
     ),

@@ -15,7 +15,7 @@ EPILOG = """Examples:\n
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, ended or going on.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs, ended or going on.")],
 ) -> None:
     """Write report.html and timeline.json into the folder of each RUN, from the other files there.
 

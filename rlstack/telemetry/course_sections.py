@@ -62,29 +62,32 @@ def course(run: RunRecord) -> Section | None:
 
 def signal(run: RunRecord) -> Section | None:
     """What the policy was trained on, and how it took it."""
-    moving = (panel for panel in SIGNAL if _moves(run.steps, panel))
+    own = [
+        Panel(name, "mean of the step", {name: metric})
+        for name, metric in _named(run.steps, "custom/", "").items()
+    ]
+    moving = (panel for panel in (*SIGNAL, *own) if _moves(run.steps, panel))
     return _section("Training signal", [lines(run.steps, panel) for panel in moving])
 
 
 def tasks(run: RunRecord) -> Section | None:
-    """Reward and held-out measures of each task; None with a single one."""
+    """What the course does not have: reward and accuracy of each of several tasks, rewards held out."""
     evaluations = run.evaluations()
     rewards, accuracies, held_out = (
-        _of_tasks(*each)
+        _named(*each)
         for each in (
             (run.steps, "reward/mean/", ""),
             (evaluations, "eval/", "/accuracy"),
             (evaluations, "eval/", "/reward"),
         )
     )
-    if max(len(rewards), len(held_out)) < 2:
-        return None
     # Of a task with verdicts the mean reward is the accuracy.
     graded = {task: name for task, name in held_out.items() if task not in accuracies}
     figures = [
         *(
-            lines(run.steps, Panel(f"Reward of {task}", "mean of its rollouts", {task: rewards[task]}))
-            for task in rewards
+            lines(run.steps, Panel(f"Reward of {task}", "mean of its rollouts", {task: name}))
+            for task, name in rewards.items()
+            if len(rewards) > 1
         ),
         evaluated(evaluations, ACCURACY._replace(series=accuracies)) if len(accuracies) > 1 else None,
         *(
@@ -95,8 +98,8 @@ def tasks(run: RunRecord) -> Section | None:
     return _section("Tasks", figures)
 
 
-def _of_tasks(rows: Iterable[Row], prefix: str, suffix: str) -> dict[str, str]:
-    """The metrics that are called so, by the task in the middle of their names."""
+def _named(rows: Iterable[Row], prefix: str, suffix: str) -> dict[str, str]:
+    """The metrics that are called so, by the middle of their names, which is a task's or the user's."""
     names = sorted({name for row in rows for name in row if row[name] is not None})
     return {
         name[len(prefix) : len(name) - len(suffix)]: name

@@ -147,7 +147,7 @@ def thinned(count: int) -> np.ndarray:
 
 
 def logarithmic(values: Iterable[float]) -> dict[str, Any]:
-    """An axis for these values: ticks at powers of ten, in a narrow range at twice and five times these too."""
+    """An axis for these values: ticks at powers of ten, and in a narrow range at 2 and 5 times these."""
     positive = [value for value in values if value > 0] or [1.0]
     is_narrow = max(positive) < 100 * min(positive)
     return {"type": "log", "tickformat": "~e", **({"dtick": "D2"} if is_narrow else {"nticks": 6})}
