@@ -6,7 +6,7 @@ GPU_PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || echo pyt
 GPU_VENV := .venv-gpu
 HERE := $(if $(shell command -v nvidia-smi),$(GPU_VENV),$(VENV))
 
-.PHONY: quickstart setup setup-gpu test test-gpu bench-gpu thorough faults fuzz lint
+.PHONY: quickstart setup setup-gpu test test-gpu bench-gpu thorough faults fuzz lint docs docs-serve
 
 quickstart: setup
 	$(VENV)/bin/rlstack train configs/quickstart.yaml
@@ -52,3 +52,14 @@ lint: setup
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+
+# The documentation, in build/docs. It loads nothing from other hosts.
+docs: $(VENV)/.docs
+	$(VENV)/bin/mkdocs build --strict
+
+docs-serve: $(VENV)/.docs
+	$(VENV)/bin/mkdocs serve --dev-addr 127.0.0.1:8000
+
+$(VENV)/.docs: $(STAMP)
+	$(VENV)/bin/pip install -e '.[docs]'
+	touch $@
