@@ -60,5 +60,6 @@ def calls(folder: Path, name: str) -> list[list[Any]]:
 
 
 if __name__ == "__main__":
+    worker.LAST_S, worker.PARENT_CHECK_S = 1.0, 0.1
     worker.BACKENDS = dict.fromkeys(worker.BACKENDS, "__main__:Played")
     sys.exit(worker.main(NAME))

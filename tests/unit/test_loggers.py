@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +19,31 @@ from rlstack.config.schema import RunConfig, Telemetry
 from rlstack.errors import ConfigError
 from rlstack.telemetry.loggers import loggers, remote
 from rlstack.telemetry.loggers.backend import numbers, single_values
-from rlstack.telemetry.loggers.loggers import Loggers
 from rlstack.telemetry.recorder import Recorder
 from tests.played_logger import calls
 
 ROOT = Path(__file__).parents[2]
+DRIVER = """
+import os, signal, sys, time
+from pathlib import Path
+from rlstack.config.schema import Policy, RunConfig, Telemetry
+from rlstack.telemetry.loggers import remote
+from rlstack.telemetry.loggers.loggers import Loggers
+
+remote.WORKER = "tests.played_logger"
+folder, does = Path(sys.argv[1]), sys.argv[2]
+(folder / "logs").mkdir()
+config = RunConfig(policy=Policy(model="/model"), telemetry=Telemetry(wandb=does))
+loggers = Loggers.open(config, folder, note=print)
+[logger] = loggers._remotes
+for step in (1, 2):
+    loggers.step({"step": step, "reward/mean": 0.5})
+while not logger._requests.empty():
+    time.sleep(0.01)
+time.sleep(0.3)  # from the queue into the pipe
+print(logger._process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 @pytest.fixture
@@ -45,6 +69,13 @@ def children() -> list[psutil.Process]:
     return [
         each for each in psutil.Process().children(recursive=True) if "played_logger" in str(each.cmdline())
     ]
+
+
+def runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_numbers_are_what_can_be_drawn() -> None:
@@ -226,16 +257,20 @@ def test_how_a_run_ends_is_told(
     assert calls(tmp_path / "a", "tensorboard")[-1][:2] == ["finish", status]
 
 
-def test_a_driver_that_is_killed_leaves_no_logger_and_an_interrupted_run(
-    config: RunConfig, tmp_path: Path
-) -> None:
-    config.telemetry.wandb = "records"
-    (tmp_path / "logs").mkdir()
-    opened = Loggers.open(config, tmp_path, note=print)
-    opened.step({"step": 1, "reward/mean": 0.5})
-    opened.close()  # the pipe ends, as it does with its driver, and nobody has said how
-    assert [call[0] for call in calls(tmp_path, "wandb")] == ["open", "log", "finish"]
-    assert calls(tmp_path, "wandb")[-1] == ["finish", "interrupted", {}]
+@pytest.mark.parametrize("does", ["records", "blocks"])
+def test_a_driver_that_is_killed_leaves_no_process(config: RunConfig, tmp_path: Path, does: str) -> None:
+    driver = subprocess.run(
+        [sys.executable, "-c", DRIVER, str(tmp_path), does], stdout=subprocess.PIPE, text=True
+    )
+    assert driver.returncode == -signal.SIGKILL
+    pid = int(driver.stdout.split()[-1])
+    until = time.monotonic() + 60
+    while runs(pid):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    said = calls(tmp_path, "wandb")
+    assert [call[0] for call in said] == ["open", "log", *(["log", "finish"] if does == "records" else [])]
+    assert does == "blocks" or said[-1] == ["finish", "interrupted", {}]
 
 
 def test_a_resumed_run_goes_on_with_what_its_loggers_had(config: RunConfig, tmp_path: Path) -> None:

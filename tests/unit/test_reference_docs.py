@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from dataclasses import is_dataclass
@@ -14,6 +15,7 @@ from rlstack.config import schema
 from rlstack.config.ranges import RANGES
 from rlstack.config.schema import RunConfig
 from rlstack.telemetry.metrics import METRICS
+from tests.played_run import make_run
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 from reference_docs import FOLDER, pages
@@ -46,6 +48,15 @@ def test_every_metric_is_there_once() -> None:
     assert sorted(cells[0] for cells in rows(pages()["metrics.md"])) == sorted(
         f"`{name}`" for name in METRICS
     )
+
+
+def test_every_name_that_a_run_logs_is_there(tmp_path: Path) -> None:
+    shown = [cells[0].strip("`") for cells in rows(pages()["metrics.md"])]
+    patterns = [re.sub(r"\\{\w+\\}", ".+", re.escape(name)) for name in shown]
+    lines = (make_run(tmp_path, gpus=True) / "metrics.jsonl").read_text().splitlines()
+    logged = {name for line in lines for name in json.loads(line)}
+    assert len(logged) > 20
+    assert [name for name in logged if not any(re.fullmatch(each, name) for each in patterns)] == []
 
 
 def settings_of(section: type, path: str = "") -> list[str]:
