@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 from rlstack.telemetry.axes import Axis
 from rlstack.telemetry.comparison.page import write_comparison
 from rlstack.telemetry.comparison.runs import read_runs
+from rlstack.telemetry.html_page import write_page
+from rlstack.telemetry.rollouts.section import rollouts_section
+from rlstack.telemetry.run_record import RunRecord
 from tests.browser import Loaded, browser, load
 from tests.played_run import HOSTILE, NUM_STEPS, make_run
 
@@ -46,7 +50,24 @@ for (const fragment of %s) {
   results.push(shown());
 }
 const count = document.getElementById("rollouts-count").textContent;
-return { results, count, hostile: document.body.dataset.hostile ?? null, images: document.images.length };
+const unlabelled = [...document.querySelectorAll("input, select")].filter((each) => !each.labels.length);
+const { hostile = null } = document.body.dataset;
+return { results, count, unlabelled: unlabelled.length, hostile, images: document.images.length };
+"""
+
+MORE = """
+await until(() => document.body.dataset.rollouts !== undefined);
+const groups = () => document.querySelectorAll("article").length;
+const more = document.getElementById("rollouts-more");
+const counts = [groups()];
+while (!more.hidden && counts.length < 9) { more.click(); counts.push(groups()); }
+const controls = document.getElementById("rollouts-controls");
+controls.elements.q.value = "long";
+controls.elements.q.dispatchEvent(new Event("input", { bubbles: true }));
+const length = () => document.querySelector("article li .answer").textContent.length;
+const found = [groups(), location.hash, length()];
+document.querySelector("article li button").click();
+return { counts, found: [...found, length()] };
 """
 
 
@@ -109,5 +130,25 @@ def test_the_address_says_which_rollouts_are_shown(run: Path, tmp_path: Path) ->
     assert [each["group"].split(" · ")[0] for each in newest[::2]] == ["step 4", "step 3", "step 2", "step 1"]
     assert len(nowhere) == 4 * NUM_STEPS  # a task that does not exist is no filter
     assert loaded.answer["hostile"] is None and loaded.answer["images"] == 0
+    assert loaded.answer["unlabelled"] == 0
     assert loaded.answer["count"] == f"{4 * NUM_STEPS} rollouts in {2 * NUM_STEPS} groups"
+    assert loaded.console == []
+
+
+def test_there_is_more_to_show_and_what_is_typed_is_in_the_address(tmp_path: Path) -> None:
+    texts = [f"text {i}" for i in range(24)] + ["long " * 1000]
+    rows = [
+        {"step": 1, "task": "a", "row": i, "version": 0, "problem": "p", "answer": None, "text": text}
+        | {"reward": 0.5, "outcome": "ok", "finished": True, "length_tokens": 3}
+        for i, text in enumerate(texts)
+    ]
+    (tmp_path / "rollouts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {"rollout": {"n": 1}}
+    record = RunRecord(path=tmp_path, settings=settings, steps=[], summary=None, spans=[], samples=[])
+    section = rollouts_section(record)
+    assert section is not None
+    page = tmp_path / "page.html"
+    write_page(page, title="a", subtitle="b", sections=[section])
+    loaded = load(page, MORE, tmp_path)
+    assert loaded.answer == {"counts": [10, 20, 25], "found": [1, "#rollouts?q=long", 2000, 5000]}
     assert loaded.console == []
