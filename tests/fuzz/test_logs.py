@@ -16,6 +16,7 @@ from rlstack.evaluation.benchmarks import Benchmark, BenchmarkName
 from rlstack.evaluation.journal import Journal
 from rlstack.orchestration.adaptive_schedule import AdaptiveSchedule, Decision, build_schedule
 from rlstack.telemetry.curves import read_rows, read_run
+from rlstack.telemetry.rollouts.groups import select
 from rlstack.telemetry.run_record import read_record
 from tests.fuzz.hostile import damaged, lines, outcome, values
 
@@ -29,6 +30,9 @@ INTERVALS = b"".join(json.dumps(row).encode() + b"\n" for row in DECISIONS)
 decisions = st.lists(st.integers(-1, 9), min_size=2, max_size=2).map(
     lambda ends: DECISIONS[0] | {"version": ends[0], "until": ends[1]}
 )
+ROLLOUT = {"step": 1, "task": "a", "row": 0, "version": 0, "problem": "p", "answer": None, "text": "t"}
+ROLLOUT |= {"reward": 0.5, "outcome": "ok", "finished": True, "length_tokens": 1}
+ROLLOUTS = b"".join(json.dumps(ROLLOUT | {"reward": reward}).encode() + b"\n" for reward in (None, 1.0, 0))
 settings_files = damaged(b"run: {name: a, seed: 0}\nschedule: {num_steps: 4}\n")
 
 
@@ -52,6 +56,13 @@ def test_a_run_s_folder_is_a_record_or_refused(
         (folder / name).write_bytes(content)
     outcome(lambda: read_record(folder).name)
     outcome(lambda: read_run(folder))
+
+
+@given(content=damaged(ROLLOUTS) | lines(st.dictionaries(st.sampled_from(list(ROLLOUT)), values)))
+def test_rollouts_are_groups_or_refused(folder: Path, content: bytes) -> None:
+    (folder / "rollouts.jsonl").write_bytes(content)
+    found = outcome(lambda: select(folder / "rollouts.jsonl", n=2, name="data"))
+    assert found is None or found.shown_rollouts == found.num_rollouts
 
 
 @given(content=damaged(INTERVALS) | lines(decisions) | lines(values))

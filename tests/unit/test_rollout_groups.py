@@ -133,7 +133,7 @@ def test_there_is_nothing_to_show_without_rollouts(tmp_path: Path) -> None:
 def test_what_is_no_rollout_is_refused_by_name(tmp_path: Path, missing: str) -> None:
     damaged = row(1)
     del damaged[missing]
-    with pytest.raises(ConfigError, match=f"rollouts.jsonl: a row has no '{missing}'"):
+    with pytest.raises(ConfigError, match=f"rollouts.jsonl: the '{missing}' of a row"):
         select(write(tmp_path, [row(1), damaged]), n=N, name="data")
 
 

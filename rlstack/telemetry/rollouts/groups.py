@@ -24,7 +24,15 @@ Row = Mapping[str, Any]
 Group = dict[str, Any]  # as the page's script reads it
 T = TypeVar("T")
 
-_OF_GROUP = ("step", "task", "row", "version", "problem")
+_OF_GROUP: dict[str, Any] = {"step": int, "task": str, "row": int, "version": int, "problem": str}
+_OF_ROLLOUT: dict[str, Any] = {
+    "text": str,
+    "reward": int | float | None,
+    "outcome": str,
+    "finished": bool,
+    "length_tokens": int,
+}
+_TYPES = _OF_GROUP | _OF_ROLLOUT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,9 +160,8 @@ def _cut(text: str) -> str:
 
 
 def _value(row: Row, name: str, path: Path) -> Any:
-    try:
-        return row[name]
-    except KeyError:
+    if name not in row or not isinstance(row[name], _TYPES[name]):
         raise ConfigError(
-            f"{path}: a row has no {name!r}: it is not a rollout's; the file is damaged, take a copy"
-        ) from None
+            f"{path}: the {name!r} of a row is not that of a rollout; the file is damaged, take a copy"
+        )
+    return row[name]
