@@ -99,7 +99,7 @@ def _accepted(setting: str, hint: Any) -> str:
     options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     kinds = [_kind(option, RANGES_BY_PATH.get(setting)) for option in options]
     if int in options and str in options:
-        kinds[options.index(str)] = "a word of its meaning"
+        kinds[options.index(str)] = "a word, see meaning"
     return "; ".join(kinds)
 
 

@@ -85,5 +85,8 @@ def test_comments_are_read_beside_what_they_are_about() -> None:
     assert comments_of(schema.Objective)["clip_ratio_high"].startswith("and at 1 + this")
 
 
-def test_a_bar_in_a_cell_does_not_end_it() -> None:
-    assert table(["a"], [["never | always"]]).splitlines()[-1] == "| never \\| always |"
+@pytest.mark.parametrize(
+    ("cell", "escaped"), [("a | b", "a \\| b"), ("A_*, B_*", "A_\\*, B_\\*"), ("`2 ** n`", "`2 ** n`")]
+)
+def test_a_cell_means_what_it_says(cell: str, escaped: str) -> None:
+    assert table(["a"], [[cell]]).splitlines()[-1] == f"| {escaped} |"
