@@ -42,7 +42,7 @@ def doctor(
     ] = None,
     start: Annotated[bool, typer.Option("--start", help="Start a Ray too, call it and end it.")] = False,
     timeout: Annotated[
-        float, typer.Option(min=1, metavar="SECONDS", help="Of each import, and of starting Ray.")
+        float, typer.Option(metavar="SECONDS", help="Of each import, and of starting Ray.")
     ] = LIMIT_S,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:

@@ -6,12 +6,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from rlstack.doctor import LIMIT_S
-from rlstack.doctor.command import run
-from rlstack.doctor.examine import Request
-
 
 def main() -> int:
+    if sys.hexversion < 0x030B0000:  # what follows does not compile there
+        print(f"Python 3.11 or newer is needed, and {sys.executable} is {sys.version.split()[0]}")
+        return 1
+    from rlstack.doctor import LIMIT_S
+    from rlstack.doctor.command import run
+    from rlstack.doctor.examine import Request
+
     parser = argparse.ArgumentParser(
         prog="python -m rlstack.doctor", description="See rlstack doctor --help."
     )
@@ -34,7 +37,11 @@ def main() -> int:
         )
     except ValueError as error:
         parser.error(str(error))
-    return run(request, as_json=given.json)
+    try:
+        return run(request, as_json=given.json)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

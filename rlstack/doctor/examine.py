@@ -30,6 +30,8 @@ class Request:
     def __post_init__(self) -> None:
         """Raises ValueError for what cannot be asked for."""
         chosen(self.only, self.skip)
+        if not self.limit_s >= 1:
+            raise ValueError(f"--timeout {self.limit_s:g}: at least 1 second is accepted")
         if self.config is not None and not self.config.is_file():
             raise ValueError(f"{self.config}: there is no such file; give the path of a YAML file")
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 Version = tuple[int, int]
 
+OBJECT_STORE_GIB = 0.25  # the default of cluster.object_store_mib
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
@@ -121,7 +123,6 @@ class RayProcess:
     pid: int
     own: bool  # this user's
     driver: int | None  # the process that it ends with; None where `ray start` began it
-    memory_gib: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +165,7 @@ class Settings:
     run_folder: str | None = None
     joins_cluster: bool = False
     ports: tuple[int, int] | None = None
-    object_store_gib: float = 0.25
+    object_store_gib: float = OBJECT_STORE_GIB
     checkpoints_gib: float | None = None  # those that are kept, one that is written, and the model
 
 
@@ -192,5 +193,6 @@ class Facts:
 
     @property
     def extra(self) -> str:
-        """The extra of rlstack's that this machine needs."""
-        return "gpu" if self.has_gpus else "cpu"
+        """The extra of rlstack's that this machine needs; who joins a cluster has what its nodes have."""
+        joins_gpus = self.joins_cluster and "vllm" in self.packages.installed
+        return "gpu" if self.has_gpus or joins_gpus else "cpu"

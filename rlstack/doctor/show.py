@@ -11,22 +11,21 @@ from rlstack.doctor.finding import Finding, Level
 
 SYMBOLS = {Level.ok: "✓", Level.note: "!", Level.problem: "✗"}
 PLAIN_SYMBOLS = {Level.ok: "+", Level.note: "!", Level.problem: "x"}  # where the terminal knows no others
+LEVEL_WIDTH = len("  x problem")
 STYLES = {Level.ok: "green", Level.note: "yellow", Level.problem: "bold red"}
 
 
 def as_text(findings: Sequence[Finding], *, encoding: str) -> str:
     """One line for each, with a line below it for what to do."""
-    symbols = symbols_in(encoding)
-    width = max((len(finding.name) for finding in findings), default=0)
-    indent = " " * (len("  x problem  ") + width + 2)
+    symbols, name_width = symbols_in(encoding), _name_width(findings)
     lines = []
     for subject, members in groupby(findings, key=lambda finding: finding.subject):
         lines.append(subject.value)
         for finding in members:
             level = f"{symbols[finding.level]} {finding.level.value:7}"
-            lines.append(f"  {level}  {finding.name:{width}}  {_printable(finding.found)}")
+            lines.append(f"  {level}  {finding.name:{name_width}}  {_printable(finding.found)}")
             if finding.remedy:
-                lines.append(f"{indent}-> {_printable(finding.remedy)}")
+                lines.append(_remedy(finding, name_width))
     return "\n".join(lines)
 
 
@@ -36,19 +35,20 @@ def print_table(findings: Sequence[Finding], *, encoding: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    symbols = symbols_in(encoding)
-    table = Table.grid(padding=(0, 2))
-    for column in ("level", "name", "found"):
-        table.add_column(column, no_wrap=column != "found", overflow="fold")
+    symbols, name_width = symbols_in(encoding), _name_width(findings)
+    console = Console(highlight=False)
     for subject, members in groupby(findings, key=lambda finding: finding.subject):
-        table.add_row(Text(subject.value, style="bold"))
+        console.print(Text(subject.value, style="bold"))
         for finding in members:
-            style = STYLES[finding.level]
-            level = Text(f"  {symbols[finding.level]} {finding.level.value}", style=style)
-            table.add_row(level, Text(finding.name), Text(_printable(finding.found)))
-            if finding.remedy:
-                table.add_row("", "", Text(f"-> {_printable(finding.remedy)}", style="bold"))
-    Console(highlight=False).print(table)
+            table = Table.grid(padding=(0, 2))
+            table.add_column(width=LEVEL_WIDTH)
+            table.add_column(width=name_width)
+            table.add_column(overflow="fold")
+            level = Text(f"  {symbols[finding.level]} {finding.level.value}", style=STYLES[finding.level])
+            table.add_row(level, finding.name, Text(_printable(finding.found)))
+            console.print(table)
+            if finding.remedy:  # in one piece, so that it can be pasted
+                console.print(Text(_remedy(finding, name_width), style="bold"), soft_wrap=True)
 
 
 def as_json(findings: Sequence[Finding]) -> str:
@@ -76,6 +76,14 @@ def symbols_in(encoding: str) -> dict[Level, str]:
     except (UnicodeEncodeError, LookupError):
         return PLAIN_SYMBOLS
     return SYMBOLS
+
+
+def _name_width(findings: Sequence[Finding]) -> int:
+    return max((len(finding.name) for finding in findings), default=0)
+
+
+def _remedy(finding: Finding, name_width: int) -> str:
+    return f"{'':{LEVEL_WIDTH + 2 + name_width + 2}}-> {_printable(finding.remedy)}"
 
 
 def _printable(text: str) -> str:

@@ -40,6 +40,7 @@ ROOT = Path(__file__).parents[2]
 
 H200 = Gpu(name="NVIDIA H200", memory_gib=140.0, free_gib=139.0)
 GPUS = Gpus(gpus=(H200, H200), driver="580.65", driver_cuda=(13, 0), num_devices=2)
+SINCE_3_11 = Packages(requires_python=">=3.11")
 GOOD = Machine(
     memory_gib=64.0, memory_free_gib=60.0, shared_memory_gib=32.0, shared_memory_free_gib=32.0, compiler="cc"
 )
@@ -61,7 +62,7 @@ def machine(**changes: object) -> Facts:
         ("python", machine(python=(3, 11, 7)), ["ok"]),
         ("python", machine(python=(3, 12, 1)), ["problem"]),
         ("python", replace(machine(python=(3, 12, 1)), gpus=GPUS), ["ok"]),
-        ("python", replace(machine(python=(3, 10, 1)), gpus=GPUS), ["problem"]),
+        ("python", replace(machine(python=(3, 10, 1)), gpus=GPUS, packages=SINCE_3_11), ["problem"]),
         ("python", replace(machine(python=(3, 13, 1)), gpus=GPUS), ["note"]),
         ("cores", machine(num_cores=8, core_quota=8.0), ["ok"]),
         ("cores", machine(num_cores=64, core_quota=2.5), ["note"]),
@@ -176,6 +177,13 @@ def test_only_conflicts_that_matter_are_problems() -> None:
     other = Installed(name="other", version="1", requires=("pillow>13",))
     facts = Facts(packages=Packages(installed={each.name: each for each in (own, torch, pillow, other)}))
     assert levels("version-conflict", facts) == ["problem", "note"]
+
+
+def test_who_joins_a_cluster_has_what_its_nodes_have() -> None:
+    login = Facts(packages=packages(CUDA, {"torch": "2.13.0+cu130", "vllm": "0.33.0"}))
+    assert levels("torch-build", login) + levels("vllm-build", login) == ["problem", "problem"]
+    joining = replace(login, settings=JOINS)
+    assert levels("torch-build", joining) + levels("vllm-build", joining) == ["ok", "ok"]
 
 
 def test_a_source_tree_is_no_installation() -> None:

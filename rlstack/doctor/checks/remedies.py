@@ -17,7 +17,7 @@ def pip_uninstall(facts: Facts, *names: str) -> str:
 
 def set_up(facts: Facts) -> str:
     """Install what pyproject.toml asks for on such a machine."""
-    return f"make -B setup{'-gpu' if facts.has_gpus else ''}"
+    return f"make -B setup{'-gpu' if facts.extra == 'gpu' else ''}"
 
 
 def set_up_without(facts: Facts, *names: str) -> str:

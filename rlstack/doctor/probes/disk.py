@@ -13,8 +13,12 @@ GIB = 2**30
 
 def look(settings: Settings | None) -> Disk:
     runs = (settings.run_folder if settings is not None else None) or "runs"
-    temporary = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # as Ray chooses it
-    return Disk(runs=_folder(runs), temporary=_folder(temporary))
+    return Disk(runs=_folder(runs), temporary=_folder(temporary_folder()))
+
+
+def temporary_folder() -> str:
+    """Where Ray puts its sessions: ray/_common/utils.py, get_default_system_temp_dir."""
+    return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
 
 
 def _folder(path: str) -> Folder:

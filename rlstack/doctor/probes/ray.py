@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlstack.doctor.facts import Ray, RayProcess, RayStart
+from rlstack.doctor.probes.disk import temporary_folder
 from rlstack.doctor.probes.imports import last_line, run
 
 RAYLET = "/ray/core/src/ray/raylet/raylet"
@@ -15,7 +16,7 @@ RAYLET = "/ray/core/src/ray/raylet/raylet"
 
 def look(*, start_within_s: float | None) -> Ray:
     """start_within_s: the limit within which one is started and ended; None: none is."""
-    folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray")
+    folder = Path(temporary_folder(), "ray")
     return Ray(
         folder=str(folder),
         registered=_registered(folder),
@@ -38,20 +39,24 @@ def _raylets() -> Iterator[RayProcess]:
         try:
             if RAYLET not in (process / "cmdline").read_text("utf-8", "replace").split("\0")[0]:
                 continue
-            status = dict(
-                line.split(":", 1)
-                for line in (process / "status").read_text("utf-8").splitlines()
-                if ":" in line
-            )
+            lines = (process / "status").read_text("utf-8").splitlines()
         except OSError:  # it has ended, or belongs to somebody else
             continue
-        parent = int(status["PPid"])
+        status = dict(line.split(":", 1) for line in lines if ":" in line)
         yield RayProcess(
             pid=int(process.name),
             own=int(status["Uid"].split()[0]) == os.getuid(),
-            driver=parent if parent > 1 else None,
-            memory_gib=int(status.get("VmRSS", "0").split()[0]) / 2**20,
+            driver=_driver(int(status["PPid"])),
         )
+
+
+def _driver(parent: int) -> int | None:
+    """What `ray start` leaves behind belongs to the first process, or to a user's systemd."""
+    try:
+        name = Path(f"/proc/{parent}/comm").read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    return None if parent == 1 or name == "systemd" else parent
 
 
 def _start(limit_s: float) -> RayStart:
