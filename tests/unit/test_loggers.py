@@ -146,6 +146,7 @@ def test_a_package_that_is_not_there_is_named_with_what_installs_it(monkeypatch:
 def test_a_folder_is_no_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "wandb").mkdir()
     monkeypatch.setattr("sys.path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)  # where another test has imported it
     assert len(missing_packages(Telemetry(wandb="p"))) == 1
 
 
