@@ -170,6 +170,24 @@ def test_many_missing_packages_are_one_line_and_companions_are_not_missed() -> N
     assert many.found.endswith("package5 and 14 more are not installed")
 
 
+def test_without_packaging_names_are_still_compared() -> None:
+    requires = ("ray>=2.55", "psutil", "torch==2.13.0; extra == 'cpu'", "vllm; extra == 'gpu'")
+    own = Installed(name=RLSTACK, version="0.1.0", requires=requires)
+    here = {RLSTACK: own, "psutil": Installed(name="psutil", version="7")}
+    found = judge(Facts(packages=Packages(installed=here, has_packaging=False)), ["packages-missing"])
+    assert [finding.found.split()[0] for finding in found] == ["packaging", "ray", "torch"]
+
+
+def test_optional_packages_are_those_of_the_other_extras() -> None:
+    requires = ("ray", "torch; extra == 'cpu'", "matplotlib; extra == 'report'", "wandb; extra == 'wandb'")
+    extras = ("cpu", "dev", "report", "wandb")
+    own = Installed(name=RLSTACK, version="0.1.0", requires=requires, extras=extras)
+    wandb = Installed(name="wandb", version="0.31")
+    facts = Facts(packages=Packages(installed={RLSTACK: own, "wandb": wandb}))
+    (finding,) = judge(facts, ["optional-packages"])
+    assert (finding.level, finding.found) == (Level.note, "not installed: matplotlib")
+
+
 def test_only_conflicts_that_matter_are_problems() -> None:
     own = Installed(name=RLSTACK, version="0.1.0", requires=("torch", "pillow"))
     torch = Installed(name="torch", version="2.13.0")
@@ -195,6 +213,8 @@ def test_a_source_tree_is_no_installation() -> None:
     [
         ({}, "ok", "1.2 s"),
         ({"error": "ImportError: libcudart.so.13"}, "problem", "libcudart.so.13"),
+        ({"error": "ModuleNotFoundError: No module named 'vllm'"}, "problem", "not installed"),
+        ({"error": "ModuleNotFoundError: No module named 'depyf'"}, "problem", "No module named 'depyf'"),
         ({"signal": "SIGILL"}, "problem", "died of SIGILL"),
         ({"timed_out": True}, "problem", "had not ended"),
     ],

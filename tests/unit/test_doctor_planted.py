@@ -107,6 +107,7 @@ def test_no_typer_no_rich_and_no_packaging(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=LIMIT_S)
     assert done.returncode == 1, done.stderr
     assert "packaging is not installed, without which versions cannot be compared" in done.stdout
+    assert "omegaconf is not installed; rlstack-megatron needs it" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].endswith("problem") or done.stdout.splitlines()[-1].endswith(
         "problems"
@@ -133,6 +134,38 @@ def test_a_version_conflict(tmp_path: Path, healthy: Found) -> None:
     found = examine("--only", "version-conflict", variables={"PYTHONPATH": str(tmp_path)})
     text = planted(found, healthy, "version-conflict")
     assert "needs math-verify<0.10,>=0.9.0, and 0.5.2 is installed" in text
+
+
+PLAYED_NVML = """
+from types import SimpleNamespace as Answer
+class NVMLError(Exception): pass
+NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_VOLATILE_ECC, NVML_TEMPERATURE_GPU = 1, 0, 0
+def nvmlInit(): pass
+def nvmlShutdown(): pass
+def nvmlDeviceGetCount(): return 2
+def nvmlDeviceGetHandleByIndex(i): return i
+def nvmlSystemGetCudaDriverVersion_v2(): return 13000
+def nvmlSystemGetDriverVersion(): return "580.65"
+def nvmlDeviceGetName(i): return "NVIDIA H200"
+def nvmlDeviceGetMemoryInfo(i): return Answer(total=140 << 30, free=(139 if i else 40) << 30)
+def nvmlDeviceGetComputeRunningProcesses(i): return [] if i else [Answer(pid=4711)]
+def nvmlDeviceGetTotalEccErrors(i, kind, counter): raise NVMLError
+"""
+
+
+@on_cpu
+def test_gpus_of_a_played_driver(tmp_path: Path, healthy: Found) -> None:
+    """Which torch's CPU build cannot use, of which one is taken, and all are hidden."""
+    (tmp_path / "pynvml.py").write_text(PLAYED_NVML)
+    arguments = [word for name in ("gpus", "torch-build", "vllm-build") for word in ("--only", name)]
+    variables = {"PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    found = examine(*arguments, variables=variables)
+    assert ("gpu-driver", "ok", "2 x NVIDIA H200 of 140 GiB; driver 580.65, CUDA 13.0") in found
+    assert "this machine has GPUs" in planted(found, healthy, "torch-build")
+    assert "vllm is needed" in planted(found, healthy, "vllm-build")
+    assert "hides all 2 GPUs" in planted(found, healthy, "gpus-hidden")
+    assert "GPU 0: 40 GiB free of 140" in planted(found, healthy, "gpu-memory")
+    assert "torch finds none" in planted(found, healthy, "nccl")
 
 
 @on_cpu

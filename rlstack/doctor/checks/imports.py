@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from rlstack.doctor.checks.remedies import set_up
@@ -47,6 +48,9 @@ def _verdict(found: Imported, facts: Facts) -> Verdict:
     if found.signal is not None:
         remedy = NATIVE.get(found.signal, f"packages that do not go together: {set_up(facts)}")
         return problem(f"{failed} died of {found.signal}", remedy)
+    module = re.findall(r"\w+", found.statement)[1]
+    if found.error == f"ModuleNotFoundError: No module named {module!r}":
+        return problem("not installed", set_up(facts))
     if found.error is not None:
         return problem(f"{failed}: {found.error}", f"see to the packages above first, then {set_up(facts)}")
     return ok(f"{found.seconds:.1f} s")

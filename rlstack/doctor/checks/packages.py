@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rlstack.doctor.checks.remedies import pip_install, pip_uninstall, set_up, set_up_without
-from rlstack.doctor.checks.requirements import RLSTACK, needs, unmet
+from rlstack.doctor.checks.requirements import RLSTACK, missing_by_name, needs, unmet
 from rlstack.doctor.facts import Facts
 from rlstack.doctor.finding import Verdict, note, ok, problem
 
@@ -47,14 +47,15 @@ def missing(facts: Facts) -> Iterator[Verdict]:
             f"{set_up(facts)}, in the folder of its pyproject.toml",
         )
         return
-    if not packages.has_packaging:
+    if packages.has_packaging:
+        needed = unmet(packages.installed, extra=facts.extra)
+        lacking = [need for need in needed if need.version is None and need.name not in COMPANIONS]
+    else:
+        lacking = missing_by_name(packages.installed, extra=facts.extra)
         yield problem(
             "packaging is not installed, without which versions cannot be compared",
             pip_install(facts, "packaging"),
         )
-        return
-    needed = unmet(packages.installed, extra=facts.extra)
-    lacking = [need for need in needed if need.version is None and need.name not in COMPANIONS]
     if len(lacking) > MOST:
         names = ", ".join(need.name for need in lacking[:MOST])
         yield problem(f"{names} and {len(lacking) - MOST} more are not installed", set_up(facts))
@@ -63,7 +64,7 @@ def missing(facts: Facts) -> Iterator[Verdict]:
         yield problem(
             f"{need.name} is not installed; {need.wanted_by} needs it", pip_install(facts, need.requirement)
         )
-    if not lacking:
+    if packages.has_packaging and not lacking:
         yield ok(f"none, of those that {RLSTACK}[{facts.extra}] needs")
 
 
@@ -135,10 +136,11 @@ def optional(facts: Facts) -> Iterator[Verdict]:
     if own is None or not facts.packages.has_packaging:
         return
     extras = [extra for extra in own.extras if extra not in EXTRAS_OF_NEED]
+    always = {need.name for need in needs(facts.packages.installed, own, ())}
     lacking = {
         need.name: need.requirement
         for need in needs(facts.packages.installed, own, tuple(extras))
-        if need.version is None
+        if need.version is None and need.name not in always
     }
     if lacking:
         yield note(f"not installed: {', '.join(lacking)}", pip_install(facts, *lacking.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -32,6 +33,20 @@ def unmet(installed: Mapping[str, Installed], *, extra: str) -> list[Need]:
     others = (distribution for name, distribution in sorted(installed.items()) if name not in names)
     rest = (need for other in others for need in needs(installed, other, ()) if need.version is not None)
     return _once([*brought, *rest])
+
+
+def missing_by_name(installed: Mapping[str, Installed], *, extra: str) -> list[Need]:
+    """What rlstack itself needs and is not installed, without `packaging`: markers are not looked into."""
+    found = []
+    for text in installed[RLSTACK].requires:
+        requirement, _, marker = (part.strip() for part in text.partition(";"))
+        match = re.match(r"[\w.-]+", requirement)
+        if match is None or ("extra" in marker and not re.search(rf"""extra == ['"]{extra}['"]""", marker)):
+            continue
+        name = re.sub(r"[-_.]+", "-", match[0]).lower()
+        if name not in installed:
+            found.append(Need(name, requirement, (), RLSTACK, None, False))
+    return found
 
 
 def needs(

@@ -52,8 +52,9 @@ def look() -> Machine:
 
 def _executable() -> str:
     """As short as it can be given from the working directory."""
-    path = os.path.relpath(sys.executable)
-    return sys.executable if path.startswith("..") else path
+    here = os.getcwd()
+    is_below = here != os.sep and Path(sys.executable).is_relative_to(here)
+    return os.path.relpath(sys.executable) if is_below else sys.executable
 
 
 def _name() -> str:
