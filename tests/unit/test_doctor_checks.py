@@ -34,6 +34,7 @@ from rlstack.doctor.facts import (
     Torch,
 )
 from rlstack.doctor.finding import Finding, Level, Subject
+from rlstack.doctor.read_settings import read
 from tests.heavy import HEAVY, run_without
 
 ROOT = Path(__file__).parents[2]
@@ -314,6 +315,23 @@ def test_a_cluster_that_the_run_joins_may_be_there() -> None:
 def test_disk(name: str, folder: Folder, expected: list[str]) -> None:
     settings = replace(OWN, checkpoints_gib=50.0)
     assert levels(name, Facts(disk=Disk(runs=folder, temporary=folder), settings=settings)) == expected
+
+
+def test_what_a_configuration_is_asked_for(tmp_path: Path) -> None:
+    settings = [f"run.dir={tmp_path}", "checkpoint.keep_last=3", "cluster.port_range=[20000,20063]"]
+    found = read(ROOT / "configs" / "quickstart.yaml", settings)
+    checkpoint, model = 676_992 * (2 * 4 + 12), 676_992 * 4  # the seed's parameters, in fp32
+    assert found == {
+        "run_folder": str(tmp_path / "quickstart"),
+        "joins_cluster": False,
+        "object_store_gib": 0.25,
+        "ports": (20000, 20063),
+        "checkpoints_gib": pytest.approx((5 * checkpoint + model) / 2**30),
+    }
+    online = read(
+        ROOT / "configs" / "quickstart.yaml", ["schedule.sync_interval=1", "schedule.save_every=null"]
+    )
+    assert online["checkpoints_gib"] == pytest.approx(model / 2**30)
 
 
 def test_a_refusal_is_parted_into_what_and_remedy() -> None:

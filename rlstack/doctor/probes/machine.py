@@ -15,12 +15,12 @@ from importlib import metadata
 from pathlib import Path
 
 from rlstack.doctor.facts import Machine
+from rlstack.doctor.probes import cgroup
 
 GIB = 2**30
 SHARED_MEMORY = Path("/dev/shm")
 PROGRAM = "#include <stdio.h>\nint main(void) { return 0; }\n"
 COMPILE_S = 20.0
-UNLIMITED_BYTES = 2**60  # cgroup v1 says "no limit" as a number of bytes about this large
 
 
 def look() -> Machine:
@@ -35,7 +35,7 @@ def look() -> Machine:
         executable=_executable(),
         has_python_headers=Path(sysconfig.get_paths()["include"], "Python.h").is_file(),
         num_cores=len(os.sched_getaffinity(0)),
-        core_quota=_core_quota(),
+        core_quota=cgroup.core_quota(),
         memory_gib=memory,
         memory_free_gib=free,
         shared_memory_gib=shared,
@@ -107,7 +107,7 @@ def _limit(kind: int) -> int | None:
 
 def _processes() -> int | None:
     """A user's limit does not hold for root, the container's does."""
-    limits = [_limit(resource.RLIMIT_NPROC) if os.geteuid() else None, _number("pids", "pids.max")]
+    limits = [_limit(resource.RLIMIT_NPROC) if os.geteuid() else None, cgroup.process_limit()]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -119,48 +119,7 @@ def _memory() -> tuple[float | None, float | None]:
         return None, None
     kib = {line.split(":")[0]: int(line.split()[1]) for line in lines if len(line.split()) > 1}
     total, free = kib["MemTotal"] / 2**20, kib["MemAvailable"] / 2**20
-    limit = _number("memory", "memory.max", "memory.limit_in_bytes")
-    if limit is None or limit > UNLIMITED_BYTES or limit / GIB >= total:
+    limit, used = cgroup.memory()
+    if limit is None or limit / GIB >= total:
         return total, free
-    used = _number("memory", "memory.current", "memory.usage_in_bytes") or 0
     return limit / GIB, min(free, max(0, limit - used) / GIB)
-
-
-def _core_quota() -> float | None:
-    if text := _read("cpu", "cpu.max"):
-        quota, period = text.split()
-        return None if quota == "max" else int(quota) / int(period)
-    quota_us, period_us = _number("cpu", "cpu.cfs_quota_us"), _number("cpu", "cpu.cfs_period_us")
-    return quota_us / period_us if quota_us and period_us and quota_us > 0 else None
-
-
-def _number(controller: str, *names: str) -> int | None:
-    for name in names:
-        text = _read(controller, name)
-        if text and text.lstrip("-").isdecimal():
-            return int(text)
-    return None
-
-
-def _read(controller: str, name: str) -> str | None:
-    """A file of this process's cgroup, or of the nearest one above it that has it; version 2, then 1."""
-    try:
-        rows = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text("utf-8").splitlines()]
-    except OSError:
-        return None
-    for number, controllers, path in rows:
-        if number == "0" and not controllers:
-            root = Path("/sys/fs/cgroup")
-        elif controller in controllers.split(","):
-            root = Path("/sys/fs/cgroup") / controller
-        else:
-            continue
-        own = root / path.lstrip("/")
-        for folder in (own, *own.parents):
-            if not folder.is_relative_to(root):
-                break
-            try:
-                return (folder / name).read_text(encoding="utf-8").strip()
-            except OSError:
-                continue
-    return None
