@@ -35,6 +35,7 @@ def start_ray(settings: Cluster) -> list[psutil.Process]:
     before = psutil.Process().children()
     stay_on_loopback()
     ray.init(
+        address="local",  # whatever RAY_ADDRESS or another cluster on this machine says
         num_cpus=Machine.detect().num_cores,  # which the settings have been held against
         object_store_memory=settings.object_store_mib << 20,
         include_dashboard=False,

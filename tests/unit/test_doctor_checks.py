@@ -260,7 +260,7 @@ PORTS = replace(OWN, ports=(20000, 20002))
 @pytest.mark.parametrize(
     ("name", "facts", "expected"),
     [
-        ("ray-address", Facts(environment=Environment(has_ray_address=True)), ["problem"]),
+        ("ray-address", Facts(environment=Environment(has_ray_address=True)), ["note"]),
         ("ray-address", Facts(environment=Environment(has_ray_address=True), settings=JOINS), ["ok"]),
         ("proxies", Facts(environment=Environment(proxies=("https_proxy",))), ["note"]),
         ("proxies", Facts(environment=Environment(proxies=("a",), no_proxy=("localhost",))), ["ok"]),
@@ -277,7 +277,7 @@ PORTS = replace(OWN, ports=(20000, 20002))
         ("ray-running", Facts(), ["ok"]),
         ("ray-running", Facts(ray=Ray(raylets=(RayProcess(pid=9, own=True, driver=8),))), ["note"]),
         ("ray-running", Facts(ray=Ray(raylets=(RayProcess(pid=9, own=True, driver=None),))), ["note"]),
-        ("ray-running", Facts(ray=Ray(registered="10.0.0.1:6379")), ["problem"]),
+        ("ray-running", Facts(ray=Ray(registered="10.0.0.1:6379")), ["note"]),
         ("ray-folder", Facts(ray=Ray(folder="/tmp/ray")), ["ok"]),
         ("ray-folder", Facts(ray=Ray(folder=f"/{'x' * 60}")), ["problem"]),
         ("ray-start", Facts(), []),

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import pytest
+import ray
 
 from rlstack.config.schema import Cluster
 from rlstack.errors import ConfigError
-from rlstack.orchestration.ray_session import start_ray
+from rlstack.orchestration.loopback import LOOPBACK
+from rlstack.orchestration.ray_session import end_started, start_ray, with_descendants
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "nonsense", "127.0.0.1:x"])
 def test_an_address_where_no_cluster_is_is_refused(address: str) -> None:
     with pytest.raises(ConfigError, match=f"cluster.address = {address}: the address of a"):
         start_ray(Cluster(address=address))
+
+
+@pytest.mark.slow
+def test_a_run_starts_its_own_ray_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    processes = start_ray(Cluster())
+    try:
+        assert processes
+        assert ray.util.get_node_ip_address() == LOOPBACK
+    finally:
+        ray.shutdown()
+        end_started(with_descendants(processes), timeout_s=2.0)

@@ -9,7 +9,7 @@ from rlstack.doctor.finding import Verdict, note, ok, problem
 
 PLUGIN = "rlstack"  # the entry point that pyproject.toml has for vLLM
 LOOPBACK = ("127.0.0.1", "localhost", "*")
-NUM_STORES = 2  # ports that a run takes of cluster.port_range: see docs/clusters.md
+NUM_STORES = 2  # ports that a run takes of cluster.port_range: see docs/how-to/clusters.md
 SOCKET = (
     "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # in Ray's folder; the longest pid
 )
@@ -18,9 +18,9 @@ MAX_SOCKET_BYTES = 107  # of the path of a Unix socket
 
 def ray_address(facts: Facts) -> Iterator[Verdict]:
     if facts.environment.has_ray_address and not facts.joins_cluster:
-        yield problem(
-            "RAY_ADDRESS is set: a run with a Ray of its own is sent to that cluster, and fails",
-            "unset RAY_ADDRESS, or join the cluster with cluster.address=auto",
+        yield note(
+            "RAY_ADDRESS is set; a run starts a Ray of its own all the same",
+            "join that cluster with cluster.address=auto",
         )
     elif facts.environment.has_ray_address:
         yield ok("RAY_ADDRESS is set, and the run joins a cluster")
@@ -99,8 +99,8 @@ def ray_running(facts: Facts) -> Iterator[Verdict]:
     if found.registered is not None and not facts.joins_cluster:
         is_alive = any(process.driver is None for process in found.raylets)
         state = "runs here" if is_alive else "is registered here, and does not run"
-        yield problem(
-            f"a cluster at {found.registered} {state}: a run with a Ray of its own is sent to it, and fails",
+        yield note(
+            f"a cluster at {found.registered} {state}; a run starts a Ray of its own all the same",
             "ray stop, or join it with cluster.address=auto" if is_alive else "ray stop",
         )
         return
