@@ -55,10 +55,10 @@ lint: setup
 
 # The documentation, in build/docs. It loads nothing from other hosts.
 docs: $(VENV)/.docs
-	$(VENV)/bin/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 docs-serve: $(VENV)/.docs
-	$(VENV)/bin/mkdocs serve --dev-addr 127.0.0.1:8000
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs serve --dev-addr 127.0.0.1:8000
 
 $(VENV)/.docs: $(STAMP)
 	$(VENV)/bin/pip install -e '.[docs]'

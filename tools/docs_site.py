@@ -1,7 +1,7 @@
 """A hook of MkDocs: what pages of the docs link to outside of docs/ gets a page in the site.
 
-Links are written as they work in the repository: relative, to a file. MkDocs knows docs/ alone, so each file that
-is linked to from there, at any number of links' distance, is put below repository/ in the site: Markdown as a
+Links are written as they work in the repository: relative, to a file. MkDocs knows docs/ alone, so a file
+that is linked to from there, however many links away, is put below repository/ in the site: Markdown as a
 page, images as they are, folders as lists of their files, anything else as a listing of its text.
 """
 
@@ -36,8 +36,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         if not page.startswith(DOCS):
             files.append(_file(page, config))
         if page.endswith(".md"):
-            _replace_links((ROOT / page).read_text(encoding="utf-8"), page, note := [])
-            new = [path for path in note if path not in seen and not path.startswith(DOCS)]
+            reached: list[str] = []
+            _replace_links((ROOT / page).read_text(encoding="utf-8"), page, reached)
+            new = [path for path in reached if path not in seen and not path.startswith(DOCS)]
             seen.update(new)
             to_read += new
     return files
@@ -73,7 +74,7 @@ def _outside_of_fences(markdown: str, change: Callable[[str], str]) -> str:
 
 
 def _path(source: str, target: str) -> str:
-    """Where in the repository the link `target` in the file `source` leads; a folder's README speaks for it."""
+    """Where in the repository the link `target` in the file `source` leads; for a folder its README."""
     path = normpath(f"{dirname(source)}/{target}" if dirname(source) else target)
     readme = f"{path}/README.md"
     return readme if (ROOT / readme).is_file() else path

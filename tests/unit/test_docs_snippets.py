@@ -22,11 +22,13 @@ from rlstack.config.machine import Machine
 from rlstack.config.schema import RunConfig
 from rlstack.config.validate import problems, validate_evaluation
 from rlstack.errors import ConfigError
+from rlstack.evaluation.settings import evaluation_config, find_target
 from rlstack.policy.architecture import Architecture
 from rlstack.policy.known_models import architecture_of
 from tests.markdown import PAGES, ROOT, Block, blocks, code
 
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
+SEED = ROOT / "configs" / "tiny" / "seed"
 TWO_CORES = Machine(num_cores=2, num_gpus=0)
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 SECTIONS = {field.name for field in fields(RunConfig)}
@@ -76,6 +78,21 @@ def settings(parameters: dict[str, Any]) -> RunConfig:
     return load_config(path if path.is_file() else QUICKSTART, overrides)
 
 
+def evaluation(parameters: dict[str, Any]) -> RunConfig:
+    """As `settings`, of `rlstack evaluate`; the seed stands for the model that a run leaves."""
+    target = ROOT / parameters["target"]
+    if not target.exists():
+        target = SEED if target.name == "model" else QUICKSTART
+    names = {"n": "evaluation", "temperature": "evaluation", "top_p": "evaluation"}
+    names |= {"num_prompts": "evaluation", "max_new_tokens": "rollout"}
+    return evaluation_config(
+        find_target(target),
+        tasks=parameters["task"] or (),
+        settings={f"{section}.{name}": parameters[name] for name, section in names.items()},
+        overrides=parameters["overrides"] or (),
+    )
+
+
 def shape(model: str) -> Architecture:
     if (Path(model) / "config.json").is_file():
         return Architecture.from_folder(Path(model))
@@ -91,14 +108,16 @@ def test_rlstack_takes_the_command(words: list[str], monkeypatch: pytest.MonkeyP
     parameters = parsed(words)
     if "overrides" not in parameters:
         return
-    config = settings(parameters)
-    shape_of_model = shape(config.policy.model)
     if words[0] == "evaluate":
-        validate_evaluation(config, architecture=shape_of_model, machine=TWO_CORES)
-    elif words[0] in ("train", "tune", "launch"):
-        if words[0] == "launch":
-            config.cluster.address = "auto"  # as on the node that drives it
-        assert problems(config, architecture=shape_of_model, machine=TWO_CORES) == []
+        config = evaluation(parameters)
+        if words[1].startswith("runs/"):  # otherwise the model and its problems are the reader's own
+            validate_evaluation(config, architecture=shape(config.policy.model), machine=TWO_CORES)
+        return
+    config = settings(parameters)
+    if words[0] == "launch":
+        config.cluster.address = "auto"  # as on the node that drives it
+    if words[0] != "plan":
+        assert problems(config, architecture=shape(config.policy.model), machine=TWO_CORES) == []
 
 
 @pytest.mark.parametrize("words", commands_of("python"))
