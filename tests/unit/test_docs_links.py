@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.markdown import PAGES, ROOT, anchors, code, links
+from tests.unit.test_imports import ROOMS
 
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 SOURCES = "rlstack|kernels|configs|docs|tests|tools|benchmarks"
@@ -69,3 +70,9 @@ def test_the_site_has_every_page_once() -> None:
     assert sorted(in_nav(settings["nav"])) == sorted(
         [*pages, "repository/CONTRIBUTING.md", "repository/SECURITY.md"]
     )
+
+
+def test_the_architecture_has_every_room_in_the_order_of_imports() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    listed = re.findall(r"\.\./rlstack/(\w+)", text[text.index("## The rooms") : text.index("## What holds")])
+    assert listed == list(ROOMS)
