@@ -14,7 +14,10 @@ from markdown_it.token import Token
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")]
+    [
+        *ROOT.glob("*.md"),
+        *(page for room in ("docs", "configs", "benchmarks") for page in (ROOT / room).rglob("*.md")),
+    ]
 )
 PARSER = MarkdownIt("commonmark").enable("table")
 

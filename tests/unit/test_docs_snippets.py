@@ -20,7 +20,7 @@ from rlstack.cli import app
 from rlstack.config.load import load_config
 from rlstack.config.machine import Machine
 from rlstack.config.schema import RunConfig
-from rlstack.config.validate import problems, validate_evaluation
+from rlstack.config.validate import missing_inputs, problems, validate_evaluation
 from rlstack.errors import ConfigError
 from rlstack.evaluation.settings import evaluation_config, find_target
 from rlstack.policy.architecture import Architecture
@@ -110,7 +110,9 @@ def test_rlstack_takes_the_command(words: list[str], monkeypatch: pytest.MonkeyP
         return
     if words[0] == "evaluate":
         config = evaluation(parameters)
-        if words[1].startswith("runs/"):  # otherwise the model and its problems are the reader's own
+        missing = missing_inputs(config)  # problems of the reader's own, and nothing of ours
+        assert [line for line in missing if "/configs/" in line] == []
+        if words[1].startswith("runs/") and not missing:
             validate_evaluation(config, architecture=shape(config.policy.model), machine=TWO_CORES)
         return
     config = settings(parameters)
