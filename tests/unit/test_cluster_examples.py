@@ -1,4 +1,4 @@
-"""The worked examples of configs/clusters: their syntax, that the run fits the nodes, what the script does."""
+"""The examples of configs/clusters: their syntax, that the run fits the nodes, what the script does."""
 
 from __future__ import annotations
 
