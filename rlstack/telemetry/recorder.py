@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from rlstack.config.schema import RunConfig
+from rlstack.errors import ConfigError
 from rlstack.telemetry import nvml, sampled
 from rlstack.telemetry.alarms import Alarms, StoppedByAlarm, Verdict
 from rlstack.telemetry.closing import report, status_of
@@ -223,7 +224,7 @@ class Recorder:
         self._run.write_summary(summary)
         self._loggers.finish(summary)
         self._console.summary(summary, self._run.path)
-        if summary["status"] in ("failed", "interrupted"):
+        if summary["status"] in ("failed", "interrupted") and not isinstance(error, ConfigError):
             self._console.note(f"to go on: rlstack train {self._run.config} --resume")
         if error is not None and summary["status"] == "failed":
             error.add_note(f"the traceback is in {write_traceback(error, self._run.logs)}")

@@ -131,6 +131,8 @@ def test_how_to_go_on_is_said_where_a_run_breaks_off(
     assert "to go on: rlstack train a/config.yaml --resume\n" in capsys.readouterr().out
     with Recorder(config):
         pass
+    with pytest.raises(ConfigError), Recorder(config):
+        raise ConfigError("data.tasks[0].reward = a:b: there is no such plug-in")  # which would be so again
     assert "to go on" not in capsys.readouterr().out
 
 
