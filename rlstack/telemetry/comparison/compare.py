@@ -16,6 +16,9 @@ from rlstack.telemetry.comparison.page import write_comparison
 from rlstack.telemetry.comparison.runs import ComparedRun, read_runs
 from rlstack.telemetry.comparison.tables import IN_SHORT, outcome_rows
 
+FILE_WIDTH = 200  # a file has room for all columns
+NAME_WIDTH = 16  # of a run's name where the terminal is narrow
+
 
 def compare(folders: Sequence[Path], out: Path, *, axis: Axis, metrics: Sequence[str]) -> None:
     """Write the page to `out`, and print the outcomes and where it is.
@@ -30,7 +33,9 @@ def compare(folders: Sequence[Path], out: Path, *, axis: Axis, metrics: Sequence
     except OSError as error:
         raise ConfigError(f"--out {out}: {error.strerror}; give a file to write to") from None
     console = RichConsole(highlight=False, markup=False, soft_wrap=True)
-    console.print(_in_short(runs))
+    if not console.is_terminal:
+        console.width = FILE_WIDTH
+    console.print(_in_short(runs), soft_wrap=False)
     console.print(out)
 
 
@@ -45,10 +50,19 @@ def _check(runs: Sequence[ComparedRun], metrics: Sequence[str]) -> None:
 
 
 def _in_short(runs: Sequence[ComparedRun]) -> Table:
+    rows = list(outcome_rows(runs))
+    longest = max(len(row[0]) for row in rows)
     table = Table(box=None, pad_edge=False)
     for label, column in IN_SHORT.items():
         side: JustifyMethod = "left" if column < 2 else "right"
-        table.add_column(label, justify=side, no_wrap=column > 0, overflow="fold")
-    for row in outcome_rows(runs):
+        width = min(longest, NAME_WIDTH) if column == 0 else None
+        table.add_column(
+            label,
+            justify=side,
+            no_wrap=column > 0,
+            overflow="fold" if column == 0 else "ellipsis",
+            min_width=width,
+        )
+    for row in rows:
         table.add_row(*(row[column] for column in IN_SHORT.values()))
     return table
