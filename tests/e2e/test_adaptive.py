@@ -74,6 +74,7 @@ def test_s_shrinks_with_a_budget_that_every_step_exceeds_and_a_replay_repeats_it
     assert [d["until"] for d in replayed] == [d["until"] for d in decisions]
 
 
+@pytest.mark.thorough
 def test_s_grows_with_a_budget_that_nothing_exceeds_also_with_a_lag_and_up_to_an_evaluation(
     tmp_path: Path,
 ) -> None:

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.thorough
 def test_one_alarm_lowers_the_learning_rate_and_another_stops_the_run(tmp_path):
     settings = {
         "run.name": "alarms",
