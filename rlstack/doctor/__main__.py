@@ -8,6 +8,7 @@ from pathlib import Path
 
 
 def main() -> int:
+    """The exit status of `python -m rlstack.doctor`, with or without typer and rich."""
     if sys.hexversion < 0x030B0000:  # what follows does not compile there
         print(f"Python 3.11 or newer is needed, and {sys.executable} is {sys.version.split()[0]}")
         return 1

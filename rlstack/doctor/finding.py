@@ -43,12 +43,15 @@ class Finding:
 
 
 def ok(found: str) -> Verdict:
+    """Nothing to do."""
     return Verdict(Level.ok, found)
 
 
 def note(found: str, remedy: str = "") -> Verdict:
+    """Worth knowing; a run starts all the same."""
     return Verdict(Level.note, found, remedy)
 
 
 def problem(found: str, remedy: str) -> Verdict:
+    """A run fails, or does something else than it says."""
     return Verdict(Level.problem, found, remedy)

@@ -26,6 +26,7 @@ OPTIMIZER_BYTES = 12  # of a parameter: the weights and two moments, in fp32
 
 
 def main(arguments: Sequence[str]) -> None:
+    """Print, as JSON, what `rlstack train` would say of CONFIG."""
     path, *overrides = arguments
     print(json.dumps(read(Path(path), overrides)))
 

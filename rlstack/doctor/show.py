@@ -52,6 +52,7 @@ def print_table(findings: Sequence[Finding], *, encoding: str) -> None:
 
 
 def as_json(findings: Sequence[Finding]) -> str:
+    """The findings and their number of problems, for other programs."""
     return json.dumps(
         {"problems": num_problems(findings), "findings": [asdict(finding) for finding in findings]}, indent=2
     )
@@ -66,6 +67,7 @@ def summary(findings: Sequence[Finding], *, is_whole: bool) -> str:
 
 
 def num_problems(findings: Sequence[Finding]) -> int:
+    """How many of the findings keep a run from working."""
     return sum(finding.level is Level.problem for finding in findings)
 
 

@@ -17,6 +17,7 @@ def _answer() -> str:
 
 
 def main() -> None:
+    """Start one, call it, end it; raises what keeps it from that."""
     processes = start_ray(Cluster())
     try:
         remote: Any = ray.remote(num_cpus=0)

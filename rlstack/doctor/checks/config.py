@@ -9,6 +9,7 @@ from rlstack.doctor.finding import Verdict, ok, problem
 
 
 def settings(facts: Facts) -> Iterator[Verdict]:
+    """What `rlstack train` would refuse of CONFIG, and why it could not be asked."""
     found = facts.settings
     if found is None:
         return
@@ -21,6 +22,7 @@ def settings(facts: Facts) -> Iterator[Verdict]:
 
 
 def model(facts: Facts) -> Iterator[Verdict]:
+    """What it would refuse of policy.model."""
     for line in facts.settings.model_refused if facts.settings is not None else ():
         yield refused(line)
 

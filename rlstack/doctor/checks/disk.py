@@ -12,14 +12,17 @@ RAY_FULL_SHARE = 0.95  # of a file system, above which Ray does not spill object
 
 
 def run_folder(facts: Facts) -> Iterator[Verdict]:
+    """Whether run.dir can be written to."""
     yield from _writable(facts.disk.runs, "run.dir=FOLDER names another one")
 
 
 def temporary_folder(facts: Facts) -> Iterator[Verdict]:
+    """Whether the folder for temporary files can be written to."""
     yield from _writable(facts.disk.temporary, "export TMPDIR=FOLDER, a short path on a local disk")
 
 
 def space(facts: Facts) -> Iterator[Verdict]:
+    """Room for what a run leaves, checkpoints included as far as CONFIG says how large they are."""
     folder = facts.disk.runs
     checkpoints = facts.settings.checkpoints_gib if facts.settings is not None else None
     needed = LEAST_GIB + (checkpoints or 0.0)
@@ -29,6 +32,7 @@ def space(facts: Facts) -> Iterator[Verdict]:
 
 
 def temporary_space(facts: Facts) -> Iterator[Verdict]:
+    """Room where Ray keeps its session and what it spills."""
     folder = facts.disk.temporary
     yield from _room(folder, LEAST_GIB, "", "export TMPDIR=FOLDER, a short path on a local disk")
     if folder.used_share > RAY_FULL_SHARE and folder.free_gib is not None and folder.free_gib >= LEAST_GIB:

@@ -12,6 +12,7 @@ LEAST_FREE_SHARE = 0.85  # of a GPU: the default of rollout.gpu_memory_fraction
 
 
 def driver(facts: Facts) -> Iterator[Verdict]:
+    """Whether the driver answers, and which GPUs there are."""
     found = facts.gpus
     if found.gpus:
         kinds = Counter((gpu.name, round(gpu.memory_gib)) for gpu in found.gpus)
@@ -28,6 +29,7 @@ def driver(facts: Facts) -> Iterator[Verdict]:
 
 
 def hidden(facts: Facts) -> Iterator[Verdict]:
+    """GPUs that CUDA_VISIBLE_DEVICES hides from the processes of a run."""
     value = facts.environment.visible_gpus
     if value is None or not facts.gpus.gpus:
         return
@@ -47,6 +49,7 @@ def hidden(facts: Facts) -> Iterator[Verdict]:
 
 
 def cuda_version(facts: Facts) -> Iterator[Verdict]:
+    """The driver's CUDA against that of torch's build."""
     torch, driver = facts.packages.torch, facts.gpus.driver_cuda
     if torch is None or torch.cuda is None or driver is None:
         return
@@ -61,6 +64,7 @@ def cuda_version(facts: Facts) -> Iterator[Verdict]:
 
 
 def memory(facts: Facts) -> Iterator[Verdict]:
+    """GPUs whose memory other processes hold."""
     found = facts.gpus.gpus
     problems = [verdict for i, gpu in enumerate(found) for verdict in _memory_problems(i, gpu)]
     yield from problems

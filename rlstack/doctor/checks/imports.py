@@ -33,6 +33,7 @@ def statements(*, has_gpus: bool) -> dict[str, str]:
 
 
 def imported(name: str, facts: Facts) -> Iterator[Verdict]:
+    """How the import called `name` ended, in a process of its own."""
     for found in facts.imports:
         if found.name == name:
             yield _verdict(found, facts)

@@ -18,6 +18,7 @@ LEAST_PROCESSES = 1024
 
 
 def platform(facts: Facts) -> Iterator[Verdict]:
+    """Linux on x86-64, for which the engines have wheels."""
     machine = facts.machine
     found = ", ".join(filter(None, (f"{machine.system} {machine.architecture}", machine.name)))
     if (machine.system, machine.architecture) == ("Linux", "x86_64"):
@@ -27,6 +28,7 @@ def platform(facts: Facts) -> Iterator[Verdict]:
 
 
 def python(facts: Facts) -> Iterator[Verdict]:
+    """The version of Python against what the packages and their wheels are for."""
     machine = facts.machine
     version = ".".join(map(str, machine.python))
     found = f"{version}, {machine.executable}"
@@ -55,6 +57,7 @@ def _is_accepted(version: str, packages: Packages) -> bool:
 
 
 def cores(facts: Facts) -> Iterator[Verdict]:
+    """The processors that this process may use."""
     machine = facts.machine
     quota = machine.core_quota
     if quota is not None and quota < machine.num_cores:
@@ -67,6 +70,7 @@ def cores(facts: Facts) -> Iterator[Verdict]:
 
 
 def memory(facts: Facts) -> Iterator[Verdict]:
+    """Free memory, within a container's limit, against what a small run takes."""
     total, free = facts.machine.memory_gib, facts.machine.memory_free_gib
     if total is None or free is None:
         return
@@ -83,6 +87,7 @@ def memory(facts: Facts) -> Iterator[Verdict]:
 
 
 def shared_memory(facts: Facts) -> Iterator[Verdict]:
+    """Room in /dev/shm, against Ray's object store."""
     total, free = facts.machine.shared_memory_gib, facts.machine.shared_memory_free_gib
     store = facts.settings.object_store_gib if facts.settings is not None else OBJECT_STORE_GIB
     needed = store + SHARED_MEMORY_SPARE_GIB
@@ -100,6 +105,7 @@ def shared_memory(facts: Facts) -> Iterator[Verdict]:
 
 
 def open_files(facts: Facts) -> Iterator[Verdict]:
+    """The limit on open files, against what a run opens."""
     limit = facts.machine.open_files
     if limit is None or limit >= GOOD_OPEN_FILES:
         yield ok("no limit" if limit is None else f"up to {limit}")
@@ -110,6 +116,7 @@ def open_files(facts: Facts) -> Iterator[Verdict]:
 
 
 def process_limit(facts: Facts) -> Iterator[Verdict]:
+    """The limit on processes and threads, against what a run starts."""
     limit = facts.machine.processes
     if limit is not None and limit < LEAST_PROCESSES:
         yield problem(
@@ -121,6 +128,7 @@ def process_limit(facts: Facts) -> Iterator[Verdict]:
 
 
 def c_compiler(facts: Facts) -> Iterator[Verdict]:
+    """A compiler that works, which torch and Triton call."""
     machine = facts.machine
     if machine.compiler is None:
         yield problem("no cc, gcc or clang on the PATH", "apt install gcc libc6-dev")
@@ -140,6 +148,7 @@ def c_compiler(facts: Facts) -> Iterator[Verdict]:
 
 
 def libnuma(facts: Facts) -> Iterator[Verdict]:
+    """The library that vLLM's CPU build links to."""
     if facts.extra != "cpu":  # only vLLM's CPU build links to it
         return
     if facts.machine.libnuma_error is not None:
@@ -149,6 +158,7 @@ def libnuma(facts: Facts) -> Iterator[Verdict]:
 
 
 def clock(facts: Facts) -> Iterator[Verdict]:
+    """A date that cannot be right, with which certificates and files look expired."""
     machine = facts.machine
     now = _date(machine.now_s)
     if machine.installed_s is not None and machine.now_s < machine.installed_s:

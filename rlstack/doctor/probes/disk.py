@@ -12,6 +12,7 @@ GIB = 2**30
 
 
 def look(settings: Settings | None) -> Disk:
+    """The folders that a run writes to."""
     runs = (settings.run_folder if settings is not None else None) or "runs"
     return Disk(runs=_folder(runs), temporary=_folder(temporary_folder()))
 

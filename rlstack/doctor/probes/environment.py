@@ -12,6 +12,7 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
 def look(variables: Mapping[str, str] = os.environ) -> Environment:
+    """The variables that count; of those that may hold secrets only the names."""
     plugins = variables.get("VLLM_PLUGINS")
     own = {"VLLM_PLUGINS", *vllm_environment(cuda=False)}  # which every role sets itself
     return Environment(

@@ -91,6 +91,7 @@ def _kill(process: Process) -> None:
 
 
 def last_line(text: str) -> str:
+    """Of an error's output, which says what it was."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 

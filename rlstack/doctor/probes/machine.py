@@ -24,6 +24,7 @@ COMPILE_S = 20.0
 
 
 def look() -> Machine:
+    """Processor, memory, limits, compiler and libraries of this machine."""
     memory, free = _memory()
     shared, shared_free = _shared_memory()
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)

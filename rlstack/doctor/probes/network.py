@@ -11,6 +11,7 @@ CONNECT_S = 5.0
 
 
 def look(settings: Settings | None) -> Network:
+    """Loopback, and the ports that CONFIG names."""
     ports = settings.ports if settings is not None else None
     host = "" if settings is not None and settings.joins_cluster else "127.0.0.1"
     busy = () if ports is None else tuple(p for p in range(ports[0], ports[1] + 1) if _is_busy(host, p))

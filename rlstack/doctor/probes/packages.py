@@ -29,6 +29,7 @@ MODULES = {
 
 
 def look() -> Packages:
+    """What is installed in this environment, and what hides it."""
     installed: dict[str, Installed] = {}
     for distribution in metadata.distributions():
         if (found := _installed(distribution)) is not None:

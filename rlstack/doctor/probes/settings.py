@@ -13,6 +13,7 @@ READ_S = 60.0
 
 
 def look(config: Path, overrides: Sequence[str]) -> Settings:
+    """What another process says of CONFIG, which imports what this one cannot count on."""
     path = str(config)
     done = run(["-m", "rlstack.doctor.read_settings", path, *overrides], limit_s=READ_S)
     if done is None:
