@@ -36,8 +36,10 @@ class Recorder:
     An error's traceback goes to logs/error.log, and a note on the error says so.
     """
 
-    def __init__(self, config: RunConfig, *, resume: bool = False) -> None:
+    def __init__(self, config: RunConfig, *, resume: bool = False, can_resume: bool = True) -> None:
         """resume: in the folder of an earlier run if there is one; then `rewind` has to follow.
+
+        can_resume: whether `rlstack train --resume` goes on with the run, should it break off.
 
         Raises ConfigError if the folder cannot be used, or a logger cannot begin.
         """
@@ -45,6 +47,7 @@ class Recorder:
         self._console = Console(config.schedule.num_steps)
         self._run = RunDirectory.resume(config) if resume else RunDirectory.create(config)
         self._loggers = Loggers.of_run(config, self._run, note=self.note)
+        self._can_resume = can_resume
         self._has_begun = not self._run.is_resumed  # until then the earlier run's files stay as they are
         self._timeline = RunTimeline(self._run.path, start_s=start_s)
         self._throughput = Throughput.of(config)
@@ -224,7 +227,8 @@ class Recorder:
         self._run.write_summary(summary)
         self._loggers.finish(summary)
         self._console.summary(summary, self._run.path)
-        if summary["status"] in ("failed", "interrupted") and not isinstance(error, ConfigError):
+        broke_off = summary["status"] in ("failed", "interrupted")
+        if broke_off and self._can_resume and not isinstance(error, ConfigError):
             self._console.note(f"to go on: rlstack train {self._run.config} --resume")
         if error is not None and summary["status"] == "failed":
             error.add_note(f"the traceback is in {write_traceback(error, self._run.logs)}")

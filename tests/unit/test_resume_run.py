@@ -133,6 +133,8 @@ def test_how_to_go_on_is_said_where_a_run_breaks_off(
         pass
     with pytest.raises(ConfigError), Recorder(config):
         raise ConfigError("data.tasks[0].reward = a:b: there is no such plug-in")  # which would be so again
+    with pytest.raises(RuntimeError), Recorder(config, can_resume=False):
+        raise RuntimeError("a rank died")
     assert "to go on" not in capsys.readouterr().out
 
 
