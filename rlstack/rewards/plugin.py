@@ -68,6 +68,7 @@ class PluginScorer:
         try:
             self._pool = WorkerPool(processes)
         except RuntimeError as error:
+            self._forget_given()
             raise ConfigError(
                 f"{setting} = {name}: {error}; name a function or class that Python can import from the "
                 "working directory or PYTHONPATH"
@@ -81,6 +82,9 @@ class PluginScorer:
     def close(self) -> None:
         """End the plug-in's processes."""
         self._pool.close()
+        self._forget_given()
+
+    def _forget_given(self) -> None:
         while self._given:
             os.close(self._given.pop())
 

@@ -1,6 +1,7 @@
 """Code that is given in Python: its names, and what the processes that call it get."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -117,6 +118,23 @@ def test_a_reward_that_cannot_be_sent_is_refused_with_its_setting() -> None:
     lock = threading.Lock()
     with pytest.raises(ConfigError, match=r"data\.tasks\[0\]\.reward = __main__:f: .* a process of its own"):
         PluginScorer("__main__:f", Reward(), setting="data.tasks[0].reward", given=lambda *_: [lock.locked()])
+
+
+class Broken:
+    def __init__(self) -> None:
+        raise ValueError("no words")
+
+
+def test_a_reward_that_does_not_start_leaves_nothing_open() -> None:
+    with pytest.raises(ConfigError, match=r"__main__:Broken: .*ValueError: no words"):
+        PluginScorer("__main__:Broken", Reward(), setting="data.tasks[0].reward", given=Broken)
+    places = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if _is_open(fd)]
+    assert [place for place in places if "memfd:rlstack" in place] == []
+
+
+def _is_open(descriptor: str) -> bool:
+    """The listing has its own descriptor, which is gone by then."""
+    return os.path.lexists(f"/proc/self/fd/{descriptor}")
 
 
 @dataclass(frozen=True)
