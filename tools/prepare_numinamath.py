@@ -28,7 +28,8 @@ from rich.console import Console
 from rich.progress import track
 from sifting import Dropped, Record, Row, Sifted, sift, text_of
 
-from rlstack.rewards.math import MathVerifier, boxed_answer
+from rlstack.data.boxed import boxed_answer
+from rlstack.rewards.math import MathVerifier
 
 HELDOUT = 1980  # rows of validation, and again of test
 SYNTHETIC = ("synthetic_math", "synthetic_amc", "orca_math", "metamath")

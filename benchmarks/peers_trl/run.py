@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, T
 from trl import GRPOConfig, GRPOTrainer
 from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
-from rlstack.rewards.math import boxed_answer
+from rlstack.data.boxed import boxed_answer
 from rlstack.rewards.math_worker import is_equal
 
 

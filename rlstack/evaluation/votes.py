@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlstack.rewards.math import boxed_answer
+from rlstack.data.boxed import boxed_answer
 
 
 def vote_of(text: str) -> str | None:

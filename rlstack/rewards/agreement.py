@@ -7,8 +7,8 @@ from itertools import groupby, product
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from rlstack.data.boxed import boxed_answer
 from rlstack.data.records import Score
-from rlstack.rewards.math import boxed_answer
 
 MAX_CHARS = 60  # of an answer that is kept to be shown
 

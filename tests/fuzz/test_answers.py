@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlstack.rewards.math import MARKER, MAX_TAIL_CHARS, boxed_answer
+from rlstack.data.boxed import MARKER, MAX_TAIL_CHARS, boxed_answer
 from tests.fuzz.hostile import texts
 
 PARTS = [
