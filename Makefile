@@ -6,7 +6,7 @@ GPU_PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || echo pyt
 GPU_VENV := .venv-gpu
 HERE := $(if $(shell command -v nvidia-smi),$(GPU_VENV),$(VENV))
 
-.PHONY: quickstart setup setup-gpu test test-gpu bench-gpu thorough faults fuzz lint docs docs-serve
+.PHONY: quickstart setup setup-gpu test test-gpu bench-gpu thorough cases faults fuzz lint docs docs-serve
 
 quickstart: setup
 	$(VENV)/bin/rlstack train configs/quickstart.yaml
@@ -39,6 +39,10 @@ bench-gpu: setup-gpu
 # All tests: the long runs in further cases too.
 thorough: lint
 	$(VENV)/bin/pytest -m ''
+
+# Small inputs with known outcomes, by kind: tests/cases, and ../shared/cases where it is there.
+cases: setup
+	$(VENV)/bin/python -m tests.cases
 
 # More than an hour: one run for each fault. Those that were survived are not tried again.
 faults: setup
