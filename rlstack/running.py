@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlstack.config.machine import Machine
-from rlstack.config.own_code import OwnCode, refuse_unknown_names, with_own_code
+from rlstack.config.own_code import OwnCode, with_own_code
 from rlstack.config.schema import RunConfig
-from rlstack.config.validate import validate
-from rlstack.losses.own import load_loss
-from rlstack.policy.architecture import Architecture
-from rlstack.policy.weight_index import weight_files
+from rlstack.errors import ConfigError
+from rlstack.preflight.checks import CHECKS
+from rlstack.preflight.planned import Planned
+from rlstack.preflight.runner import find_problems
 from rlstack.telemetry.console import Console
 from rlstack.telemetry.run_dir import folder_of, num_steps_completed
 
@@ -43,15 +41,15 @@ def run(
         ConfigError: the settings, the data or the run to resume cannot be used, or `rewards` or `loss`.
         StoppedByAlarm, RoleError: see rlstack.train.train.
     """
-    config, own = check(config, rewards=rewards, loss=loss)
-    folder = folder_of(config)
-    if resume and (num_steps := num_steps_completed(folder)) >= config.schedule.num_steps:
+    planned = prepare(config, rewards=rewards, loss=loss, resume=resume)
+    folder = folder_of(planned.config)
+    if resume and (num_steps := num_steps_completed(folder)) >= planned.config.schedule.num_steps:
         Console(num_steps).note(f"{folder}: has completed its {num_steps} steps; nothing is left to do")
         return folder
 
     from rlstack.train import train  # imports torch and Ray: after all that can be refused
 
-    train(config, resume=resume, own=own)
+    train(planned.config, resume=resume, own=planned.own, prompts=planned.read_prompts())
     return folder
 
 
@@ -63,13 +61,23 @@ def check(
 ) -> tuple[RunConfig, OwnCode]:
     """`config` with the names of what is given; what they stand for. Arguments as of run().
 
-    Raises ConfigError for whatever can be refused before a process starts.
+    Raises ConfigError for whatever can be refused before a process starts, all of it at once.
     """
+    planned = prepare(config, rewards=rewards, loss=loss)
+    return planned.config, planned.own
+
+
+def prepare(
+    config: RunConfig,
+    *,
+    rewards: Mapping[str, Any] | None = None,
+    loss: Loss | type[Loss] | None = None,
+    resume: bool = False,
+) -> Planned:
+    """The run that would start, with its prompts; arguments as of run(), errors as of check()."""
     config, own = with_own_code(config, rewards=rewards, loss=loss)
-    architecture = Architecture.from_folder(Path(config.policy.model))
-    validate(config, architecture=architecture, machine=Machine.detect())
-    weight_files(Path(config.policy.model))  # for what it refuses
-    refuse_unknown_names(config, own)
-    if config.objective.loss is not None:
-        own = replace(own, loss=load_loss(config.objective.loss, own.loss))
-    return config, own
+    planned = Planned(config=config, own=own, resume=resume)
+    found = find_problems(planned, CHECKS)
+    if problems := [line for lines in found.values() for line in lines]:
+        raise ConfigError("\n".join(problems))
+    return planned

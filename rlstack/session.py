@@ -26,7 +26,6 @@ from typing import Any
 from rlstack.config.schedule_words import WITH_GENERATOR
 from rlstack.config.schema import RunConfig
 from rlstack.credit.pair_yield import pair_yield
-from rlstack.data.load import load_prompts
 from rlstack.data.records import Example, Prompt, RolloutGroup, ScoredGroup
 from rlstack.data.samples import sample_rows
 from rlstack.evaluation.evaluator import Evaluator
@@ -37,7 +36,7 @@ from rlstack.orchestration.pending import PendingGroups
 from rlstack.orchestration.policy_group import PolicyGroup
 from rlstack.orchestration.team import Team, assembled
 from rlstack.rollout.metrics import rollout_metrics
-from rlstack.running import check
+from rlstack.running import prepare
 from rlstack.telemetry.recorder import Recorder
 from rlstack.telemetry.run_dir import folder_of
 
@@ -59,8 +58,9 @@ class Session:
         loss: Loss | type[Loss] | None = None,
     ) -> None:
         """rewards, loss: see rlstack.run. Raises ConfigError for whatever can be refused."""
-        self.config, self._own = check(config, rewards=rewards, loss=loss)
-        self.prompts, self.held_out = load_prompts(self.config)
+        planned = prepare(config, rewards=rewards, loss=loss)
+        self.config, self._own = planned.config, planned.own
+        self.prompts, self.held_out = planned.read_prompts()
         self._open = ExitStack()
         self._recorder: Recorder | None = None
         self._team: Team | None = None

@@ -26,7 +26,13 @@ from rlstack.telemetry.alarms import StoppedByAlarm
 from rlstack.telemetry.recorder import Recorder
 
 
-def train(config: RunConfig, *, resume: bool = False, own: OwnCode | None = None) -> None:
+def train(
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    own: OwnCode | None = None,
+    prompts: tuple[PromptSampler, Sequence[Prompt]] | None = None,
+) -> None:
     """Run what `config` (validated) describes; everything it leaves is in `run.dir`/`run.name`.
 
     Step t turns version t of the policy into t + 1. Its rollouts were written by `schedule.version_for(t)`,
@@ -34,6 +40,7 @@ def train(config: RunConfig, *, resume: bool = False, own: OwnCode | None = None
 
     resume: go on from the newest checkpoint of the run in that folder, from its start if there is none yet.
     own: what the settings name of the user's own code.
+    prompts: those of training and the held-out ones, where they have been loaded already.
 
     Raises:
         ConfigError: the data, the log of a run to replay, or the run to resume cannot be used.
@@ -41,15 +48,15 @@ def train(config: RunConfig, *, resume: bool = False, own: OwnCode | None = None
         RoleError: a process failed, died or did not answer within its limit; all processes have ended.
     """
     schedule = build_schedule(config.schedule)
-    prompts, held_out = load_prompts(config)
+    training, held_out = prompts or load_prompts(config)
     with Recorder(config, resume=resume) as recorder:
         saver = Saver(config, schedule, recorder)
         place = saver.go_back() if recorder.is_resumed else Place()
-        probe = prompts.take(0, 1)[0].token_ids
+        probe = training.take(0, 1)[0].token_ids
         with assembled(config, recorder, probe=probe, own=own or OwnCode()) as team:
             while True:
                 try:
-                    return _run(place, config, schedule, prompts, held_out, team, recorder, saver)
+                    return _run(place, config, schedule, training, held_out, team, recorder, saver)
                 except BackToCheckpoint as lost:
                     with recorder.starting("the policy again"):
                         team.rebuild_policy(lost)

@@ -98,7 +98,12 @@ def problems(config: RunConfig, *, architecture: ModelShape, machine: Machine) -
 
     The machine does not count when the run joins a Ray cluster (`cluster.address`), which may be larger.
     """
-    found = [
+    return setting_problems(config) or layout_problems(config, architecture=architecture, machine=machine)
+
+
+def setting_problems(config: RunConfig) -> list[str]:
+    """As `problems`, of the settings alone: neither the model nor the machine counts."""
+    return [
         *_out_of_range(config),
         *_run(config),
         *schedule_problems(config),
@@ -109,8 +114,10 @@ def problems(config: RunConfig, *, architecture: ModelShape, machine: Machine) -
         *_training_tasks(config),
         *_task_problems(config),
     ]
-    if found:  # a layout with 0 ranks has no sensible message
-        return found
+
+
+def layout_problems(config: RunConfig, *, architecture: ModelShape, machine: Machine) -> list[str]:
+    """As `problems`, where `setting_problems` are none: a layout with 0 ranks has no sensible message."""
     local = machine if config.cluster.address is None else None
     found = [
         *parallel_problems(config.policy, architecture, local),

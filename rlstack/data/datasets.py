@@ -34,9 +34,7 @@ def load_task(
     Raises:
         ConfigError: the dataset or one of its rows cannot be used.
     """
-    rows = _rows(task, where=where)
-    if not rows:
-        raise ConfigError(f"{where}.path = {task.path!r} has no rows; give a dataset with at least one.")
+    rows = read_task(task, where=where)
     texts = [render(TEMPLATES[task.template], row.problem) for row in rows]
     prompts = [
         Prompt(task=task.name, row=row.index, problem=row.problem, answer=row.answer, token_ids=token_ids)
@@ -52,18 +50,21 @@ def load_task(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _TaskRow:
+class TaskRow:
+    """A row of a task's dataset."""
+
     index: int
     at: str  # for messages
     problem: str
     answer: str | None
 
 
-def _rows(task: Task, *, where: str) -> list[_TaskRow]:
+def read_task(task: Task, *, where: str) -> list[TaskRow]:
+    """Every row of `task.path`, at least one, without a tokenizer; arguments and errors as of `load_task`."""
     columns = (task.problem_field, task.answer_field)
     rows = read_rows(Path(task.path), where=f"{where}.path", split=task.split, columns=columns)
-    return [
-        _TaskRow(
+    found = [
+        TaskRow(
             index=row.index,
             at=row.at,
             problem=_problem(row, task, where=where),
@@ -71,6 +72,9 @@ def _rows(task: Task, *, where: str) -> list[_TaskRow]:
         )
         for row in rows
     ]
+    if not found:
+        raise ConfigError(f"{where}.path = {task.path!r} has no rows; give a dataset with at least one.")
+    return found
 
 
 def _problem(row: Row, task: Task, *, where: str) -> str:

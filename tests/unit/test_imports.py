@@ -11,6 +11,8 @@ ROOT = Path(__file__).parents[2]
 ROOMS = (
     "errors",
     "files",
+    "child_process",
+    "user_code",
     "rendezvous",
     "config",
     "telemetry",
@@ -23,6 +25,7 @@ ROOMS = (
     "policy",
     "rollout",
     "orchestration",
+    "preflight",
     "evaluation",
     "tuning",
     "train",

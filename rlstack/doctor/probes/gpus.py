@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rlstack.child_process import last_json, last_line, run
 from rlstack.doctor.facts import CudaUse, Gpu, Gpus
-from rlstack.doctor.probes.imports import last_json, last_line, run
 
 GIB = 2**30
 NVIDIA = "0x10de"

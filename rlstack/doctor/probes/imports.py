@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
 
+from rlstack.child_process import Process, kill_all, last_line, run
 from rlstack.doctor.facts import Imported
 
 Say = Callable[[str], None]
-Process = subprocess.Popen[str]
 
 
 def look(statements: Mapping[str, str], *, limit_s: float, say: Say) -> tuple[Imported, ...]:
@@ -36,8 +32,7 @@ def look(statements: Mapping[str, str], *, limit_s: float, say: Say) -> tuple[Im
                 say(f"{found.name} took {found.seconds:.0f} s; left: {', '.join(left) or 'none'}")
         except BaseException:  # Ctrl-C, which does not reach sessions of their own
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in running:
-                _kill(process)
+            kill_all(running)
             raise
     return tuple(done[name] for name in statements)
 
@@ -53,52 +48,3 @@ def _imported(name: str, statement: str, limit_s: float, running: list[Process])
         return Imported(name=name, statement=statement, seconds=seconds, signal=died_of)
     error = last_line(done.stderr) or f"exit status {done.returncode}" if done.returncode else None
     return Imported(name=name, statement=statement, seconds=seconds, error=error)
-
-
-def run(
-    arguments: list[str], *, limit_s: float, running: list[Process] | None = None
-) -> subprocess.CompletedProcess[str] | None:
-    """This Python with `arguments`, in a session of its own that is killed at the limit; None then.
-
-    running: gets the process once it has started.
-    """
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    if running is not None:
-        running.append(process)
-    try:
-        out, err = process.communicate(timeout=limit_s)
-    except BaseException as error:
-        _kill(process)
-        process.wait()
-        if isinstance(error, subprocess.TimeoutExpired):
-            return None
-        raise
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-
-def _kill(process: Process) -> None:
-    if process.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def last_line(text: str) -> str:
-    """Of an error's output, which says what it was."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
-
-
-def last_json(text: str) -> dict[str, object] | None:
-    """The last line of what a process printed, if it is a JSON object."""
-    try:
-        found = json.loads(last_line(text))
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None

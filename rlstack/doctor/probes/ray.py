@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlstack.child_process import last_line, run
 from rlstack.doctor.facts import Ray, RayProcess, RayStart
 from rlstack.doctor.probes.disk import temporary_folder
-from rlstack.doctor.probes.imports import last_line, run
 
 RAYLET = "/ray/core/src/ray/raylet/raylet"
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rlstack.child_process import last_json, last_line, run
 from rlstack.doctor.facts import Settings
-from rlstack.doctor.probes.imports import last_json, last_line, run
 
 READ_S = 60.0
 

@@ -1,0 +1,57 @@
+"""Where in code of the user's own an exception was raised: not in rlstack, an installed package or Python."""
+
+from __future__ import annotations
+
+import os
+import re
+import sysconfig
+import traceback
+from typing import NamedTuple
+
+_OURS = (
+    os.path.dirname(os.path.abspath(__file__)),
+    *(sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib")),
+)
+_INSTALLED = ("site-packages", "dist-packages", "rlstack_kernels")
+_TYPED = ("<stdin>", "<ipython-input")  # files that are none, and the user's all the same
+_DUMPED = re.compile(r'^ *File "(.+)", line (\d+)')  # of a traceback, and of what faulthandler writes
+
+
+class Place(NamedTuple):
+    """A line of a file, from 1."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+def place_of(error: BaseException) -> Place | None:
+    """The innermost line of the user's on the way to `error`; None if there is none."""
+    if isinstance(error, SyntaxError) and error.filename and is_users(error.filename):
+        return Place(error.filename, error.lineno or 1)
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((Place(f.filename, f.lineno or 1) for f in reversed(frames) if is_users(f.filename)), None)
+
+
+def place_in_dump(text: str) -> Place | None:
+    """As `place_of`, of the stack that faulthandler has written to `text`, innermost line first."""
+    found = (_DUMPED.match(line) for line in text.splitlines())
+    places = (Place(match[1], int(match[2])) for match in found if match)
+    return next((place for place in places if is_users(place.file)), None)
+
+
+def is_users(file: str) -> bool:
+    """Whether the code of `file`, as a traceback has it, is the user's own."""
+    if file.startswith("<"):
+        return file.startswith(_TYPED)
+    path = os.path.abspath(file)
+    installed = any(part in _INSTALLED for part in path.split(os.sep))
+    return not installed and not path.startswith(tuple(f"{folder}{os.sep}" for folder in _OURS))
+
+
+def in_one_line(error: BaseException) -> str:
+    """ "FILE:LINE: TYPE: MESSAGE", without the place if no code of the user's is to blame."""
+    place, what = place_of(error), f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+    return what if place is None else f"{place}: {what}"
