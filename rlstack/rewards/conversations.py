@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from transformers import AutoTokenizer
 
+from rlstack.data.chat import ChatTokenizer
 from rlstack.rewards.scorer import Question
 
 
@@ -29,22 +30,22 @@ class ConversationTokenizer:
         self._max_tokens = max_tokens
         if self._tokenizer.chat_template is None:
             raise ValueError(f"the tokenizer in {folder} has no chat template; add one")
+        self._chats = ChatTokenizer(self._tokenizer)
         # Athene-RM reads its score at a token of its own after the chat, which its tokenizer calls cls.
         self._closing = [] if (cls := self._tokenizer.cls_token_id) is None else [cls]
 
     def conversations(self, questions: Sequence[Question]) -> list[Conversation]:
-        """One conversation for each response of each question, in their order."""
+        """One conversation for each response of each question, in their order.
+
+        A control token that a text spells out is characters: an answer cannot end its own turn.
+        """
         chats = [
             [{"role": "user", "content": question.problem}, {"role": "assistant", "content": response}]
             for question in questions
             for response in question.responses
         ]
-        if not chats:
-            return []
-        encoded = self._tokenizer.apply_chat_template(
-            chats, tokenize=True, return_dict=True, padding=False, truncation=False
-        )
-        return [cut([*ids, *self._closing], max_tokens=self._max_tokens) for ids in encoded["input_ids"]]
+        token_ids = self._chats.token_ids(chats)
+        return [cut([*ids, *self._closing], max_tokens=self._max_tokens) for ids in token_ids]
 
 
 def cut(token_ids: list[int], *, max_tokens: int) -> Conversation:
