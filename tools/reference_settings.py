@@ -107,7 +107,7 @@ def _kind(option: Any, accepted: Range | None) -> str:
     if get_origin(option) is list:
         return f"list of {WORDS[get_args(option)[0]]}s"
     if get_origin(option) is dict:
-        return "names with text"
+        return "names with text" if get_args(option)[1] is str else "names with values"
     if issubclass(option, Enum):
         return ", ".join(code(word.value) for word in option)
     return f"{WORDS[option]}, {accepted}" if accepted and option in (int, float) else WORDS[option]

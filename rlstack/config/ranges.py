@@ -32,6 +32,7 @@ POSITIVE = Range(low=0, low_open=True)
 NOT_NEGATIVE = Range(low=0)
 ONE_OR_MORE = Range(low=1)
 MOMENTUM = Range(low=0, high=1, high_open=True)
+SHARE = Range(low=0, high=1)
 PROBABILITY = Range(low=0, high=1, low_open=True)
 FRACTION = Range(low=0, high=1, low_open=True, high_open=True)
 
@@ -93,6 +94,7 @@ RANGES: dict[str, Range] = {
     "objective.clip_ratio_high": POSITIVE,
     "objective.tis_cap": POSITIVE,
     "batch.prompts_per_step": ONE_OR_MORE,
+    "data.max_unverifiable": SHARE,
     "reward.workers": ONE_OR_MORE,
     "reward.timeout_s": POSITIVE,
     "reward.plugin_timeout_s": POSITIVE,

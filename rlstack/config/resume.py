@@ -20,6 +20,7 @@ MAY_DIFFER = (
     "run.dir",
     "schedule.num_steps",
     "schedule.save_every",
+    "data.max_unverifiable",
     "policy.*_parallel",
     "policy.virtual_pipeline",
     "policy.pipeline_layers*",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class Precision(StrEnum):
@@ -254,6 +255,7 @@ class Task:
     problem_field: str = "problem"  # of a row: a text
     answer_field: str = "answer"  # only verifiable tasks need it
     template: Template = Template.math  # of the prompt, around the problem
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)  # variables of the chat template
     reward: str = "math"  # math | the name of one of reward.models | a plug-in, package.module:attribute
     weight: float = 1.0  # share of the prompts, relative to the other tasks
 
@@ -261,6 +263,8 @@ class Task:
 @dataclass
 class Data:
     tasks: list[Task] = field(default_factory=list)
+    max_unverifiable: float = 0.05  # share of a task's gold answers that no answer in a box could equal
+    filter_overlong: bool = False  # leave prompts out that are too long for the context, and say how many
 
 
 @dataclass

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlstack.config.reward_names import needs_answer
 from rlstack.config.schema import Task
+from rlstack.data.conversation import Turn, read_conversation
+from rlstack.data.fields import ABSENT, columns_of, field_value
+from rlstack.data.gold import read_gold, text_or_number
 from rlstack.data.json_lines import shorten
 from rlstack.data.records import Prompt
 from rlstack.data.rows import Row, read_rows
@@ -19,9 +23,16 @@ from rlstack.errors import ConfigError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+logger = logging.getLogger(__name__)
+
 
 def load_task(
-    task: Task, tokenizer: PreTrainedTokenizerBase, *, max_prompt_tokens: int, where: str
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_prompt_tokens: int,
+    where: str,
+    filter_overlong: bool = False,
 ) -> list[Prompt]:
     """Every row of `task.path` as a prompt, in the order of the dataset.
 
@@ -30,23 +41,50 @@ def load_task(
         tokenizer: of the policy's model; its chat template frames the prompt.
         max_prompt_tokens: the longest prompt that leaves room for an answer, in tokens.
         where: the setting that the task comes from, for messages: `data.tasks[0]`.
+        filter_overlong: leave longer prompts out, and say in a warning how many; otherwise they are refused.
 
     Raises:
         ConfigError: the dataset or one of its rows cannot be used.
     """
     rows = read_task(task, where=where)
-    texts = [render(TEMPLATES[task.template], row.problem) for row in rows]
+    chats = [[*row.context, {"role": "user", "content": _framed(row, task)}] for row in rows]
     prompts = [
         Prompt(task=task.name, row=row.index, problem=row.problem, answer=row.answer, token_ids=token_ids)
-        for row, token_ids in zip(rows, tokenise(tokenizer, texts), strict=True)
+        for row, token_ids in zip(
+            rows, tokenise_chats(tokenizer, chats, task.chat_template_kwargs), strict=True
+        )
     ]
+    if filter_overlong:
+        return _that_fit(prompts, task, max_prompt_tokens, where=where)
     for row, prompt in zip(rows, prompts, strict=True):
         if len(prompt.token_ids) > max_prompt_tokens:
+            remedy = ", or set data.filter_overlong=true" if where.startswith("data.") else ""
             raise ConfigError(
                 f"{row.at}: the prompt has {len(prompt.token_ids)} tokens, and the context leaves room for "
-                f"{max_prompt_tokens}; shorten or drop the row, or lower rollout.max_new_tokens."
+                f"{max_prompt_tokens}; shorten or drop the row, or lower rollout.max_new_tokens{remedy}."
             )
     return prompts
+
+
+def _that_fit(prompts: Sequence[Prompt], task: Task, max_prompt_tokens: int, *, where: str) -> list[Prompt]:
+    """The prompts that leave room for an answer, with a warning of how many do not."""
+    fit = [prompt for prompt in prompts if len(prompt.token_ids) <= max_prompt_tokens]
+    if not fit:
+        raise ConfigError(
+            f"{where}.path = {task.path!r}: every prompt has more than the {max_prompt_tokens} tokens that "
+            "the context leaves room for; shorten them, or lower rollout.max_new_tokens."
+        )
+    if len(fit) < len(prompts):
+        logger.warning(
+            "%s.path = %r: %d of %d rows are left out, whose prompts have more than the %d tokens that the "
+            "context leaves room for (data.filter_overlong).",
+            *(where, task.path, len(prompts) - len(fit), len(prompts), max_prompt_tokens),
+        )
+    return fit
+
+
+def _framed(row: TaskRow, task: Task) -> str:
+    return render(TEMPLATES[task.template], row.problem)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,50 +94,64 @@ class TaskRow:
     index: int
     at: str  # for messages
     problem: str
+    context: list[Turn]  # the turns before the problem
     answer: str | None
 
 
 def read_task(task: Task, *, where: str) -> list[TaskRow]:
     """Every row of `task.path`, at least one, without a tokenizer; arguments and errors as of `load_task`."""
-    columns = (task.problem_field, task.answer_field)
+    columns = columns_of((task.problem_field, task.answer_field))
     rows = read_rows(Path(task.path), where=f"{where}.path", split=task.split, columns=columns)
-    found = [
-        TaskRow(
-            index=row.index,
-            at=row.at,
-            problem=_problem(row, task, where=where),
-            answer=_answer(row, task, where=where),
+    found = []
+    for row in rows:
+        *context, last = _conversation(row, task, where=where)
+        answer = _answer(row, task, where=where)
+        found.append(
+            TaskRow(index=row.index, at=row.at, problem=last["content"], context=context, answer=answer)
         )
-        for row in rows
-    ]
     if not found:
         raise ConfigError(f"{where}.path = {task.path!r} has no rows; give a dataset with at least one.")
     return found
 
 
-def _problem(row: Row, task: Task, *, where: str) -> str:
+def _conversation(row: Row, task: Task, *, where: str) -> list[Turn]:
+    """The row's problem as the last turn of a conversation, mostly its only one."""
     field = task.problem_field
-    problem = row.record.get(field)
-    if not isinstance(problem, str) or not problem.strip():
+    value = field_value(row.record, field)
+    try:
+        turns = read_conversation(value)
+    except ValueError as error:
         raise ConfigError(
-            f"{row.at}: {_found(field, row)}; `{field}` must be a text that is not empty; if the problem is "
-            f"in another field, name that as {where}.problem_field."
-        )
-    return _encodable(problem, field, row)
+            f"{row.at}: `{field}` {error}; write turns as {{role, content}}, both texts; one is the user's."
+        ) from None
+    if turns is None:
+        if not isinstance(value, str) or not value.strip():
+            raise ConfigError(
+                f"{row.at}: {_found(field, value)}; `{field}` must be a text that is not empty, or the turns "
+                f"of a conversation; if the problem is in another field, name that as {where}.problem_field."
+            )
+        turns = [{"role": "user", "content": value}]
+    for turn in turns:
+        _encodable(turn["content"], field, row)
+    return turns
 
 
 def _answer(row: Row, task: Task, *, where: str) -> str | None:
-    """The row's answer, which may be written as a number."""
+    """The row's gold answer where the reward compares with one, otherwise the field's text or number."""
     field = task.answer_field
-    answer = row.record.get(field)
-    if isinstance(answer, int | float) and not isinstance(answer, bool):
-        answer = str(answer)
-    if needs_answer(task.reward) and (not isinstance(answer, str) or not answer.strip()):
-        raise ConfigError(
-            f"{row.at}: {_found(field, row)}; the task's reward compares with `{field}`: add a text or a "
-            f"number to the row, or name another field as {where}.answer_field."
-        )
-    return _encodable(answer, field, row) if isinstance(answer, str) else None
+    value = field_value(row.record, field)
+    if not needs_answer(task.reward):
+        answer = text_or_number(value)
+    else:
+        try:
+            answer = read_gold(value)
+        except ValueError as error:
+            found = f"{_found(field, value)}{'' if value is ABSENT else f', {error}'}"
+            raise ConfigError(
+                f"{row.at}: {found}; the task's reward compares with `{field}`: add a text or a number to "
+                f"the row, drop it, or name another field as {where}.answer_field."
+            ) from None
+    return None if answer is None else _encodable(answer, field, row)
 
 
 def _encodable(text: str, field: str, row: Row) -> str:
@@ -115,25 +167,36 @@ def _encodable(text: str, field: str, row: Row) -> str:
     return text
 
 
-def _found(field: str, row: Row) -> str:
-    if field not in row.record:
+def _found(field: str, value: object) -> str:
+    if value is ABSENT:
         return f"`{field}` is missing"
-    value = row.record[field]
     if isinstance(value, list | dict):  # which may be as long, and as deep, as a row can be
         return f"`{field}` is a {'list' if isinstance(value, list) else 'mapping'}"
     return f"`{field}` is {shorten(json.dumps(value, default=str))}"
 
 
 def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """Each text as the user's turn of a chat, up to where the assistant's turn begins."""
+    """Each text as the user's turn of a chat; see `tokenise_chats`."""
+    return tokenise_chats(tokenizer, [[{"role": "user", "content": text}] for text in texts], {})
+
+
+def tokenise_chats(
+    tokenizer: PreTrainedTokenizerBase, chats: Sequence[Sequence[Turn]], options: Mapping[str, Any]
+) -> list[tuple[int, ...]]:
+    """Each chat up to where the assistant's turn begins; `options` go to the chat template as variables."""
     if tokenizer.chat_template is None:
         raise ConfigError(
             f"policy.model: the tokenizer of {tokenizer.name_or_path!r} has no chat template; "
             "add chat_template to its tokenizer_config.json."
         )
-    chats = [[{"role": "user", "content": text}] for text in texts]
     # return_dict is given because its default changed between transformers 4 and 5.
     encoded: Any = tokenizer.apply_chat_template(
-        chats, tokenize=True, add_generation_prompt=True, return_dict=True, padding=False, truncation=False
+        chats,
+        tokenize=True,
+        add_generation_prompt=True,
+        return_dict=True,
+        padding=False,
+        truncation=False,
+        **options,
     )
     return [tuple(token_ids) for token_ids in encoded["input_ids"]]

@@ -22,7 +22,9 @@ def load_prompts(config: RunConfig) -> tuple[PromptSampler, list[Prompt]]:
         ConfigError: a file is missing or malformed, or a prompt leaves no room for `rollout.max_new_tokens`.
     """
     tokenizer, room = tokenizer_and_room(config)
-    training = _load_tasks(config.data.tasks, "data.tasks", tokenizer, room)
+    training = _load_tasks(
+        config.data.tasks, "data.tasks", tokenizer, room, filter_overlong=config.data.filter_overlong
+    )
     weights = {task.name: task.weight for task in config.data.tasks}
     sampler = PromptSampler(training, weights, seed=config.run.seed)
     return sampler, _held_out(config, tokenizer, room)
@@ -48,13 +50,24 @@ def _held_out(config: RunConfig, tokenizer: PreTrainedTokenizerBase, room: int) 
 
 
 def _load_tasks(
-    tasks: Sequence[Task], where: str, tokenizer: PreTrainedTokenizerBase, room: int
+    tasks: Sequence[Task],
+    where: str,
+    tokenizer: PreTrainedTokenizerBase,
+    room: int,
+    *,
+    filter_overlong: bool = False,
 ) -> dict[str, list[Prompt]]:
     return {
-        task.name: load_task(task, tokenizer, max_prompt_tokens=room, where=f"{where}[{i}]")
+        task.name: load_task(
+            task,
+            tokenizer,
+            max_prompt_tokens=room,
+            where=f"{where}[{i}]",
+            filter_overlong=filter_overlong,
+        )
         for i, task in enumerate(tasks)
     }
 
 
 def _context_length(folder: Path) -> int:
-    return int(json.loads((folder / "config.json").read_text())["max_position_embeddings"])
+    return int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"])

@@ -23,7 +23,11 @@ def identity(config: RunConfig) -> dict[str, Any]:
         "precision": engine_precision(config).quantization or rollout_precision(config).value,
         **sampling_settings(config),
         "tasks": {
-            task.name: {"template": task.template.value, "reward": task.reward}
+            task.name: {
+                "template": task.template.value,
+                "reward": task.reward,
+                "chat_template_kwargs": task.chat_template_kwargs or None,
+            }
             for task in config.evaluation.tasks
         },
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rlstack.config.reward_names import needs_answer
+from rlstack.data.gold import read_gold, text_or_number
 from rlstack.data.records import Score
 from rlstack.data.rows import Row, read_rows
 from rlstack.errors import ConfigError
@@ -27,7 +28,7 @@ def answered_rows(path: Path, *, reward: str) -> Iterator[tuple[Row, Question]]:
 
 
 def _question(record: Mapping[str, Any], *, reward: str, at: str) -> Question:
-    """The row's texts; an answer may be written as a number.
+    """The row's texts, the gold answer as `read_gold` has it.
 
     Raises:
         ConfigError: as `answered_rows`.
@@ -35,18 +36,22 @@ def _question(record: Mapping[str, Any], *, reward: str, at: str) -> Question:
     problem, answer, responses = (record.get(name) for name in ("problem", "answer", "responses"))
     if not isinstance(problem, str):
         raise ConfigError(f"{at}: `problem` must be a text; add it to the row.")
-    if isinstance(answer, int | float) and not isinstance(answer, bool):
-        answer = str(answer)
-    if needs_answer(reward) and (not isinstance(answer, str) or not answer.strip()):
-        raise ConfigError(f"{at}: `answer` must be a text or a number to compare with; add it to the row.")
+    answer = _gold(answer, at=at) if needs_answer(reward) else text_or_number(answer)
     if not isinstance(responses, list) or not all(isinstance(response, str) for response in responses):
         raise ConfigError(f"{at}: `responses` must be a list of texts, the answers to score.")
     labels = record.get("correct")
     if labels is not None and (not isinstance(labels, list) or len(labels) != len(responses)):
         raise ConfigError(f"{at}: `correct` must be a list with one label for each of `responses`.")
-    return Question(
-        problem=problem, answer=answer if isinstance(answer, str) else None, responses=tuple(responses)
-    )
+    return Question(problem=problem, answer=answer, responses=tuple(responses))
+
+
+def _gold(value: object, *, at: str) -> str:
+    try:
+        return read_gold(value)
+    except ValueError as error:
+        raise ConfigError(
+            f"{at}: `answer` must be a text or a number to compare with ({error}); add it to the row."
+        ) from None
 
 
 def with_rewards(record: Mapping[str, Any], scores: Sequence[Score]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from rlstack.data.boxed import boxed_answer
+from rlstack.data.gold import accepted_answers
 from rlstack.data.records import Outcome, Score
 from rlstack.rewards.math_process import math_process, verify
 from rlstack.rewards.scorer import Question, regroup
@@ -80,13 +81,21 @@ class MathScorer:
 
     def score(self, questions: Sequence[Question]) -> list[tuple[Score, ...]]:
         """See rewards.scorer.Scorer. Every question has an answer, which the data's loader sees to."""
-        items = []
+        golds = []
         for question in questions:
             assert question.answer is not None, question.problem
-            items += [(response, question.answer) for response in question.responses]
+            golds += [accepted_answers(question.answer)] * len(question.responses)
+        responses = [response for question in questions for response in question.responses]
+        items = [(text, gold) for text, of_text in zip(responses, golds, strict=True) for gold in of_text]
         with span("score", role="rewards math"):  # all of its processes as one
-            return regroup(self._verifier.score(items), questions)
+            verdicts = iter(self._verifier.score(items))
+            return regroup([_best([next(verdicts) for _ in of_text]) for of_text in golds], questions)
 
     def close(self) -> None:
         """End the verifier's processes."""
         self._verifier.close()
+
+
+def _best(verdicts: Sequence[Score]) -> Score:
+    """The verdict on an answer of which any of several gold answers is right."""
+    return max(verdicts, key=lambda verdict: (verdict.reward == 1.0, verdict.outcome is not Outcome.ok))

@@ -30,7 +30,7 @@ def stop_token_ids(folder: Path) -> list[int]:
     for name in ("config.json", "generation_config.json"):
         path = folder / name
         if path.exists():
-            eos = json.loads(path.read_text()).get("eos_token_id")
+            eos = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
             ids.update([eos] if isinstance(eos, int) else eos or [])
     return sorted(ids)
 
