@@ -1,4 +1,4 @@
-"""Records of Parquet files and of Arrow files as Hugging Face's `datasets` writes them."""
+"""Records of Parquet files and of Arrow files, streams as Hugging Face's `datasets` writes them or others."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rlstack.data.file_kinds import FileKind, kind_of
 from rlstack.errors import ConfigError
 
 BATCH_ROWS = 1024
+INDEXED = b"ARROW1"
 # The latter two: a text that is not UTF-8, a time that Python has no number for.
 UNREADABLE = (OSError, pa.ArrowException, ValueError, OverflowError)
 
@@ -26,11 +28,11 @@ def arrow_records(
         here: the setting and its value, for messages.
 
     Raises:
-        ConfigError: a file cannot be read.
+        ConfigError: a file cannot be read, or has one of the columns twice.
     """
     for path in files:
         try:
-            for batch in _batches(path, columns):
+            for batch in _batches(path, columns, here=here):
                 yield from batch.to_pylist()
         except UNREADABLE as error:
             raise _unreadable(path, error, here=here) from error
@@ -41,30 +43,46 @@ def num_arrow_rows(files: Sequence[Path], *, here: str) -> int:
     total = 0
     for path in files:
         try:
-            if path.suffix == ".parquet":
+            if kind_of(path, here=here) is FileKind.parquet:
                 total += pq.read_metadata(path).num_rows
             else:
-                total += sum(batch.num_rows for batch in _batches(path, columns=None))
+                total += sum(batch.num_rows for batch in _batches(path, columns=None, here=here))
         except UNREADABLE as error:
             raise _unreadable(path, error, here=here) from error
     return total
 
 
-def _batches(path: Path, columns: Collection[str] | None) -> Iterator[pa.RecordBatch]:
-    if path.suffix == ".parquet":
+def _batches(path: Path, columns: Collection[str] | None, *, here: str) -> Iterator[pa.RecordBatch]:
+    if kind_of(path, here=here) is FileKind.parquet:
         with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(BATCH_ROWS, columns=_present(file.schema_arrow, columns))
+            names = _present(file.schema_arrow, columns, here=here)
+            yield from file.iter_batches(BATCH_ROWS, columns=names)
         return
-    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
-        names = _present(stream.schema, columns)
-        for batch in stream:
+    with pa.memory_map(str(path)) as source:
+        for batch in _arrow_batches(source):
+            names = _present(batch.schema, columns, here=here)
             batch.validate(full=True)  # or offsets that lead outside the file would end the process
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 yield batch.select(names).slice(start, BATCH_ROWS)
 
 
-def _present(schema: pa.Schema, columns: Collection[str] | None) -> list[str]:
-    return [name for name in schema.names if columns is None or name in columns]
+def _arrow_batches(source: pa.NativeFile) -> Iterator[pa.RecordBatch]:
+    """Of a stream, or of a file with an index, which Feather files are too."""
+    if source.read(len(INDEXED)) == INDEXED:
+        with pa.ipc.open_file(source) as file:
+            yield from (file.get_batch(i) for i in range(file.num_record_batches))
+        return
+    source.seek(0)
+    with pa.ipc.open_stream(source) as stream:
+        yield from stream
+
+
+def _present(schema: pa.Schema, columns: Collection[str] | None, *, here: str) -> list[str]:
+    names = [name for name in schema.names if columns is None or name in columns]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(f"{here}: the column {twice!r} is there twice; write the file with one of them.")
+    return names
 
 
 def _unreadable(path: Path, error: Exception, *, here: str) -> ConfigError:

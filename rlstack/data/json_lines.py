@@ -1,4 +1,4 @@
-"""Records of JSONL files, whatever is in them."""
+"""Records of JSONL files, and of files that are one JSON array, whatever is in them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from rlstack.data.file_kinds import DAMAGED, open_bytes
 from rlstack.errors import ConfigError
 
 MAX_LINE_MIB = 4  # what a row, and reading it, may take of the memory
@@ -27,6 +28,18 @@ def json_records(path: Path, *, here: str) -> Iterator[tuple[int, dict[str, Any]
         at = line_name(index, here=here)
         if text := _decoded(line, at=at).strip():
             yield index, _parsed(text, at=at)
+
+
+def json_array(path: Path, *, here: str) -> Iterator[dict[str, Any]]:
+    """The objects of a file that is one JSON array; all of it is held at once. Raises as `json_records`."""
+    try:
+        with open_bytes(path) as file:
+            content = file.read()
+    except DAMAGED as error:
+        raise _unreadable(error, here=here) from error
+    records = _parsed_text(_decoded(content, at=here), at=here, accepted="the file must be one JSON array")
+    for index, record in enumerate(records):
+        yield _as_object(record, at=f"{here}, row {index} (from 0)", text=repr(record))
 
 
 def num_lines(path: Path, *, here: str) -> int:
@@ -48,7 +61,7 @@ def _lines(path: Path, *, here: str) -> Iterator[bytes]:
     limit = MAX_LINE_MIB << 20
     try:
         # A file opened in binary ends lines at "\n" only: JSON strings may hold U+2028 and its like.
-        with path.open("rb") as file:
+        with open_bytes(path) as file:
             for index in count():
                 line = file.readline(limit + 1)
                 if len(line) > limit:
@@ -59,11 +72,15 @@ def _lines(path: Path, *, here: str) -> Iterator[bytes]:
                 if not line:
                     return
                 yield line
-    except OSError as error:
-        raise ConfigError(
-            f"{here} cannot be read ({error.strerror}); give a JSONL or Parquet file, or the folder of a "
-            "dataset."
-        ) from error
+    except DAMAGED as error:
+        raise _unreadable(error, here=here) from error
+
+
+def _unreadable(error: Exception, *, here: str) -> ConfigError:
+    reason = getattr(error, "strerror", None) or error
+    return ConfigError(
+        f"{here} cannot be read ({reason}); give a JSONL or Parquet file, or the folder of a dataset."
+    )
 
 
 def _decoded(line: bytes, *, at: str) -> str:
@@ -74,12 +91,18 @@ def _decoded(line: bytes, *, at: str) -> str:
 
 
 def _parsed(text: str, *, at: str) -> dict[str, Any]:
+    record = _parsed_text(text, at=at, accepted="each line must be one JSON object")
+    return _as_object(record, at=at, text=text)
+
+
+def _parsed_text(text: str, *, at: str, accepted: str) -> Any:
     try:
-        record = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse, parse_float=_finite)
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"{at}: not JSON ({error}): {shorten(text)}; each line must be one JSON object."
-        ) from error
+        raise ConfigError(f"{at}: not JSON ({error}): {shorten(text)}; {accepted}.") from error
+
+
+def _as_object(record: object, *, at: str, text: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ConfigError(f'{at}: {shorten(text)} is not an object; write {{"problem": ...}}.')
     return record

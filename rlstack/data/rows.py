@@ -1,4 +1,4 @@
-"""Rows of a dataset on disk, one at a time: JSONL, Parquet, and folders of Hugging Face datasets."""
+"""Rows of a dataset on disk, one at a time: files of several kinds, and folders of Hugging Face datasets."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rlstack.data.arrow import arrow_records, num_arrow_rows
+from rlstack.data.csv_rows import csv_records
+from rlstack.data.file_kinds import FileKind, kind_of
 from rlstack.data.folders import files_of_split
-from rlstack.data.json_lines import json_records, line_name, num_lines
+from rlstack.data.json_lines import json_array, json_records, line_name, num_lines
 from rlstack.errors import ConfigError
-
-ARROW_SUFFIXES = (".parquet", ".arrow")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +28,9 @@ def read_rows(
 ) -> Iterator[Row]:
     """The rows of the dataset at `path`, in its order, without holding more than a batch of them.
 
-    A file that ends in .parquet or .arrow is read as such, any other file as JSONL; blank lines are skipped.
-    A folder is what `save_to_disk` of Hugging Face's `datasets` wrote, a Dataset or a DatasetDict, or a
-    dataset repository of Parquet files as the hub has it.
+    A file is Parquet, Arrow, CSV or TSV by its name, a JSON array if it ends in .json and begins as one, and
+    JSONL otherwise; all but Parquet and Arrow may be compressed. Blank lines are skipped. A folder is what
+    `save_to_disk` of Hugging Face's `datasets` wrote, a Dataset or a DatasetDict, or one of Parquet files.
 
     Args:
         where: the setting that the path comes from, for messages: `data.tasks[0].path`.
@@ -42,11 +42,12 @@ def read_rows(
     """
     here = f"{where} = {str(path)!r}"
     files = _files(path, split, here=here)
-    if not _is_arrow(files):
+    kind = kind_of(files[0], here=here)
+    if kind is FileKind.jsonl:
         for index, record in json_records(path, here=here):
             yield Row(index=index, record=record, at=line_name(index, here=here))
         return
-    for index, record in enumerate(arrow_records(files, columns=columns, here=here)):
+    for index, record in enumerate(_records(files, kind, columns, here=here)):
         yield Row(index=index, record=record, at=f"{here}, row {index} (from 0)")
 
 
@@ -54,9 +55,23 @@ def count_rows(path: Path, *, where: str, split: str | None = None) -> int:
     """How many rows `read_rows` gives, blank lines of a JSONL file included; raises as it does."""
     here = f"{where} = {str(path)!r}"
     files = _files(path, split, here=here)
-    if _is_arrow(files):
+    kind = kind_of(files[0], here=here)
+    if kind in (FileKind.parquet, FileKind.arrow):
         return num_arrow_rows(files, here=here)
-    return num_lines(path, here=here)
+    if kind is FileKind.jsonl:
+        return num_lines(path, here=here)
+    return sum(1 for _ in _records(files, kind, None, here=here))
+
+
+def _records(
+    files: list[Path], kind: FileKind, columns: Collection[str] | None, *, here: str
+) -> Iterator[dict[str, Any]]:
+    if kind is FileKind.csv:
+        yield from csv_records(files[0], here=here)
+    elif kind is FileKind.json:
+        yield from json_array(files[0], here=here)
+    else:
+        yield from arrow_records(files, columns=columns, here=here)
 
 
 def _files(path: Path, split: str | None, *, here: str) -> list[Path]:
@@ -70,7 +85,3 @@ def _files(path: Path, split: str | None, *, here: str) -> list[Path]:
             f"{here} cannot be read ({found}); give a JSONL or Parquet file, or the folder of a dataset."
         )
     return [path]
-
-
-def _is_arrow(files: list[Path]) -> bool:
-    return files[0].suffix in ARROW_SUFFIXES

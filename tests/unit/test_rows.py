@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,3 +176,133 @@ def test_a_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"problem": broken}), tmp_path / "rows.parquet")
     with pytest.raises(ConfigError, match=r"rows.parquet cannot be read \(.*codec can't decode"):
         list(read_rows(tmp_path / "rows.parquet", where="path"))
+
+
+@pytest.mark.parametrize(
+    ("names", "split", "expected"),
+    [
+        (["0000.parquet", "0001.parquet"], None, [0, 1]),
+        (["part-00000-u-c000.snappy.parquet", "part-00001-u-c000.snappy.parquet"], None, [0, 1]),
+        (["part.0.parquet", "part.1.parquet", "part.10.parquet"], None, [0, 1, 2]),
+        (["shard_001.parquet", "shard_002.parquet"], None, [0, 1]),
+        (["train_0.parquet", "train_1.parquet", "test.parquet"], "train", [0, 1]),
+        (["train-0-of-2.parquet", "train-1-of-2.parquet"], "train", [0, 1]),
+        (["aime_24.parquet", "aime_25.parquet"], "aime_25", [1]),
+        (["train.parquet", "test.PARQUET"], "test", [1]),
+        (["train/0000.parquet", "train/0001.parquet"], "train", [0, 1]),
+        (["train/0000.parquet", "test/0000.parquet"], "test", [1]),
+        (["train/train-00000-of-00001.parquet", "test/test-00000-of-00001.parquet"], "test", [1]),
+        (["default/train/0000.parquet", "default/test/0000.parquet"], "test", [1]),
+        (["main/train-00000-of-00001.parquet", "main/test-00000-of-00001.parquet"], "train", [0]),
+        (["data/train/0000.parquet", "data/test/0000.parquet", ".git/x.parquet"], "train", [0]),
+        (["README.md", "0000.parquet", "_SUCCESS"], None, [1]),
+    ],
+)
+def test_the_files_of_a_split_are_found(
+    tmp_path: Path, names: list[str], split: str | None, expected: list[int]
+) -> None:
+    for number, name in enumerate(names):
+        path = tmp_path / name
+        if path.suffix.lower() == ".parquet":
+            write_parquet(path.parent, [{"n": number}], path.name)
+        else:
+            path.write_text("")
+    rows = list(read_rows(tmp_path, where="path", split=split))
+    assert [row.record["n"] for row in rows] == expected
+
+
+def test_folders_that_are_datasets_are_named(tmp_path: Path) -> None:
+    for name in ("main", "socratic"):
+        for split in ("train", "test"):
+            write_parquet(tmp_path / name, RECORDS, f"{split}-00000-of-00001.parquet")
+    with pytest.raises(ConfigError, match="has the folders main, socratic, each a dataset; add one of them"):
+        list(read_rows(tmp_path, where="path", split="train"))
+    assert count_rows(tmp_path / "main", where="path", split="train") == 7
+
+
+def test_files_that_are_datasets_are_named(tmp_path: Path) -> None:
+    for name in ("train.jsonl", "test.jsonl", "README.md"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(ConfigError, match=r"without a dataset; .* for example test.jsonl, train.jsonl\."):
+        list(read_rows(tmp_path, where="path"))
+
+
+TEXTS = [{"problem": "a, b", "answer": "007"}, {"problem": 'two\n"lines"', "answer": "é"}]
+LINES = "".join(json.dumps(record) + "\n" for record in TEXTS).encode()
+CSV = 'problem,answer\n"a, b",007\n\n"two\n""lines""",é\n'.encode()
+
+
+def indexed(records: Records) -> bytes:
+    """As Feather files are."""
+    sink, table = pa.BufferOutputStream(), pa.Table.from_pylist(records)
+    with pa.ipc.new_file(sink, table.schema) as file:
+        file.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def columnar(records: Records) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(records), sink, compression="gzip")
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.PARQUET", columnar(TEXTS)),
+        ("rows.parq", columnar(TEXTS)),
+        ("rows.parquet.gzip", columnar(TEXTS)),
+        ("rows", columnar(TEXTS)),
+        ("rows.arrow", indexed(TEXTS)),
+        ("rows.feather", indexed(TEXTS)),
+        ("rows.JSONL", LINES),
+        ("rows.jsonl.gz", gzip.compress(LINES)),
+        ("rows.jsonl.bz2", bz2.compress(LINES)),
+        ("rows.jsonl.xz", lzma.compress(LINES)),
+        ("rows.jsonl.zst", pa.compress(LINES, codec="zstd", asbytes=True)),
+        ("rows.json", LINES),
+        ("rows.json", json.dumps(TEXTS, indent=1).encode()),
+        ("rows.json.gz", gzip.compress(json.dumps(TEXTS).encode())),
+        ("rows.csv", CSV),
+        ("rows.CSV", b"\xef\xbb\xbf" + CSV.replace(b"\n\n", b"\r\n\r\n")),
+        ("rows.csv.gz", gzip.compress(CSV)),
+        ("rows.tsv", CSV.replace(b",", b"\t").replace(b"a\t", b"a,")),
+    ],
+)
+def test_files_of_every_kind_are_read(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert [row.record for row in read_rows(path, where="path")] == TEXTS
+    assert count_rows(path, where="path") == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("rows.parquet.gz", gzip.compress(columnar(TEXTS)), "is a compressed Parquet file; unpack it"),
+        ("rows.jsonl.gz", gzip.compress(LINES)[:-9], "cannot be read"),
+        ("rows.jsonl.gz", gzip.compress(LINES)[:30] + b"?" * 40, "cannot be read"),
+        ("rows.zip", b"PK\x03\x04", "a .zip file cannot be read; give JSONL"),
+        ("rows.xlsx", b"PK\x03\x04", "a .xlsx file cannot be read"),
+        ("rows.json", b'[{"problem": 1}, 2]', r"row 1 \(from 0\): 2 is not an object"),
+        ("rows.json", b'[{"problem": 1}', "not JSON .*the file must be one JSON array"),
+        ("rows.csv", b"problem,problem\na,b\n", "the column 'problem' is there twice"),
+        ("rows.csv", b"problem,answer\na,b\na,b,c\n", "line 3: 3 fields, and the first line names 2"),
+        ("rows.csv", b"problem,answer\n\xff,b\n", "not UTF-8"),
+        ("rows.csv", b'problem,answer\n"a" b,c\n', "not CSV"),
+    ],
+)
+def test_files_that_are_of_no_use_are_named(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=expected):
+        list(read_rows(tmp_path / name, where="path"))
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    table = pa.table({"problem": ["a"], "answer": ["1"], "other": ["x"]})
+    for column in ("answer", "other"):
+        pq.write_table(table.append_column(column, [["2"]]), tmp_path / f"{column}.parquet")
+    with pytest.raises(ConfigError, match="the column 'answer' is there twice"):
+        list(read_rows(tmp_path / "answer.parquet", where="path", columns=("problem", "answer")))
+    rows = read_rows(tmp_path / "other.parquet", where="path", columns=("problem", "answer"))
+    assert [row.record for row in rows] == [{"problem": "a", "answer": "1"}]
