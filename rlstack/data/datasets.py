@@ -191,7 +191,7 @@ def tokenise_chats(
         )
     # return_dict is given because its default changed between transformers 4 and 5.
     encoded: Any = tokenizer.apply_chat_template(
-        chats,
+        [list(chat) for chat in chats],
         tokenize=True,
         add_generation_prompt=True,
         return_dict=True,

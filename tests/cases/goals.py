@@ -15,12 +15,7 @@ MAX_MISSED_ONES = 0.07  # share of right answers that are not given 1
 MAX_FALSE_ONES = 0.03  # share of wrong answers that are given 1
 # Kinds, or ids, of shared cases: as fnmatch has them.
 EXCEPTIONS: dict[str, str] = {
-    "data/chat-prompt": "a row's problem is one text; lists of turns are refused",
-    "data/nested-field": "a field is one column of a row; fields within fields are refused",
-    "data/folder": "a folder's splits are told by the hub's names of shards",
-    "data/file-kind": "the kind of a file is told by its ending, and compressed files are refused",
-    "data/overlong": "rows whose prompts are too long are refused, not dropped",
-    "template/template-options": "a chat template is used with its own defaults",
+    "template/template-options": "in words only; tests/unit/test_problems.py has the setting",
 }
 
 

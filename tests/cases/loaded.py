@@ -37,7 +37,13 @@ def dataset(case: Case) -> Outcome:
         task = Task(name="t", path=str(path), **given["task"])
         most = given.get("max_prompt_tokens", 10**6)
         try:
-            prompts = load_task(task, _tokenizer(), max_prompt_tokens=most, where="data.tasks[0]")
+            prompts = load_task(
+                task,
+                _tokenizer(),
+                max_prompt_tokens=most,
+                where="data.tasks[0]",
+                filter_overlong=case.kind == "data/overlong",  # the setting that the case is about
+            )
         except ConfigError as error:
             return {"error": str(error)}
     rows = [

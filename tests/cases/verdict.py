@@ -65,8 +65,8 @@ def _turns(case: Case, got: Outcome) -> bool:
     turns = case.input["rows"][0][case.input["task"]["problem_field"]]
     rows = got.get("rows") or [{"problem": "", "prompt": ""}]
     texts = [turn["content"] for turn in turns]
-    places = [rows[0]["prompt"].find(text) for text in texts]
-    return rows[0]["problem"] == texts[-1] and -1 not in places and places == sorted(places)
+    in_order = ".*".join(map(re.escape, texts))
+    return rows[0]["problem"] == texts[-1] and re.search(in_order, rows[0]["prompt"], re.DOTALL) is not None
 
 
 def _nested(case: Case, got: Outcome) -> bool:
