@@ -26,6 +26,7 @@ from typing import Any
 from rlstack.config.schedule_words import WITH_GENERATOR
 from rlstack.config.schema import RunConfig
 from rlstack.credit.pair_yield import pair_yield
+from rlstack.data.load import max_prompt_tokens as longest_prompt
 from rlstack.data.records import Example, Prompt, RolloutGroup, ScoredGroup
 from rlstack.data.samples import sample_rows
 from rlstack.evaluation.evaluator import Evaluator
@@ -56,11 +57,19 @@ class Session:
         *,
         rewards: Mapping[str, Any] | None = None,
         loss: Loss | type[Loss] | None = None,
+        max_prompt_tokens: int | None = None,
     ) -> None:
-        """rewards, loss: see rlstack.run. Raises ConfigError for whatever can be refused."""
+        """rewards, loss: see rlstack.run.
+
+        max_prompt_tokens: of prompts of your own that sample() will get, where one is longer than those of
+            data.tasks and evaluation.tasks.
+
+        Raises ConfigError for whatever can be refused.
+        """
         planned = prepare(config, rewards=rewards, loss=loss)
         self.config, self._own = planned.config, planned.own
         self.prompts, self.held_out = planned.read_prompts()
+        self._max_prompt_tokens = max(longest_prompt(self.prompts, self.held_out), max_prompt_tokens or 0)
         self._open = ExitStack()
         self._recorder: Recorder | None = None
         self._team: Team | None = None
@@ -73,7 +82,13 @@ class Session:
         with ExitStack() as opened:
             self._recorder = opened.enter_context(Recorder(self.config, can_resume=False))
             probe = self.prompts.take(0, self.config.batch.prompts_per_step)[0].token_ids
-            team = assembled(self.config, self._recorder, probe=probe, own=self._own)
+            team = assembled(
+                self.config,
+                self._recorder,
+                probe=probe,
+                own=self._own,
+                max_prompt_tokens=self._max_prompt_tokens,
+            )
             self._team = opened.enter_context(team)
             self._recorder.evaluated({})  # the first step's time begins here
             self._open = opened.pop_all()
@@ -121,7 +136,8 @@ class Session:
 
         What is not given is as config.rollout says. The same calls in the same order give the same rollouts.
 
-        Raises RoleError if an engine is lost once too often.
+        Raises ConfigError for a prompt that is longer than the engines were started for, RoleError if an
+        engine is lost once too often.
         """
         rollout = self.config.rollout
         sampling = Sampling(

@@ -8,7 +8,7 @@ from rlstack.config.own_code import OwnCode
 from rlstack.config.schema import RunConfig
 from rlstack.credit.assign import assign
 from rlstack.credit.pair_yield import pair_yield
-from rlstack.data.load import load_prompts
+from rlstack.data.load import load_prompts, max_prompt_tokens
 from rlstack.data.records import Prompt
 from rlstack.data.samples import sample_rows
 from rlstack.data.sampling import PromptSampler
@@ -53,7 +53,10 @@ def train(
         saver = Saver(config, schedule, recorder)
         place = saver.go_back() if recorder.is_resumed else Place()
         probe = training.take(0, 1)[0].token_ids
-        with assembled(config, recorder, probe=probe, own=own or OwnCode()) as team:
+        longest = max_prompt_tokens(training, held_out)
+        with assembled(
+            config, recorder, probe=probe, own=own or OwnCode(), max_prompt_tokens=longest
+        ) as team:
             while True:
                 try:
                     return _run(place, config, schedule, training, held_out, team, recorder, saver)

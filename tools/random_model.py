@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
+from transformers import AutoTokenizer
 
+from rlstack.data.tokenizer import SAMPLE
 from rlstack.errors import ConfigError
 from rlstack.orchestration.predict import model_shapes
 from rlstack.policy.architecture import Architecture
@@ -132,11 +135,41 @@ def write_model(
         text = json.dumps(settings_of(architecture, dtype=dtype) | special, indent=2) + "\n"
         (draft / "config.json").write_text(text, encoding="utf-8")
         copy_tokenizer(tokenizer, draft)
+        if tokenizer == TOKENIZER and architecture.family == "Qwen2ForCausalLM":
+            write_byte_tokenizer(tokenizer, draft)
+        _refuse_other_tokens(tokenizer, draft)
+
+
+def write_byte_tokenizer(source: Path, folder: Path) -> None:
+    """Give `folder` a tokenizer of bytes, with the special tokens and the chat template of `source`.
+
+    For Qwen2, which transformers always reads as a byte-level one: of any other it would lose the spaces.
+    """
+    special = Tokenizer.from_file(str(source / "tokenizer.json")).get_added_tokens_decoder()
+    names = [token.content for _, token in sorted(special.items())]
+    vocabulary = [*names, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE(vocab={name: i for i, name in enumerate(vocabulary)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([token for _, token in sorted(special.items())])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": "Qwen2Tokenizer"}
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _refuse_other_tokens(tokenizer: Path, folder: Path) -> None:
+    """Raise ConfigError if transformers makes other tokens of a text than the tokenizer.json in `folder`."""
+    loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    expected = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(SAMPLE, add_special_tokens=False)
+    if loaded(SAMPLE, add_special_tokens=False)["input_ids"] != expected.ids:
+        raise ConfigError(
+            f"--tokenizer {tokenizer}: transformers reads it as {type(loaded).__name__} beside such a model, "
+            "and makes other tokens than its tokenizer.json; give a tokenizer of the model's own family"
+        )
 
 
 def _special_tokens(tokenizer: Path, vocab_size: int) -> dict[str, Any]:
-    from transformers import AutoTokenizer
-
     loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
     if len(loaded) > vocab_size:
         raise ConfigError(

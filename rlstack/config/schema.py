@@ -211,7 +211,7 @@ class Rollout:
     precision: RolloutPrecision = RolloutPrecision.auto  # of the engines' weights
     fp8_scaling: Fp8Scaling = Fp8Scaling.channel  # of precision=fp8
     n: int = 8  # rollouts per prompt
-    temperature: float = 1.0  # 1 samples what the policy is
+    temperature: float = 1.0  # 1 samples what the policy is; objective.tis_cap does not undo another one
     top_p: float = 1.0  # share of the probability that is sampled from
     max_new_tokens: int = 1024  # of an answer, end token included
     max_num_seqs: int = 256  # sequences decoded together by one engine

@@ -21,6 +21,7 @@ from rlstack.config.parallel import num_policy_ranks
 from rlstack.config.ranges import COLDEST, RANGES, REMEDIES
 from rlstack.config.remote_code import remote_code
 from rlstack.config.schema import Placement, RunConfig
+from rlstack.config.surroundings import surroundings_problems
 from rlstack.config.tasks import task_sections, tasks_by_setting
 from rlstack.config.validate_parallel import parallel_problems
 from rlstack.config.validate_placement import placement_problems
@@ -37,6 +38,9 @@ from rlstack.errors import ConfigError
 
 MAX_NAME_BYTES = 200  # file systems take 255, of which a run that is moved aside, or its log, needs some
 
+# vllm/v1/attention/backends/cpu_attn.py, get_supported_head_sizes
+CPU_HEAD_DIMS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+
 
 class ModelShape(LayerShape, Protocol):
     """What a layout depends on; `rlstack.policy.architecture.Architecture` has it."""
@@ -47,7 +51,11 @@ class ModelShape(LayerShape, Protocol):
 
 def validate(config: RunConfig, *, architecture: ModelShape, machine: Machine) -> None:
     """Raise one ConfigError that lists everything found, one line each."""
-    found = [*missing_inputs(config), *missing_packages(config.telemetry)]
+    found = [
+        *missing_inputs(config),
+        *missing_packages(config.telemetry),
+        *surroundings_problems(config),
+    ]
     if found := [*found, *problems(config, architecture=architecture, machine=machine)]:
         raise ConfigError("\n".join(found))
 
@@ -72,6 +80,7 @@ def validate_evaluation(config: RunConfig, *, architecture: ModelShape, machine:
     """As `validate`, for engines without a policy: nothing is trained."""
     found = [
         *missing_inputs(config),
+        *surroundings_problems(config),
         *_out_of_range(config),
         *_evaluation(config),
         *_task_problems(config),
@@ -80,7 +89,7 @@ def validate_evaluation(config: RunConfig, *, architecture: ModelShape, machine:
     if not found:
         found += [*_rollout_layout(config, architecture), *rollout_problems(config, architecture)]
         if config.cluster.address is None:
-            found += _on_machine(config, machine, num_ranks=0)
+            found += _on_machine(config, architecture, machine, num_ranks=0)
             found += engine_machine_problems(config, machine.arithmetic)
     if found:
         raise ConfigError("\n".join(found))
@@ -125,7 +134,7 @@ def layout_problems(config: RunConfig, *, architecture: ModelShape, machine: Mac
         *precision_problems(config, architecture),
     ]
     if config.cluster.address is None:
-        found += _on_machine(config, machine, num_ranks=num_policy_ranks(config.policy))
+        found += _on_machine(config, architecture, machine, num_ranks=num_policy_ranks(config.policy))
         found += policy_machine_problems(config.policy, machine.arithmetic)
         found += engine_machine_problems(config, machine.arithmetic)
     return found
@@ -195,7 +204,9 @@ def _rollout_layout(config: RunConfig, architecture: ModelShape) -> Iterator[str
         )
 
 
-def _on_machine(config: RunConfig, machine: Machine, *, num_ranks: int) -> Iterator[str]:
+def _on_machine(
+    config: RunConfig, architecture: ModelShape, machine: Machine, *, num_ranks: int
+) -> Iterator[str]:
     rollout = config.rollout
     num_engine_ranks = rollout.engines * rollout.tensor_parallel
     asked = f"rollout.engines x tensor_parallel = {num_engine_ranks} ranks"
@@ -213,6 +224,12 @@ def _on_machine(config: RunConfig, machine: Machine, *, num_ranks: int) -> Itera
                 "them, give a larger cluster as cluster.address, or set cluster.placement=colocated"
             )
         return
+    if architecture.head_dim not in CPU_HEAD_DIMS:
+        sizes = " | ".join(map(str, CPU_HEAD_DIMS))
+        yield (
+            f"policy.model = {config.policy.model}: its head_dim is {architecture.head_dim}, and vLLM "
+            f"computes with {sizes} on a CPU; use another model, or a machine with a GPU"
+        )
     most = config.cluster.ranks_per_core * machine.num_cores
     if num_ranks + num_engine_ranks + num_rewards > most:
         yield (

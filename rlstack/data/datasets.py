@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from rlstack.config.reward_names import needs_answer
 from rlstack.config.schema import Task
+from rlstack.data.chat import ChatTokenizer
+from rlstack.data.chat_template import CLOCK, EMPTY, WORD, clock, refuse_template, template_failure
 from rlstack.data.conversation import Turn, read_conversation
 from rlstack.data.fields import ABSENT, columns_of, field_value
 from rlstack.data.gold import read_gold, text_or_number
@@ -18,6 +20,7 @@ from rlstack.data.json_lines import shorten
 from rlstack.data.records import Prompt
 from rlstack.data.rows import Row, read_rows
 from rlstack.data.templates import TEMPLATES, render
+from rlstack.data.tokenizer import NUM_HELD, hold_to_file
 from rlstack.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ def load_task(
     max_prompt_tokens: int,
     where: str,
     filter_overlong: bool = False,
+    vocab_size: int | None = None,
 ) -> list[Prompt]:
     """Every row of `task.path` as a prompt, in the order of the dataset.
 
@@ -42,6 +46,7 @@ def load_task(
         max_prompt_tokens: the longest prompt that leaves room for an answer, in tokens.
         where: the setting that the task comes from, for messages: `data.tasks[0]`.
         filter_overlong: leave longer prompts out, and say in a warning how many; otherwise they are refused.
+        vocab_size: tokens that the model has; None: as many as the tokenizer.
 
     Raises:
         ConfigError: the dataset or one of its rows cannot be used.
@@ -62,6 +67,13 @@ def load_task(
             raise ConfigError(
                 f"{row.at}: the prompt has {len(prompt.token_ids)} tokens, and the context leaves room for "
                 f"{max_prompt_tokens}; shorten or drop the row, or lower rollout.max_new_tokens{remedy}."
+            )
+        if not prompt.token_ids:
+            raise ConfigError(f"{row.at}: {EMPTY}")
+        if vocab_size is not None and max(prompt.token_ids) >= vocab_size:
+            raise ConfigError(
+                f"{row.at}: the prompt has token {max(prompt.token_ids)}, and policy.model has a vocab_size "
+                f"of {vocab_size}; use the model's own tokenizer, or resize its embeddings"
             )
     return prompts
 
@@ -183,20 +195,24 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[t
 def tokenise_chats(
     tokenizer: PreTrainedTokenizerBase, chats: Sequence[Sequence[Turn]], options: Mapping[str, Any]
 ) -> list[tuple[int, ...]]:
-    """Each chat up to where the assistant's turn begins; `options` go to the chat template as variables."""
-    if tokenizer.chat_template is None:
-        raise ConfigError(
-            f"policy.model: the tokenizer of {tokenizer.name_or_path!r} has no chat template; "
-            "add chat_template to its tokenizer_config.json."
+    """Each chat up to where the assistant's turn begins; `options` go to the chat template as variables.
+
+    A control token that a text spells out is characters. The date is the same on every day.
+
+    Raises ConfigError naming policy.model if its chat template cannot make prompts, or if its tokenizer.json
+    has other tokens for them.
+    """
+    setting = "policy.model"
+    for chat in {tuple(turn["role"] for turn in chat): chat for chat in chats}.values():
+        last = {**chat[-1], "content": WORD}
+        refuse_template(tokenizer, setting=setting, chat=[*chat[:-1], last], options=options)
+    given = {CLOCK: clock, "add_generation_prompt": True, **options}
+    try:
+        prompts: Any = tokenizer.apply_chat_template(
+            [list(chat) for chat in chats[:NUM_HELD]], tokenize=False, **given
         )
-    # return_dict is given because its default changed between transformers 4 and 5.
-    encoded: Any = tokenizer.apply_chat_template(
-        [list(chat) for chat in chats],
-        tokenize=True,
-        add_generation_prompt=True,
-        return_dict=True,
-        padding=False,
-        truncation=False,
-        **options,
-    )
-    return [tuple(token_ids) for token_ids in encoded["input_ids"]]
+        token_ids = ChatTokenizer(tokenizer).token_ids(chats, **given)
+    except Exception as error:  # of whatever kind: a template is a program
+        raise ConfigError(f"{setting} = {tokenizer.name_or_path}: {template_failure(error)}") from None
+    hold_to_file(tokenizer, prompts, setting=setting)
+    return [tuple(ids) for ids in token_ids]

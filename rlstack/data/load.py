@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers import PreTrainedTokenizerBase
 
+from rlstack.config.model_files import CONFIG, read_object
+from rlstack.config.reward_names import used_models
 from rlstack.config.schema import RunConfig, Task
+from rlstack.data.chat_template import WORD, refuse_template
 from rlstack.data.datasets import load_task
 from rlstack.data.records import Prompt
 from rlstack.data.sampling import PromptSampler
+from rlstack.data.tokenizer import load_tokenizer
 
 
 def load_prompts(config: RunConfig) -> tuple[PromptSampler, list[Prompt]]:
@@ -22,34 +24,59 @@ def load_prompts(config: RunConfig) -> tuple[PromptSampler, list[Prompt]]:
         ConfigError: a file is missing or malformed, or a prompt leaves no room for `rollout.max_new_tokens`.
     """
     tokenizer, room = tokenizer_and_room(config)
+    refuse_reward_tokenizers(config)
     training = _load_tasks(
-        config.data.tasks, "data.tasks", tokenizer, room, filter_overlong=config.data.filter_overlong
+        config, config.data.tasks, "data.tasks", tokenizer, room, filter_overlong=config.data.filter_overlong
     )
     weights = {task.name: task.weight for task in config.data.tasks}
     sampler = PromptSampler(training, weights, seed=config.run.seed)
     return sampler, _held_out(config, tokenizer, room)
 
 
+def max_prompt_tokens(sampler: PromptSampler, held_out: Sequence[Prompt]) -> int:
+    """Of the longest prompt of a run."""
+    return max(sampler.max_tokens, *(len(prompt.token_ids) for prompt in held_out), 0)
+
+
 def load_held_out(config: RunConfig) -> list[Prompt]:
     """The prompts of `evaluation.tasks` alone; raises as `load_prompts`."""
+    refuse_reward_tokenizers(config)
     return _held_out(config, *tokenizer_and_room(config))
 
 
 def tokenizer_and_room(config: RunConfig) -> tuple[PreTrainedTokenizerBase, int]:
     """The tokenizer of `policy.model`, and the longest prompt that leaves room for an answer, in tokens."""
-    logging.set_verbosity_error()  # a prompt that is too long is told once, by load_task
-    folder = Path(config.policy.model)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    return tokenizer, _context_length(folder) - config.rollout.max_new_tokens
+    tokenizer = load_tokenizer(Path(config.policy.model))
+    return tokenizer, _setting(config, "max_position_embeddings") - config.rollout.max_new_tokens
+
+
+def load_reward_tokenizer(folder: Path, *, setting: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a reward model, whose template takes a question and an answer.
+
+    Raises ConfigError, naming `setting`, if it cannot be loaded, or if the template does not take them.
+    """
+    tokenizer = load_tokenizer(folder, setting=setting)
+    turns = [{"role": "user", "content": "1 + 1"}, {"role": "assistant", "content": WORD}]
+    refuse_template(tokenizer, setting=setting, chat=turns, add_generation_prompt=False)
+    return tokenizer
+
+
+def refuse_reward_tokenizers(config: RunConfig) -> None:
+    """Raise ConfigError for a reward model in use whose tokenizer cannot frame conversations."""
+    used = used_models(config)
+    for i, model in enumerate(config.reward.models):
+        if model in used:
+            load_reward_tokenizer(Path(model.path), setting=f"reward.models[{i}].path")
 
 
 def _held_out(config: RunConfig, tokenizer: PreTrainedTokenizerBase, room: int) -> list[Prompt]:
-    held_out = _load_tasks(config.evaluation.tasks, "evaluation.tasks", tokenizer, room)
+    held_out = _load_tasks(config, config.evaluation.tasks, "evaluation.tasks", tokenizer, room)
     limit = config.evaluation.num_prompts
     return [prompt for prompts in held_out.values() for prompt in prompts[:limit]]
 
 
 def _load_tasks(
+    config: RunConfig,
     tasks: Sequence[Task],
     where: str,
     tokenizer: PreTrainedTokenizerBase,
@@ -57,6 +84,7 @@ def _load_tasks(
     *,
     filter_overlong: bool = False,
 ) -> dict[str, list[Prompt]]:
+    vocab_size = _setting(config, "vocab_size")
     return {
         task.name: load_task(
             task,
@@ -64,10 +92,12 @@ def _load_tasks(
             max_prompt_tokens=room,
             where=f"{where}[{i}]",
             filter_overlong=filter_overlong,
+            vocab_size=vocab_size,
         )
         for i, task in enumerate(tasks)
     }
 
 
-def _context_length(folder: Path) -> int:
-    return int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"])
+def _setting(config: RunConfig, key: str) -> int:
+    """A number of the model's config.json."""
+    return int(read_object(Path(config.policy.model) / CONFIG)[key])

@@ -34,6 +34,11 @@ class PromptSampler:
         # Two epochs of each task: a step may straddle the end of one.
         self._order = lru_cache(maxsize=2 * len(tasks))(self._shuffle)
 
+    @property
+    def max_tokens(self) -> int:
+        """Of the longest prompt."""
+        return max(len(prompt.token_ids) for prompts in self._tasks.values() for prompt in prompts)
+
     def take(self, step: int, num_prompts: int) -> list[Prompt]:
         """The prompts of `step`, whatever was asked before; `num_prompts` must not change within a run."""
         before, after = self._taken_before(step, num_prompts), self._taken_before(step + 1, num_prompts)

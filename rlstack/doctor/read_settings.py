@@ -14,9 +14,9 @@ from typing import Any
 from rlstack.config.load import load_config
 from rlstack.config.schedule_words import WITH_GENERATOR
 from rlstack.config.schema import Precision, RunConfig
+from rlstack.config.weight_index import num_parameters
 from rlstack.errors import ConfigError
-from rlstack.policy.architecture import Architecture
-from rlstack.policy.weight_index import num_parameters
+from rlstack.policy.model_folder import check_model_folder
 from rlstack.running import check
 from rlstack.telemetry.run_dir import folder_of
 
@@ -44,7 +44,7 @@ def read(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     }
     folder = Path(config.policy.model)
     try:
-        Architecture.from_folder(folder)
+        check_model_folder(folder)
         size = num_parameters(folder)
     except ConfigError as error:
         return {**found, "model_refused": str(error).splitlines()}

@@ -106,12 +106,14 @@ def _answer_missing(request: Request, works: Sequence[Work], kept: KeptAnswers, 
     if not num_missing:
         return
 
+    longest = max(len(prompt.token_ids) for work in works for prompt in work.prompts)
+
     def keep(chunk: list[AnsweredPrompt]) -> None:
         kept.keep(chunk)
         progress.advance(sum(len(answers.responses) for answers in chunk))
 
     with (
-        Cluster(config, logs, policy=False) as cluster,
+        Cluster(config, logs, policy=False, max_prompt_tokens=longest) as cluster,
         Rewards(config, cluster.start_reward_models()) as rewards,
     ):
         with console.phase("starting engines"):

@@ -14,6 +14,7 @@ from rlstack.errors import ConfigError
 from rlstack.evaluation.benchmarks import Benchmark, BenchmarkName
 from rlstack.evaluation.settings import evaluation_config, find_target
 from rlstack.policy.architecture import Architecture
+from rlstack.policy.model_folder import check_model_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,7 @@ def make_request(
         raise ConfigError(f"--name {name}: a name without a slash is accepted, for a file is named by it")
     architecture = Architecture.from_folder(Path(config.policy.model))
     validate_evaluation(config, architecture=architecture, machine=Machine.detect())
+    check_model_folder(Path(config.policy.model))
     return Request(
         config=config,
         out=out or found.out,

@@ -43,13 +43,16 @@ class Cluster:
         policy: bool = True,
         engines: bool = True,
         own_loss: Any = None,
+        max_prompt_tokens: int | None = None,
     ) -> None:
         """`note` gets a row for each role that is replaced; see Restarts.
 
         policy, engines: whether they will be started; the reward models that a task names will be.
         own_loss: what objective.loss stands for.
+        max_prompt_tokens: the longest prompt that engines will get; None: as the model's context takes.
         """
         self._config = config
+        self._max_prompt_tokens = max_prompt_tokens
         self._own_loss = own_loss
         self._demand = Demand.of(config, policy=policy, engines=engines)
         self._reservation: Reservation | None = None
@@ -159,7 +162,9 @@ class Cluster:
         homes = self._homes(self._places.engines)
         if self._demand.colocated:  # or what the GPUs use would count twice
             homes = [home._replace(samples_gpus=False) for home in homes]
-        self._engines = EngineGroup(self._config, logs=self._logs, homes=homes)
+        self._engines = EngineGroup(
+            self._config, logs=self._logs, homes=homes, max_prompt_tokens=self._max_prompt_tokens
+        )
         return self._engines
 
     @property

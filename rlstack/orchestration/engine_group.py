@@ -13,6 +13,7 @@ import ray
 
 from rlstack.config.schema import RunConfig
 from rlstack.data.records import Prompt
+from rlstack.errors import ConfigError
 from rlstack.orchestration.dealing import deal
 from rlstack.orchestration.engine_seat import Answer, Batch, EngineSeat, Request, Sampling
 from rlstack.orchestration.home import Home
@@ -34,14 +35,22 @@ class EngineGroup:
     Whoever waits for answers calls attend() meanwhile, in the main thread.
     """
 
-    def __init__(self, config: RunConfig, *, logs: Path, homes: Sequence[Home]) -> None:
-        """homes: one per engine."""
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        logs: Path,
+        homes: Sequence[Home],
+        max_prompt_tokens: int | None = None,
+    ) -> None:
+        """homes: one per engine; max_prompt_tokens: as of rollout.engine.Engine."""
         self._config = config
+        self._max_prompt_tokens = max_prompt_tokens
         self._mend: Callable[[RoleError], None] = _raise
         self._before_work: Callable[[], None] = _nothing
         self.version: int | None = 0  # of what is asked for from now on; None: not all hold the same
         self._seats = [
-            EngineSeat(partial(_start, config, index, logs, home), config.rollout)
+            EngineSeat(partial(_start, config, index, logs, home, max_prompt_tokens), config.rollout)
             for index, home in enumerate(homes)
         ]
 
@@ -69,9 +78,12 @@ class EngineGroup:
         place, prompt, version) gives the same rollouts, on an engine whose arithmetic does not depend on what
         is decoded together; on others it takes the same prompts too.
 
+        Raises ConfigError for a prompt that is longer than the engines were started for.
+
         An engine is lost if it fails, dies, or finishes no prompt within rollout.generate_timeout_s; attend()
         is told.
         """
+        self._refuse_long(prompts)
         self._before_work()
         assert self.version is not None, "a sync comes first"
         seed = self._config.run.seed
@@ -83,6 +95,15 @@ class EngineGroup:
         for request in requests:
             request.answer.add_done_callback(_count)
         return [request.answer for request in requests]
+
+    def _refuse_long(self, prompts: Sequence[Prompt]) -> None:
+        most = self._max_prompt_tokens
+        longest = max((len(prompt.token_ids) for prompt in prompts), default=0)
+        if most is not None and longest > most:
+            raise ConfigError(
+                f"a prompt has {longest} tokens, and the engines were started for up to {most}, the longest "
+                f"of the run's own; give rlstack.Session max_prompt_tokens={longest}"
+            )
 
     def mend_with(self, mend: Callable[[RoleError], None]) -> None:
         """Have `mend` called with what has happened to an engine, which is raised otherwise."""
@@ -178,7 +199,7 @@ class EngineGroup:
         )
 
 
-def _start(config: RunConfig, index: int, logs: Path, home: Home) -> Role:
+def _start(config: RunConfig, index: int, logs: Path, home: Home, max_prompt_tokens: int | None) -> Role:
     return Role(
         f"engine {index}",
         log=logs / f"engine-{index}.log",
@@ -188,6 +209,7 @@ def _start(config: RunConfig, index: int, logs: Path, home: Home) -> Role:
         lost=EngineLost,
         config=config,
         index=index,
+        max_prompt_tokens=max_prompt_tokens,
     )
 
 

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import ray
 
+from rlstack.config.surroundings import RENAME, foreign_modules
+from rlstack.errors import ConfigError
 from rlstack.orchestration.home import settle
 from rlstack.orchestration.processes import Processes, own_processes
 from rlstack.telemetry import nvml, timeline
@@ -79,13 +81,23 @@ class Host:
         print(f"{name} on node {ray.util.get_node_ip_address()}, GPUs {', '.join(gpus) or 'none'}")
         timeline.act_as(name)
         _sample_gpus(name, sampled_gpus)
-        with timeline.span("start_up"):
-            self._target = build(**kwargs)
+        self._target: Any = None
+        self._broken: Exception | None = None  # why there is no target
+        try:
+            with timeline.span("start_up"), _own_words():
+                refuse_foreign_modules()
+                self._target = build(**kwargs)
+        except Exception as error:  # Ray would tell the driver of it as a long text
+            traceback.print_exc()
+            self._broken = error
 
     def processes(self) -> Processes:
         return own_processes()
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Answer:
+        """Raises what kept the object from being built, whatever is called."""
+        if self._broken is not None:
+            raise self._broken
         with timeline.span(phase_of(method)), _own_words():
             result = getattr(self._target, method)(*args, **kwargs)
         return Answer.of(result)
@@ -98,6 +110,12 @@ class Host:
             if item is _END:
                 return
             yield Answer.of(item)
+
+
+def refuse_foreign_modules() -> None:
+    """Raise ConfigError if this process would import a package that is not the one installed."""
+    for module, path, installed in foreign_modules():
+        raise ConfigError(f"`import {module}` finds {path}, which is not {installed}; {RENAME}")
 
 
 def phase_of(method: str) -> str:

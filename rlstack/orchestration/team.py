@@ -57,10 +57,26 @@ class Team:
 
 
 @contextmanager
-def assembled(config: RunConfig, recorder: Recorder, *, probe: Sequence[int], own: OwnCode) -> Iterator[Team]:
-    """Start every process of a run; all have ended when the context is left, whatever the reason."""
+def assembled(
+    config: RunConfig,
+    recorder: Recorder,
+    *,
+    probe: Sequence[int],
+    own: OwnCode,
+    max_prompt_tokens: int | None = None,
+) -> Iterator[Team]:
+    """Start every process of a run; all have ended when the context is left, whatever the reason.
+
+    max_prompt_tokens: see Cluster.
+    """
     with (
-        Cluster(config, recorder.logs, note=recorder.restarted, own_loss=own.loss) as cluster,
+        Cluster(
+            config,
+            recorder.logs,
+            note=recorder.restarted,
+            own_loss=own.loss,
+            max_prompt_tokens=max_prompt_tokens,
+        ) as cluster,
         Rewards(config, cluster.start_reward_models(), given=own.rewards) as rewards,
     ):
         with recorder.starting("policy and engines"):

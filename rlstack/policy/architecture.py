@@ -5,12 +5,12 @@ Imports neither torch nor transformers: the settings are checked against it befo
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlstack.config.model_files import CONFIG, read_object, refuse_damaged
 from rlstack.errors import ConfigError
 from rlstack.policy.unsupported import refuse_unsupported, rope_type, rotary_settings, unsupported
 
@@ -42,13 +42,10 @@ class Architecture:
         Raises ConfigError if it is missing or malformed, or if the model is not of a supported family.
         """
         path = Path(folder) / "config.json"
-        try:
-            settings = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(_no_config(Path(folder))) from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{path}: cannot be read as JSON ({error})") from None
-        return cls.from_settings(settings, path)
+        if not path.exists():
+            raise ConfigError(_no_config(Path(folder)))
+        refuse_damaged(Path(folder), (CONFIG,), setting="policy.model")
+        return cls.from_settings(read_object(path), path)
 
     @classmethod
     def from_settings(cls, settings: Any, path: Path) -> Architecture:

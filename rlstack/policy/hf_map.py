@@ -3,6 +3,8 @@
 A parameter of a rank is a fusion of slices of Hugging Face tensors, each cut along one dimension over the
 tensor-parallel ranks. One table says which; loading, exporting and the transfer all read it.
 
+Imports torch only where tensors are put together: names and shapes are checked before it is there.
+
 Left out: mixtures of experts and biases other than those of query, key and value.
 Letters: H hidden size, F ffn size, V vocabulary size, D head dimension, n heads, g key-value heads, TP ranks.
 """
@@ -14,11 +16,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from rlstack.policy.architecture import Architecture
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Rows of the embedding are padded to a multiple of this per rank, for the tensor cores' sake.
 VOCAB_MULTIPLE = 128
@@ -126,6 +129,8 @@ def shard_shape(rule: Rule, architecture: Architecture, *, tp_size: int) -> tupl
 
 def fuse(rule: Rule, slices: Sequence[Tensor], architecture: Architecture, *, tp_size: int) -> Tensor:
     """One rank's parameter from its slices of the rule's parts."""
+    import torch
+
     if rule.fusion is Fusion.gate_up:
         return torch.cat(list(slices))
     if rule.fusion is Fusion.qkv:
@@ -155,6 +160,8 @@ def split(rule: Rule, parameter: Tensor, architecture: Architecture) -> list[Ten
 
 def join(rule: Rule, shards: Sequence[Tensor], architecture: Architecture) -> list[tuple[str, Tensor]]:
     """The rule's Hugging Face tensors, by name, from the parameters of all tensor-parallel ranks in order."""
+    import torch
+
     slices = zip(*(split(rule, shard, architecture) for shard in shards), strict=True)
     tensors = []
     for part, pieces in zip(rule.parts, slices, strict=True):

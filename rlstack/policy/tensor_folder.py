@@ -8,9 +8,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from rlstack.config.weight_index import weight_files
 from rlstack.errors import ConfigError
 from rlstack.policy.hf_map import Part
-from rlstack.policy.weight_index import weight_files
 
 
 class TensorFolder:

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rlstack.config.weight_index import INDEX
 from rlstack.files import sync_to_disk
 from rlstack.policy.architecture import Architecture
 from rlstack.policy.hf_map import wire_rules
-from rlstack.policy.weight_index import INDEX
 
 Spec = tuple[str, tuple[int, ...], str]  # name, shape, dtype as in "float32"
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from rlstack.config.loggers import missing_packages
 from rlstack.config.own_code import refuse_unknown_names
+from rlstack.config.sequences import cache_problems
+from rlstack.config.surroundings import surroundings_problems
 from rlstack.config.tasks import tasks_by_setting
 from rlstack.config.validate import layout_problems, missing_inputs, setting_problems
 from rlstack.errors import ConfigError
 from rlstack.losses.own import load_loss
-from rlstack.policy.architecture import Architecture
-from rlstack.policy.weight_index import weight_files
+from rlstack.policy.model_folder import check_model_folder
 from rlstack.preflight.planned import Planned
 from rlstack.preflight.runner import Check
 
@@ -22,6 +23,7 @@ from rlstack.preflight.runner import Check
 def _inputs(planned: Planned) -> Iterator[str]:
     yield from missing_inputs(planned.config)
     yield from missing_packages(planned.config.telemetry)
+    yield from surroundings_problems(planned.config)
 
 
 def _settings(planned: Planned) -> list[str]:
@@ -30,8 +32,7 @@ def _settings(planned: Planned) -> list[str]:
 
 def _model(planned: Planned) -> Iterator[str]:
     folder = Path(planned.config.policy.model)
-    planned.architecture = Architecture.from_folder(folder)
-    weight_files(folder)  # for what it refuses
+    planned.architecture = check_model_folder(folder)
     yield from ()
 
 
@@ -64,10 +65,14 @@ def _rows(planned: Planned) -> Iterator[str]:
 
 
 def _prompts(planned: Planned) -> Iterator[str]:
-    from rlstack.data.load import load_prompts  # imports transformers
+    from rlstack.data.load import load_prompts, max_prompt_tokens  # imports transformers
 
-    planned.prompts, planned.held_out = load_prompts(planned.config)
-    yield from ()
+    config, machine = planned.config, planned.machine
+    planned.prompts, planned.held_out = load_prompts(config)
+    if machine.num_gpus == 0 and config.cluster.address is None:
+        assert planned.architecture is not None, "the model has been read"
+        longest = max_prompt_tokens(planned.prompts, planned.held_out)
+        yield from cache_problems(config, planned.architecture, max_prompt_tokens=longest)
 
 
 CHECKS = (

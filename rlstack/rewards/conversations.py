@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transformers import AutoTokenizer
-
 from rlstack.data.chat import ChatTokenizer
+from rlstack.data.chat_template import CLOCK, clock
+from rlstack.data.load import load_reward_tokenizer
 from rlstack.rewards.scorer import Question
 
 
@@ -24,12 +24,10 @@ class ConversationTokenizer:
         """Of the model in `folder`; longer conversations are cut to `max_tokens`.
 
         Raises:
-            ValueError: the tokenizer has no chat template.
+            ConfigError: the tokenizer cannot be loaded, or its chat template does not take such a chat.
         """
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        self._tokenizer: Any = load_reward_tokenizer(folder, setting="path of reward.models")
         self._max_tokens = max_tokens
-        if self._tokenizer.chat_template is None:
-            raise ValueError(f"the tokenizer in {folder} has no chat template; add one")
         self._chats = ChatTokenizer(self._tokenizer)
         # Athene-RM reads its score at a token of its own after the chat, which its tokenizer calls cls.
         self._closing = [] if (cls := self._tokenizer.cls_token_id) is None else [cls]
@@ -44,7 +42,7 @@ class ConversationTokenizer:
             for question in questions
             for response in question.responses
         ]
-        token_ids = self._chats.token_ids(chats)
+        token_ids = self._chats.token_ids(chats, **{CLOCK: clock})
         return [cut([*ids, *self._closing], max_tokens=self._max_tokens) for ids in token_ids]
 
 

@@ -12,12 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rlstack.config.model_files import end_token_ids
 from rlstack.config.parallel import num_policy_ranks
 from rlstack.config.schema import RunConfig, TransferMethod
 from rlstack.data.records import Prompt, Rollout
+from rlstack.data.tokenizer import load_tokenizer
 from rlstack.rollout.continuous import run_continuously
 from rlstack.rollout.load import can_sleep, load_llm
-from rlstack.rollout.sampling import stop_token_ids, to_rollout
+from rlstack.rollout.sampling import to_rollout
 from rlstack.rollout.turns import Turns
 from rlstack.transfer.errors import LandingError, TransferError
 
@@ -32,17 +34,20 @@ class Engine:
     weights of one version from beginning to end.
     """
 
-    def __init__(self, config: RunConfig, *, index: int) -> None:
-        """Load `config.policy.model` as version 0; `index` tells the engines of a run apart."""
-        self._llm: Any = load_llm(config, index=index)
-        self._tokenizer: Any = self._llm.get_tokenizer()
+    def __init__(self, config: RunConfig, *, index: int, max_prompt_tokens: int | None = None) -> None:
+        """Load `config.policy.model` as version 0; `index` tells the engines of a run apart.
+
+        max_prompt_tokens: the longest prompt that it will get; None: as long as the model's context takes.
+        """
+        self._llm: Any = load_llm(config, index=index, max_prompt_tokens=max_prompt_tokens)
+        self._tokenizer: Any = load_tokenizer(Path(config.policy.model))
         self._turns = Turns()
         self._max_num_seqs = config.rollout.max_num_seqs
         self._max_new_tokens = config.rollout.max_new_tokens
         self._transfer = config.transfer
         self._num_stages = config.policy.pipeline_parallel
         self._num_sources = num_policy_ranks(config.policy)
-        self._stop_token_ids = stop_token_ids(Path(config.policy.model))
+        self._stop_token_ids = end_token_ids(Path(config.policy.model))
         self._version = 0
         self._first_needed = 0  # of the streams, by their numbers
         self._broken: str | None = None  # why the engine must not serve any more

@@ -11,6 +11,7 @@ import torch
 from rlstack.config.machine import Machine
 from rlstack.config.precision import engine_precision, quantization_of
 from rlstack.config.schema import Landing, Placement, RunConfig, TransferMethod
+from rlstack.config.sequences import longest_sequence
 from rlstack.config.validate_precision import engine_machine_problems, refuse
 from rlstack.config.vllm_environment import vllm_environment
 from rlstack.errors import ConfigError
@@ -30,8 +31,10 @@ def can_sleep(config: RunConfig) -> bool:
     return torch.cuda.is_available() and config.cluster.placement is Placement.colocated
 
 
-def load_llm(config: RunConfig, *, index: int) -> Any:
+def load_llm(config: RunConfig, *, index: int, max_prompt_tokens: int | None) -> Any:
     """The vllm.LLM of `config.policy.model`; `index` tells the engines of a run apart.
+
+    max_prompt_tokens: the longest prompt that it will get; None: as long as the model's context takes.
 
     Raises ConfigError if this machine, or its vLLM, cannot compute in the engines' precision.
     """
@@ -66,6 +69,8 @@ def load_llm(config: RunConfig, *, index: int) -> Any:
         enforce_eager=not cuda,
         enable_sleep_mode=can_sleep(config),
         max_num_seqs=rollout.max_num_seqs,
+        # vLLM starts only if its cache holds a sequence of this length: the whole context if it is not told.
+        max_model_len=longest_sequence(config, max_prompt_tokens=max_prompt_tokens),
         # A prompt cut in two draws a token for its first part, which it takes back by rewinding its
         # generator: torch's CPU generator cannot do that (vllm/v1/worker/gpu_model_runner.py).
         enable_chunked_prefill=cuda,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from rlstack.data.records import Rollout
@@ -19,20 +17,6 @@ def prompt_seed(run_seed: int, *, stream: str, step: int, position: int) -> int:
     """
     text = f"{run_seed}/{stream}/{step}/{position}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 2
-
-
-def stop_token_ids(folder: Path) -> list[int]:
-    """The end tokens that a Hugging Face folder names, in config.json and in generation_config.json.
-
-    Instruction-tuned models have several; the tokenizer's own is vLLM's default and need not be repeated.
-    """
-    ids: set[int] = set()
-    for name in ("config.json", "generation_config.json"):
-        path = folder / name
-        if path.exists():
-            eos = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-            ids.update([eos] if isinstance(eos, int) else eos or [])
-    return sorted(ids)
 
 
 def to_rollout(completion: Any, *, version: int, decode: Callable[[Sequence[int]], str]) -> Rollout:

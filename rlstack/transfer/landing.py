@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 import torch
-from safetensors import safe_open
 
+from rlstack.config.weight_index import BUFFERS, OUTPUT_HEAD, weight_files
 from rlstack.transfer.errors import LandingError, TransferError
 from rlstack.transfer.gather import GatherReceiver
 from rlstack.transfer.plan import encode
@@ -125,8 +125,8 @@ class WeightLanding:
             backend="nccl" if self.device.type == "cuda" else "gloo",
             device=self.device,
         )
-        tied = bool(self.model_config.hf_config.tie_word_embeddings)
         sent = {spec.name for spec in receiver.specs}
+        tied = is_tied(self.model_runner.get_model())
         if missing := expected_names(Path(self.model_config.model), tied=tied) - sent:
             raise TransferError(
                 f"the policy does not send {_some(missing)}: the engine would keep stale weights"
@@ -160,14 +160,21 @@ class WeightLanding:
 
 
 def expected_names(folder: Path, *, tied: bool) -> set[str]:
-    """Names of the weights in a folder's safetensors files, without a tied output head and buffers."""
-    names: set[str] = set()
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            names.update(file.keys())
+    """Names of the weights in the files that vLLM loads, without a tied output head and buffers."""
     return {
-        n for n in names if not n.endswith("rotary_emb.inv_freq") and not (tied and n == "lm_head.weight")
+        name
+        for name in weight_files(folder)
+        if not name.endswith(BUFFERS) and not (tied and name == OUTPUT_HEAD)
     }
+
+
+def is_tied(model: torch.nn.Module) -> bool:
+    """Whether the output head is the embedding: no parameter besides it, whatever config.json says.
+
+    vLLM 0.32 takes the head of a folder that holds both for one of its own until it has read them, and ties
+    the two again if they are equal (vllm/model_executor/model_loader/weight_tying.py).
+    """
+    return not any(name.endswith(OUTPUT_HEAD) for name, _ in model.named_parameters())
 
 
 def _some(names: Iterable[str]) -> str:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlstack.config.weight_index import INDEX, weight_files
 from rlstack.policy.weight_files import header_of
-from rlstack.policy.weight_index import INDEX, weight_files
 from tests.fuzz.hostile import damaged, outcome, texts, values
 
 FILE = "model.safetensors"

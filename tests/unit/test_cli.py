@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -47,16 +48,8 @@ def test_settings_are_refused_before_anything_heavy_is_imported(
 
 @pytest.fixture
 def quickstart(tmp_path: Path) -> Path:
-    """The quickstart with a model's config.json and data files of its own."""
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text(
-        '{"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 4, "hidden_size": 128, '
-        '"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "intermediate_size": 256, '
-        '"vocab_size": 336, "max_position_embeddings": 192}'
-    )
-    header = b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}'
-    weights = len(header).to_bytes(8, "little") + header + bytes(4)
-    (tmp_path / "model" / "model.safetensors").write_bytes(weights)
+    """The quickstart with a model and data files of its own."""
+    shutil.copytree(ROOT / "configs" / "tiny" / "seed", tmp_path / "model")
     (tmp_path / "train.jsonl").write_text("{}\n")
     path = tmp_path / "run.yaml"
     path.write_text(

@@ -268,8 +268,10 @@ PORTS = replace(OWN, ports=(20000, 20002))
         ("vllm-variables", Facts(environment=Environment(vllm_plugins=())), ["problem"]),
         ("vllm-variables", Facts(environment=Environment(vllm=("VLLM_USE_V1",))), ["note"]),
         ("threads", Facts(environment=Environment(threads="1")), ["ok"]),
-        ("threads", Facts(environment=Environment(threads="64")), ["note"]),
-        ("threads", Facts(environment=Environment(threads="many")), ["note"]),
+        ("threads", Facts(environment=Environment(threads="64")), ["ok"]),  # roles on the CPU take 1
+        ("threads", Facts(gpus=GPUS, environment=Environment(threads="1")), ["ok"]),
+        ("threads", Facts(gpus=GPUS, environment=Environment(threads="64")), ["note"]),
+        ("threads", Facts(gpus=GPUS, environment=Environment(threads="many")), ["note"]),
         ("loopback", Facts(network=Network(loopback_error="unreachable")), ["problem"]),
         ("port-in-use", Facts(settings=OWN), []),
         ("port-in-use", Facts(settings=PORTS, network=Network(busy_ports=(20001,))), ["ok"]),

@@ -44,9 +44,10 @@ class Llm:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> tuple[Engine, Llm]:
     llm = Llm()
-    monkeypatch.setattr(engine_module, "load_llm", lambda config, index: llm)
+    monkeypatch.setattr(engine_module, "load_llm", lambda config, index, max_prompt_tokens: llm)
     monkeypatch.setattr(engine_module, "can_sleep", lambda config: True)
-    monkeypatch.setattr(engine_module, "stop_token_ids", lambda folder: [])
+    monkeypatch.setattr(engine_module, "load_tokenizer", lambda folder: None)
+    monkeypatch.setattr(engine_module, "end_token_ids", lambda folder: [])
     return Engine(RunConfig(policy=Policy(model=str(Path("nowhere")))), index=0), llm
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rlstack.data.datasets import tokenise
 from rlstack.errors import ConfigError
 from rlstack.policy.architecture import Architecture
 from rlstack.policy.known_models import KNOWN_MODELS
@@ -38,8 +40,16 @@ def test_transformers_finds_every_weight_initialised_as_its_own(name: str, tmp_p
         assert found.mean().item() == pytest.approx(expected.mean().item(), abs=2e-3)
         assert found.std().item() == pytest.approx(expected.std().item(), abs=2e-3)
     assert Architecture.from_folder(tmp_path / "model") == architecture
-    eos = AutoTokenizer.from_pretrained(tmp_path / "model").eos_token_id
-    assert model.config.eos_token_id == eos
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert model.config.eos_token_id == tokenizer.eos_token_id
+    text = "1/2 + 1/3 is\n  what?"
+    file = Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json"))
+    (ids,) = tokenise(tokenizer, [text])
+    assert (
+        tokenizer(text, add_special_tokens=False)["input_ids"]
+        == file.encode(text, add_special_tokens=False).ids
+    )
+    assert text in tokenizer.decode(ids)
 
 
 def test_heads_and_ffn_follow_the_hidden_size() -> None:

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import itertools
-import json
 from types import SimpleNamespace
 
 import pytest
 
-from rlstack.rollout.sampling import prompt_seed, stop_token_ids, to_rollout
+from rlstack.rollout.sampling import prompt_seed, to_rollout
 
 
 def test_prompt_seeds_are_far_apart_and_repeatable():
@@ -19,18 +18,6 @@ def test_prompt_seeds_are_far_apart_and_repeatable():
     assert all(0 <= seed < 2**62 for seed in seeds)
     ordered = sorted(seeds)
     assert min(b - a for a, b in itertools.pairwise(ordered)) > 10_000  # rollout k has seed + k
-
-
-def test_stop_tokens_come_from_both_files_of_the_folder(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": 7}))
-    assert stop_token_ids(tmp_path) == [7]
-    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [9, 7]}))
-    assert stop_token_ids(tmp_path) == [7, 9]
-
-
-def test_a_folder_may_name_no_stop_token(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": None}))
-    assert stop_token_ids(tmp_path) == []
 
 
 @pytest.mark.parametrize(("finish_reason", "text"), [("stop", "5 6"), ("length", "5 6 7")])

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from rlstack.config.weight_index import INDEX, weight_files
 from rlstack.errors import ConfigError
 from rlstack.policy import tensor_folder
 from rlstack.policy.hf_map import Part
 from rlstack.policy.tensor_folder import TensorFolder
-from rlstack.policy.weight_index import INDEX, weight_files
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 A, B = Part("a", (4, 3), cut=0), Part("b", (5,))

@@ -10,8 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from rlstack.config.weight_index import INDEX
 from rlstack.policy.weight_files import Spec, WeightFiles, plan_files
-from rlstack.policy.weight_index import INDEX
 
 TENSORS = {
     "a": torch.randn(4, 6),

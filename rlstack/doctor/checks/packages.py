@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rlstack.config.surroundings import RENAME
 from rlstack.doctor.checks.remedies import pip_install, pip_uninstall, set_up, set_up_without
 from rlstack.doctor.checks.requirements import RLSTACK, missing_by_name, needs, unmet
 from rlstack.doctor.facts import Facts
@@ -160,7 +161,7 @@ def shadowed(facts: Facts) -> Iterator[Verdict]:
     for module, path in facts.packages.shadows:
         yield problem(
             f"`import {module}` finds {path}, which is not the package of that name",
-            "rename it, or take its folder from PYTHONPATH (or run from another directory)",
+            RENAME,
         )
     if not facts.packages.shadows:
         yield ok("nothing in the working directory or PYTHONPATH hides a package")

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rlstack.config.surroundings import SHORTER, surplus_socket_bytes
 from rlstack.doctor.facts import Facts
 from rlstack.doctor.finding import Verdict, note, ok, problem
 
 PLUGIN = "rlstack"  # the entry point that pyproject.toml has for vLLM
 LOOPBACK = ("127.0.0.1", "localhost", "*")
 NUM_STORES = 2  # ports that a run takes of cluster.port_range: see docs/how-to/clusters.md
-SOCKET = (
-    "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # in Ray's folder; the longest pid
-)
-MAX_SOCKET_BYTES = 107  # of the path of a Unix socket
 
 
 def ray_address(facts: Facts) -> Iterator[Verdict]:
@@ -55,9 +52,12 @@ def vllm_variables(facts: Facts) -> Iterator[Verdict]:
 
 
 def threads(facts: Facts) -> Iterator[Verdict]:
-    """OMP_NUM_THREADS, against the cores."""
+    """OMP_NUM_THREADS, against the cores; a run's processes on the CPU take one thread whatever it says."""
     value, num_cores = facts.environment.threads, facts.machine.num_cores
     if value is None:
+        return
+    if not facts.has_gpus:
+        yield ok(f"OMP_NUM_THREADS={value}; a run's processes on the CPU take 1 thread each all the same")
         return
     if not value.isdecimal() or int(value) == 0:
         yield note(f"OMP_NUM_THREADS={value!r} is no number of threads", "unset OMP_NUM_THREADS")
@@ -124,12 +124,8 @@ def ray_running(facts: Facts) -> Iterator[Verdict]:
 def ray_folder(facts: Facts) -> Iterator[Verdict]:
     """The folder of Ray's sockets, whose paths have a limit."""
     folder = facts.ray.folder
-    length = len(f"{folder}{SOCKET}".encode())
-    if length > MAX_SOCKET_BYTES:
-        yield problem(
-            f"{folder} is {length - MAX_SOCKET_BYTES} bytes too long for the sockets that Ray puts below it",
-            "export RAY_TMPDIR=/tmp, or another short path on a local disk",
-        )
+    if (surplus := surplus_socket_bytes(folder)) > 0:
+        yield problem(f"{folder} is {surplus} bytes too long for the sockets that Ray puts below it", SHORTER)
     else:
         yield ok(folder)
 

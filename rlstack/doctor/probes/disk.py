@@ -6,6 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from rlstack.config.surroundings import temporary_folder
 from rlstack.doctor.facts import Disk, Folder, Settings
 
 GIB = 2**30
@@ -15,11 +16,6 @@ def look(settings: Settings | None) -> Disk:
     """The folders that a run writes to."""
     runs = (settings.run_folder if settings is not None else None) or "runs"
     return Disk(runs=_folder(runs), temporary=_folder(temporary_folder()))
-
-
-def temporary_folder() -> str:
-    """Where Ray puts its sessions: ray/_common/utils.py, get_default_system_temp_dir."""
-    return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
 
 
 def _folder(path: str) -> Folder:

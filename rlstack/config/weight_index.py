@@ -16,15 +16,56 @@ from rlstack.errors import ConfigError
 
 INDEX = "model.safetensors.index.json"
 _MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
+_CHUNK_BYTES = 1 << 24
+OUTPUT_HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+# Tensors of older folders that nobody loads: the policy computes them, and vLLM leaves them out.
+BUFFERS = ("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached")
+SINGLE = "model.safetensors"
 _PICKLES = ("pytorch_model*.bin", "*.pth", "*.pt")
 
 
-def weight_files(folder: Path) -> dict[str, Path]:
+def weight_files(folder: Path, *, setting: str = "policy.model") -> dict[str, Path]:
     """The file of each tensor, by the tensor's name: as the index says, or of all *.safetensors without one.
 
-    Raises ConfigError if there are none, or if one that the index names is missing or cut off.
+    `setting` names the folder in messages.
+
+    Raises ConfigError if there are none, if one that the index names is missing or cut off, or if the folder
+    holds two sets of weights.
     """
-    return _indexed(folder) if (folder / INDEX).is_file() else _found(folder)
+    return _indexed(folder, setting) if (folder / INDEX).is_file() else _found(folder, setting)
+
+
+def tensor_entries(folder: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:
+    """All tensors in the files that `weight_files` settles on, by name: the file, and what its header says.
+
+    What it says is `dtype` (F32), `shape` and `data_offsets`, in bytes from the beginning of the data.
+
+    Raises ConfigError as `weight_files` does.
+    """
+    return {
+        name: (path, entry)
+        for path in sorted(set(weight_files(folder).values()))
+        for name, entry in _read_header(path)[0].items()
+    }
+
+
+def same_content(folder: Path, one: str, other: str) -> bool:
+    """Whether the two tensors hold the same numbers, in the same type and shape."""
+    entries = tensor_entries(folder)
+    (path, first), (other_path, second) = entries[one], entries[other]
+    if (first["dtype"], first["shape"]) != (second["dtype"], second["shape"]):
+        return False
+    return all(a == b for a, b in zip(_data(path, first), _data(other_path, second), strict=True))
+
+
+def _data(path: Path, entry: Mapping[str, Any]) -> Iterator[bytes]:
+    """A tensor's bytes, in chunks."""
+    begin, end = entry["data_offsets"]
+    _, start = _read_header(path)
+    with path.open("rb") as file:
+        file.seek(start + begin)
+        for position in range(begin, end, _CHUNK_BYTES):
+            yield file.read(min(_CHUNK_BYTES, end - position))
 
 
 def num_parameters(folder: Path) -> int:
@@ -39,7 +80,7 @@ def num_parameters(folder: Path) -> int:
     )
 
 
-def _indexed(folder: Path) -> dict[str, Path]:
+def _indexed(folder: Path, setting: str) -> dict[str, Path]:
     path = folder / INDEX
     try:
         places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
@@ -47,9 +88,15 @@ def _indexed(folder: Path) -> dict[str, Path]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path}: is not an index of weights ({error}); get it again") from None
     wanted = sorted(set(files.values()))
+    single = folder / SINGLE
+    if single.is_file() and single not in wanted:
+        raise ConfigError(
+            f"{setting} = {folder}: has two sets of weights, {SINGLE} and those that {INDEX} names, and "
+            f"transformers takes the first where vLLM takes the second; remove {INDEX} or {SINGLE}"
+        )
     if missing := [file.name for file in wanted if not os.path.isfile(file)]:
         raise ConfigError(
-            f"policy.model = {folder}: {len(missing)} of the {len(wanted)} files that {INDEX} names are "
+            f"{setting} = {folder}: {len(missing)} of the {len(wanted)} files that {INDEX} names are "
             f"missing, {missing[0]} first; get them again"
         )
     held = {name: file for file in wanted for name in _header(file)}
@@ -59,13 +106,20 @@ def _indexed(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _found(folder: Path) -> dict[str, Path]:
-    files = {name: path for path in sorted(folder.glob("*.safetensors")) for name in _header(path)}
+def _found(folder: Path, setting: str) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        for name in _header(path):
+            if (other := files.setdefault(name, path)) != path:
+                raise ConfigError(
+                    f"{setting} = {folder}: {name} is in {other.name} and in {path.name}, and there is no "
+                    f"{INDEX} to say which counts; leave one set of weights in the folder"
+                )
     if not files:
-        raise ConfigError(f"policy.model = {folder}: {_nothing(folder)}")
+        raise ConfigError(f"{setting} = {folder}: {_nothing(folder)}")
     if all(".lora_" in name for name in files):
         raise ConfigError(
-            f"policy.model = {folder}: has an adapter's weights only; merge it into its base model"
+            f"{setting} = {folder}: has an adapter's weights only; merge it into its base model"
         )
     return files
 
