@@ -85,9 +85,9 @@ def template_failure(error: Exception, chat: Chat = ()) -> str:
         line = getattr(error, "lineno", "?")
         return f"the chat template does not compile, line {line}: {reason}; get the file again"
     roles = [str(turn["role"]) for turn in chat]
-    turns = (
-        "one user turn" if roles == ["user"] else f"the turns {', '.join(roles)}" if roles else "these turns"
-    )
+    turns = f"the turns {', '.join(roles)}" if roles else "these turns"
+    if roles == ["user"]:
+        turns = "one user turn"
     return (
         f"the chat template refuses a chat with {turns}: {reason}; give the turns that it takes, or another "
         "template"

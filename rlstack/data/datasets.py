@@ -59,6 +59,7 @@ def load_task(
             rows, tokenise_chats(tokenizer, chats, task.chat_template_kwargs), strict=True
         )
     ]
+    _refuse_tokens(rows, prompts, vocab_size)
     if filter_overlong:
         return _that_fit(prompts, task, max_prompt_tokens, where=where)
     for row, prompt in zip(rows, prompts, strict=True):
@@ -68,6 +69,11 @@ def load_task(
                 f"{row.at}: the prompt has {len(prompt.token_ids)} tokens, and the context leaves room for "
                 f"{max_prompt_tokens}; shorten or drop the row, or lower rollout.max_new_tokens{remedy}."
             )
+    return prompts
+
+
+def _refuse_tokens(rows: Sequence[TaskRow], prompts: Sequence[Prompt], vocab_size: int | None) -> None:
+    for row, prompt in zip(rows, prompts, strict=True):
         if not prompt.token_ids:
             raise ConfigError(f"{row.at}: {EMPTY}")
         if vocab_size is not None and max(prompt.token_ids) >= vocab_size:
@@ -75,7 +81,6 @@ def load_task(
                 f"{row.at}: the prompt has token {max(prompt.token_ids)}, and policy.model has a vocab_size "
                 f"of {vocab_size}; use the model's own tokenizer, or resize its embeddings"
             )
-    return prompts
 
 
 def _that_fit(prompts: Sequence[Prompt], task: Task, max_prompt_tokens: int, *, where: str) -> list[Prompt]:

@@ -137,9 +137,7 @@ def test_a_reward_models_tokenizer_is_refused_by_its_own_setting(tmp_path: Path)
         data=Data(tasks=[Task(name="t", path="x.jsonl", reward="judge")]),
         reward=Reward(models=[RewardModel(name="judge", path=str(folder))]),
     )
-    with pytest.raises(
-        ConfigError, match=r"^reward.models\[0\].path = .* refuses a chat with the turns user, assis"
-    ):
+    with pytest.raises(ConfigError, match=r"^reward.models\[0\].path = .* refuses a chat with the turns"):
         refuse_reward_tokenizers(config)
 
 
