@@ -34,6 +34,7 @@ ONE_OR_MORE = Range(low=1)
 MOMENTUM = Range(low=0, high=1, high_open=True)
 SHARE = Range(low=0, high=1)
 PROBABILITY = Range(low=0, high=1, low_open=True)
+SHARE = Range(low=0, high=1, high_open=True)
 FRACTION = Range(low=0, high=1, low_open=True, high_open=True)
 
 COLDEST = 0.01  # vLLM samples no colder, and takes what is close to 0 for greedy
@@ -104,6 +105,15 @@ RANGES: dict[str, Range] = {
     "evaluation.top_p": PROBABILITY,
     "transfer.bucket_mib": ONE_OR_MORE,
     "transfer.timeout_s": POSITIVE,
+    "alarms.no_signal.window": ONE_OR_MORE,
+    "alarms.no_signal.lr_factor": FRACTION,
+    "alarms.no_signal.min_prompts": ONE_OR_MORE,
+    "alarms.reward_errors.window": ONE_OR_MORE,
+    "alarms.reward_errors.lr_factor": FRACTION,
+    "alarms.reward_errors.max_share": SHARE,
+    "alarms.cut_off.window": ONE_OR_MORE,
+    "alarms.cut_off.lr_factor": FRACTION,
+    "alarms.cut_off.max_share": SHARE,
     "alarms.length_collapse.window": ONE_OR_MORE,
     "alarms.length_collapse.lr_factor": FRACTION,
     "alarms.length_collapse.fraction": FRACTION,

@@ -335,7 +335,32 @@ class Divergence(Alarm):
 
 
 @dataclass
+class NoSignal(Alarm):
+    """Steps in which no prompt's rewards differ, or no gradient comes of it."""
+
+    action: AlarmAction | None = AlarmAction.stop  # null = off
+    window: int = 20  # such steps in a row, and steps that the alarm is silent for once raised
+    min_prompts: int = 64  # that they hold too, unless every reward of the run has been the same
+
+
+@dataclass
+class RewardErrors(Alarm):
+    action: AlarmAction | None = AlarmAction.stop  # null = off
+    window: int = 10  # steps that a mean is over, and that the alarm is silent for once raised
+    max_share: float = 0.5  # of the rollouts: raised when more than this have no reward
+
+
+@dataclass
+class CutOffAnswers(Alarm):
+    window: int = 10  # steps that a mean is over, and that the alarm is silent for once raised
+    max_share: float = 0.3  # of the rollouts: raised when more than this are cut off
+
+
+@dataclass
 class Alarms:
+    no_signal: NoSignal = field(default_factory=NoSignal)
+    reward_errors: RewardErrors = field(default_factory=RewardErrors)
+    cut_off: CutOffAnswers = field(default_factory=CutOffAnswers)
     length_collapse: LengthCollapse = field(default_factory=LengthCollapse)
     entropy_collapse: EntropyCollapse = field(default_factory=EntropyCollapse)
     divergence: Divergence = field(default_factory=Divergence)

@@ -9,7 +9,8 @@ from rlstack.data.records import Outcome, ScoredGroup
 
 
 def reward_metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
-    """reward/mean, also of each task; both length-normalised forms; counts of what went wrong, in rollouts.
+    """reward/mean, also of each task; both length-normalised forms; counts of what went wrong, in rollouts,
+    and the share of the rollouts without a reward.
 
     Means are over the rollouts that have a reward, and absent where none has one. Lengths are in tokens, the
     end token included.
@@ -19,6 +20,7 @@ def reward_metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
     metrics: dict[str, float] = {
         "reward/timeouts": sum(score.outcome is Outcome.timeout for score in scores),
         "reward/errors": sum(score.outcome is Outcome.error for score in scores),
+        "reward/missing": fmean(score.reward is None for score in scores),
         "reward/truncated": sum(score.truncated for score in scores),
     }
     if rewards:

@@ -1,4 +1,5 @@
-"""Alarms by name: whether a run's lengths or entropy have collapsed, or training has diverged.
+"""Alarms by name: whether a run teaches nothing, rewards fail, answers are cut off, lengths or entropy have
+collapsed, or training has diverged.
 
 The steps' metrics go in, what to do about them comes out; nothing is done here.
 """
@@ -13,9 +14,11 @@ from typing import Any
 
 from rlstack.config import schema
 from rlstack.config.schema import AlarmAction
+from rlstack.telemetry.no_signal import Drought, no_signal_reasons
 
 LENGTH, ENTROPY, REWARD = "rollout/length_mean", "policy/entropy", "reward/mean"
 LOSS, GRAD_NORM = "loss/total", "grad_norm"
+MISSING, CUT_OFF = "reward/missing", "rollout/cut_off"
 MISMATCH, DRIFT = "mismatch/logprob_abs_mean", "drift/logprob_abs_mean"
 
 Metrics = Mapping[str, Any]
@@ -80,9 +83,14 @@ class Alarms:
     `state` is for checkpoints: after `restore` of it, other Alarms go on as these would.
     """
 
-    def __init__(self, settings: schema.Alarms) -> None:
+    def __init__(self, settings: schema.Alarms, *, needs_contrast: bool = True) -> None:
+        """needs_contrast: whether the objective can learn only from prompts whose rewards differ."""
         self._settings = settings
+        self._needs_contrast = needs_contrast
+        self._drought = Drought()
         self._series = {
+            MISSING: Series(settings.reward_errors.window),
+            CUT_OFF: Series(settings.cut_off.window),
             LENGTH: Series(settings.length_collapse.window),
             ENTROPY: Series(settings.entropy_collapse.window),
             REWARD: Series(settings.divergence.window),
@@ -93,9 +101,15 @@ class Alarms:
         """The alarms that `step` raises; steps come in order, each once."""
         for name, series in self._series.items():
             series.add(metrics.get(name))
+        self._drought.add(metrics, needs_contrast=self._needs_contrast)
         lengths, entropies, rewards = (self._series[name] for name in (LENGTH, ENTROPY, REWARD))
         settings = self._settings
         found = (
+            self._raise(step, "no_signal", no_signal_reasons(settings.no_signal, self._drought)),
+            self._raise(
+                step, "reward_errors", _missing_reasons(settings.reward_errors, self._series[MISSING])
+            ),
+            self._raise(step, "cut_off", _cut_off_reasons(settings.cut_off, self._series[CUT_OFF])),
             self._raise(step, "length_collapse", _length_reasons(settings.length_collapse, lengths)),
             self._raise(step, "entropy_collapse", _entropy_reasons(settings.entropy_collapse, entropies)),
             self._raise(step, "divergence", _divergence_reasons(settings.divergence, rewards, metrics)),
@@ -116,14 +130,33 @@ class Alarms:
     def state(self) -> dict[str, Any]:
         """What later updates depend on, as JSON has it."""
         series = {name: asdict(series) for name, series in self._series.items()}
-        return {"series": series, "silent_until": dict(self._silent_until)}
+        drought = asdict(self._drought)
+        return {"series": series, "drought": drought, "silent_until": dict(self._silent_until)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`; a metric whose window has been given another size starts afresh."""
+        """Go on from `state`; what it has not, or with a window of another size, starts afresh."""
         for name, values in state["series"].items():
             if values["size"] == self._series[name].size:
                 self._series[name] = Series(**values)
+        self._drought = Drought(**state.get("drought", {}))
         self._silent_until = dict(state["silent_until"])
+
+
+def _missing_reasons(settings: schema.RewardErrors, missing: Series) -> Iterator[str]:
+    if missing.mean is not None and missing.mean > settings.max_share:
+        yield (
+            f"{_mean_text(MISSING, missing)}, the share of the rollouts without a reward: above "
+            f"{settings.max_share:g}; read the warnings in the output and the outcomes in rollouts.jsonl, "
+            "and correct the reward or raise its time limit (reward.*timeout_s)"
+        )
+
+
+def _cut_off_reasons(settings: schema.CutOffAnswers, cut_off: Series) -> Iterator[str]:
+    if cut_off.mean is not None and cut_off.mean > settings.max_share:
+        yield (
+            f"{_mean_text(CUT_OFF, cut_off)}, the share of the answers that end at the token limit: above "
+            f"{settings.max_share:g}; raise rollout.max_new_tokens or set objective.cut_off=mask or penalty"
+        )
 
 
 def _length_reasons(settings: schema.LengthCollapse, lengths: Series) -> Iterator[str]:

@@ -44,6 +44,10 @@ METRICS: dict[str, Metric] = {
     "reward/margin": Metric("", statistics.fmean, "reward of a pair's chosen minus its rejected rollout"),
     "reward/timeouts": Metric("rollouts", sum, "without a reward: the time limit of the reward was up"),
     "reward/errors": Metric("rollouts", sum, "without a reward: scoring them failed"),
+    "reward/missing": Metric("", statistics.fmean, "share of the rollouts that have no reward"),
+    "reward/cut_off_penalty_mean": Metric(
+        "", statistics.fmean, "what objective.cut_off=penalty adds to a reward, which reward/mean has not"
+    ),
     "reward/truncated": Metric("rollouts", sum, "longer than reward.models[i].max_tokens, scored in part"),
     "pairs/formed": Metric("prompts", sum, "prompts with one rollout better than another"),
     "pairs/skipped": Metric("prompts", sum, "prompts that teach nothing: their rewards tie or are missing"),
@@ -58,7 +62,9 @@ METRICS: dict[str, Metric] = {
     "dpo/margin": Metric("", statistics.fmean, "beta times the difference of the log-ratios of a pair"),
     "dpo/accuracy": Metric("", statistics.fmean, "share of the pairs with a positive margin"),
     "grpo/kl": Metric("nats", statistics.fmean, "k3 estimate of the KL to the reference, per token"),
-    "policy/entropy": Metric("nats", statistics.fmean, "entropy of the trained policy at sampled tokens"),
+    "policy/entropy": Metric(
+        "nats", statistics.fmean, "entropy at the sampled tokens of rollouts trained on"
+    ),
     "policy/chosen_logprob": Metric("nats", statistics.fmean, "logprob of the chosen rollouts, summed"),
     "policy/rejected_logprob": Metric("nats", statistics.fmean, "logprob of the rejected rollouts, summed"),
     "rollout/length_mean": Metric("tokens", statistics.fmean, "length, end token included"),
@@ -75,7 +81,7 @@ METRICS: dict[str, Metric] = {
     "guard/skipped": Metric("steps", sum, "the loss or a gradient was not finite: the weights stayed"),
     "lr": Metric("", _last, "learning rate of the step"),
     "tokens/generated": Metric("tokens", sum, "sampled tokens"),
-    "tokens/trained": Metric("tokens", sum, "tokens of the micro-batches, prompts included"),
+    "tokens/trained": Metric("tokens", sum, "tokens of rollouts that have a loss, prompts included"),
     SAMPLED: Metric("tokens", sum, "by the engines meanwhile: for steps to come, evaluations too"),
     "tokens/padding": Metric("tokens", sum, "further ones that the policy computed, for no loss"),
     "flops/train": Metric("FLOP", sum, "model FLOPs of forward and backward: rlstack/policy/flops.py"),

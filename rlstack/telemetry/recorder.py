@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -54,8 +55,9 @@ class Recorder:
         self._is_own_cluster = config.cluster.address is None
         self._history = History()
         self._resumed: list[int] = []  # versions from which the run went on to what its files hold
-        self._alarm_settings = config.alarms
-        self.alarms = Alarms(config.alarms)
+        # A loss of the user's own may learn from rewards that tie.
+        self._new_alarms = partial(Alarms, config.alarms, needs_contrast=config.objective.loss is None)
+        self.alarms = self._new_alarms()
         self._max_skipped_steps = config.optimizer.max_skipped_steps
 
     @property
@@ -170,7 +172,7 @@ class Recorder:
         self._stopwatch.go_on(**state.get("stopwatch", {"total_s": {}, "elapsed_s": 0.0}))
         self._timeline.rewind(state.get("timeline", {}))
         sampled.take()
-        self.alarms = Alarms(self._alarm_settings)
+        self.alarms = self._new_alarms()
         if "alarms" in state:
             self.alarms.restore(state["alarms"])
 

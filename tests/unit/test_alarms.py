@@ -127,6 +127,9 @@ step_metrics = st.fixed_dictionaries(
         "reward/mean": st.floats(-1, 1),
         "loss/total": st.floats(0, 1) | st.just(math.inf),
         "grad_norm": st.floats(0, 2),
+        "pairs/formed": st.integers(0, 2),
+        "reward/missing": st.floats(0, 1),
+        "rollout/cut_off": st.floats(0, 1),
     },
 )
 
@@ -136,6 +139,8 @@ def test_alarms_that_restore_a_state_go_on_as_the_first_ones(
     series: list[dict[str, float]], cut: int
 ) -> None:
     made = settings(window=3, divergence__max_grad_norm=1.5)
+    for alarm in (made.no_signal, made.reward_errors, made.cut_off):
+        alarm.window, alarm.action = 2, AlarmAction.warn
     whole = watch(Alarms(made), series)
     first, second = Alarms(made), Alarms(made)
     before = watch(first, series[:cut])
@@ -149,3 +154,40 @@ def test_a_window_of_another_size_starts_afresh() -> None:
     watch(old, lengths)
     new.restore(old.state())
     assert watch(new, rows("rollout/length_mean", [10.0] * 5), first_step=9) == []
+
+
+def test_a_state_of_other_alarms_is_gone_on_from_as_far_as_it_goes() -> None:
+    """As of a checkpoint that knows of fewer alarms."""
+    alarms = Alarms(settings())
+    watch(alarms, rows("rollout/length_mean", [100.0] * 4))
+    state = alarms.state()
+    del state["drought"], state["series"]["reward/missing"], state["series"]["rollout/cut_off"]
+    restored = Alarms(settings())
+    restored.restore(state)
+    (raised,) = watch(restored, rows("rollout/length_mean", [10.0] * 4), first_step=5)
+    assert raised.alarm == "length_collapse"
+
+
+@pytest.mark.parametrize(
+    ("alarm", "name", "bound"),
+    [("reward_errors", "reward/missing", 0.5), ("cut_off", "rollout/cut_off", 0.3)],
+)
+def test_a_share_above_its_bound_over_a_window_is_raised(alarm: str, name: str, bound: float) -> None:
+    def steps(values: list[float]) -> list[int]:
+        return [r.step for r in watch(Alarms(Settings()), rows(name, values)) if r.alarm == alarm]
+
+    assert steps([1.0] * 9) == []
+    assert steps([1.0] * 10) == [10]
+    assert steps([bound] * 30) == []
+    assert steps([0.0] * 20 + [1.0] * 7) == [20 + int(10 * bound) + 1]
+
+
+def test_failing_rewards_stop_the_run_and_cut_off_answers_warn() -> None:
+    raised = watch(Alarms(Settings()), [{"reward/missing": 1.0, "rollout/cut_off": 1.0}] * 10)
+    assert {each.alarm: each.action for each in raised} == {
+        "reward_errors": AlarmAction.stop,
+        "cut_off": AlarmAction.warn,
+    }
+    reasons = {each.alarm: each.reason for each in raised}
+    assert "rollouts.jsonl" in reasons["reward_errors"] and "timeout_s" in reasons["reward_errors"]
+    assert "rollout.max_new_tokens" in reasons["cut_off"] and "objective.cut_off" in reasons["cut_off"]

@@ -119,6 +119,7 @@ def test_metrics_of_a_mixed_batch() -> None:
         "reward/length_normalised_ratio": pytest.approx((-1 + 6 + 3) / (1 + 3 + 4)),
         "reward/timeouts": 1,
         "reward/errors": 2,
+        "reward/missing": 0.5,
         "reward/truncated": 1,
     }
     pairs = pair_yield([notes, essays, nothing])
