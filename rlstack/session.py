@@ -25,6 +25,7 @@ from typing import Any
 
 from rlstack.config.schedule_words import WITH_GENERATOR
 from rlstack.config.schema import RunConfig
+from rlstack.credit.cut_off import as_trained
 from rlstack.credit.pair_yield import pair_yield
 from rlstack.data.load import max_prompt_tokens as longest_prompt
 from rlstack.data.records import Example, Prompt, RolloutGroup, ScoredGroup
@@ -209,7 +210,9 @@ class Session:
         if scored:
             groups = [each.group for each in scored]
             of_rollouts = rollout_metrics(groups, self._num_logged - 1) | self.team.rewards.metrics(scored)
-            metrics = of_rollouts | pair_yield(scored) | dict(metrics)
+            limit = self.config.rollout.max_new_tokens
+            compared = as_trained(scored, self.config.objective, max_new_tokens=limit)
+            metrics = of_rollouts | pair_yield(compared) | dict(metrics)
             self._recording.samples(sample_rows(scored))
         self._recording.step(self._num_logged, metrics)
 

@@ -96,9 +96,15 @@ def _run(
             groups = rollouts.take(step)
         with recorder.phase("reward"):
             scored = rollouts.scores()
-            credit = assign(scored, config.objective, seed=config.run.seed, step=step)
+            credit = assign(
+                scored,
+                config.objective,
+                seed=config.run.seed,
+                step=step,
+                max_new_tokens=config.rollout.max_new_tokens,
+            )
         metrics = rollout_metrics(groups, step) | rewards.metrics(scored) | credit.metrics()
-        metrics |= pair_yield(scored) | dynamics(scored, credit.examples) | schedule.metrics(step)
+        metrics |= pair_yield(credit.groups) | dynamics(scored, credit.examples) | schedule.metrics(step)
         with recorder.phase("train"):
             metrics |= policy.train_step(credit.examples, version=schedule.version_for(step))
         version = step + 1

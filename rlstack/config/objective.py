@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rlstack.config.reward_names import PLUGIN
-from rlstack.config.schema import Objective, ObjectiveName
+from rlstack.config.schema import CutOff, Objective, ObjectiveName, RunConfig
 
 _WITH_PAIRS = (ObjectiveName.dpo, ObjectiveName.group_dpo, ObjectiveName.group_dpo_grpo)
 _WITH_ADVANTAGES = (ObjectiveName.grpo, ObjectiveName.group_dpo_grpo)
@@ -41,4 +41,22 @@ def objective_problems(objective: Objective) -> Iterator[str]:
         yield (
             f"objective.tis_cap = {objective.tis_cap}: null is accepted with objective.clip_ratio_low or "
             "clip_ratio_high, for both weigh a token by its ratio to the generator; set one or the other"
+        )
+
+
+def cut_off_problems(config: RunConfig) -> Iterator[str]:
+    """What the settings of objective.cut_off ask for in vain, one line each."""
+    objective, defaults = config.objective, Objective()
+    for key in ("cut_off_penalty", "cut_off_buffer_tokens"):
+        value, default = getattr(objective, key), getattr(defaults, key)
+        if value != default and objective.cut_off is not CutOff.penalty:
+            yield (
+                f"objective.{key} = {value}: objective.cut_off = {objective.cut_off.value} has no penalty; "
+                f"leave it at {'null' if default is None else default} or set objective.cut_off to penalty"
+            )
+    buffer_tokens, limit_tokens = objective.cut_off_buffer_tokens, config.rollout.max_new_tokens
+    if buffer_tokens is not None and buffer_tokens > limit_tokens:
+        yield (
+            f"objective.cut_off_buffer_tokens = {buffer_tokens}: at most {limit_tokens} is accepted, as "
+            "rollout.max_new_tokens is; lower it"
         )

@@ -94,6 +94,8 @@ RANGES: dict[str, Range] = {
     "objective.clip_ratio_low": PROBABILITY,
     "objective.clip_ratio_high": POSITIVE,
     "objective.tis_cap": POSITIVE,
+    "objective.cut_off_penalty": POSITIVE,
+    "objective.cut_off_buffer_tokens": ONE_OR_MORE,
     "batch.prompts_per_step": ONE_OR_MORE,
     "data.max_unverifiable": SHARE,
     "reward.workers": ONE_OR_MORE,

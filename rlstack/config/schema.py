@@ -79,6 +79,14 @@ class ObjectiveName(StrEnum):
     group_dpo_grpo = "group_dpo_grpo"  # group_dpo + alpha x grpo
 
 
+class CutOff(StrEnum):
+    """What becomes of rollouts that are cut off at rollout.max_new_tokens; rlstack/credit/cut_off.py."""
+
+    train = "train"  # they are trained on as all others
+    mask = "mask"  # no loss: in no pair; under grpo their rewards still count in the group's mean
+    penalty = "penalty"  # rewards fall with the length, the closer it comes to the limit
+
+
 class AlarmAction(StrEnum):
     warn = "warn"  # a line on the terminal and a row in alarms.jsonl, as with every action
     lower_lr = "lower_lr"  # the learning rate of all steps to come is multiplied by lr_factor
@@ -240,6 +248,9 @@ class Objective:
         None  # and at 1 + this; both null: no ratio, the rollouts count as on-policy
     )
     tis_cap: float | None = None  # GRPO's tokens are weighed by their ratio to the generator, at most this
+    cut_off: CutOff = CutOff.train  # what becomes of rollouts that rollout.max_new_tokens has cut off
+    cut_off_penalty: float = 1.0  # of cut_off=penalty, in the reward's unit: the most that a reward loses
+    cut_off_buffer_tokens: int | None = None  # of it: tokens below the limit; null = a fifth of the limit
 
 
 @dataclass

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from rlstack.config.divisors import indivisible
 from rlstack.config.loggers import logger_problems, missing_packages
 from rlstack.config.machine import Machine
-from rlstack.config.objective import objective_problems
+from rlstack.config.objective import cut_off_problems, objective_problems
 from rlstack.config.parallel import num_policy_ranks
 from rlstack.config.ranges import COLDEST, RANGES, REMEDIES
 from rlstack.config.remote_code import remote_code
@@ -117,6 +117,7 @@ def setting_problems(config: RunConfig) -> list[str]:
         *_run(config),
         *schedule_problems(config),
         *objective_problems(config.objective),
+        *cut_off_problems(config),
         *_evaluation(config),
         *placement_problems(config),
         *logger_problems(config.telemetry),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import assert_never
 
-from rlstack.config.schema import Objective, ObjectiveName
+from rlstack.config.schema import CutOff, Objective, ObjectiveName
 from rlstack.credit.advantages import weigh_rollouts
+from rlstack.credit.cut_off import as_trained
 from rlstack.credit.pairs import form_group, form_pair
 from rlstack.credit.rewarded import ties
 from rlstack.data.records import Example, ScoredGroup
@@ -21,26 +23,59 @@ class Credit:
     examples: list[Example]  # of one kind, in the order of the groups
     num_formed: int  # groups in which one rollout is better than another: each can give a pair
     num_skipped: int  # groups whose rewards tie or are missing
+    groups: list[ScoredGroup]  # those of the step, with the scores that were compared
+    penalty_mean: float | None = None  # added to a reward by objective.cut_off=penalty; None without it
 
     def metrics(self) -> dict[str, float]:
-        """pairs/formed and pairs/skipped, in groups, whatever the objective makes of them."""
-        return {"pairs/formed": self.num_formed, "pairs/skipped": self.num_skipped}
+        """pairs/formed and pairs/skipped, in groups, whatever the objective makes of them.
+
+        With a penalty reward/cut_off_penalty_mean too, over the rollouts that have a reward.
+        """
+        metrics: dict[str, float] = {"pairs/formed": self.num_formed, "pairs/skipped": self.num_skipped}
+        if self.penalty_mean is not None:
+            metrics["reward/cut_off_penalty_mean"] = self.penalty_mean
+        return metrics
 
 
-def assign(scored: Sequence[ScoredGroup], objective: Objective, *, seed: int, step: int) -> Credit:
+def assign(
+    scored: Sequence[ScoredGroup],
+    objective: Objective,
+    *,
+    seed: int,
+    step: int,
+    max_new_tokens: int | None = None,
+) -> Credit:
     """The examples of `step` under `objective`; a pure function of its arguments.
+
+    max_new_tokens: the limit of an answer (rollout.max_new_tokens), which objective.cut_off=penalty needs.
 
     A group whose rewards tie gives no pair. Under GRPO its rollouts stay, with advantages of 0: the paper's
     mean is over all rollouts (arXiv 2506.21495, Eq. 1), and a KL term acts on them too. Where GRPO is added
     to GroupDPO such a group is left out, so that alpha = 0 is GroupDPO.
+
+    Raises ValueError for objective.cut_off=penalty without `max_new_tokens`.
     """
     rng = random.Random(f"credit/{seed}/{step}")
-    num_skipped = sum(ties(group) for group in scored)
+    groups = as_trained(scored, objective, max_new_tokens=max_new_tokens)
+    num_skipped = sum(ties(group) for group in groups)
     return Credit(
-        examples=[example for group in scored for example in _examples(group, objective, rng)],
-        num_formed=len(scored) - num_skipped,
+        examples=[example for group in groups for example in _examples(group, objective, rng)],
+        num_formed=len(groups) - num_skipped,
         num_skipped=num_skipped,
+        groups=groups,
+        penalty_mean=_mean_change(scored, groups) if objective.cut_off is CutOff.penalty else None,
     )
+
+
+def _mean_change(before: Sequence[ScoredGroup], after: Sequence[ScoredGroup]) -> float | None:
+    """Of the rewards; None if there is no reward."""
+    changes = [
+        new.reward - old.reward
+        for old_group, new_group in zip(before, after, strict=True)
+        for old, new in zip(old_group.scores, new_group.scores, strict=True)
+        if old.reward is not None and new.reward is not None
+    ]
+    return fmean(changes) if changes else None
 
 
 def _examples(scored: ScoredGroup, objective: Objective, rng: random.Random) -> Sequence[Example]:

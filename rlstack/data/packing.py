@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
@@ -19,6 +20,7 @@ def pack(
     version: int,
     cost: Callable[[int], float] = float,
     multiple: int = 1,
+    has_zero_loss: Callable[[Example], bool] = lambda example: False,
 ) -> list[list[MicroBatch]]:
     """The micro-batches of one step as [data_parallel][m], the same m for every rank.
 
@@ -34,6 +36,7 @@ def pack(
         version: of the rollouts.
         cost: of a sequence of so many tokens, in any unit; positive.
         multiple: m is one of it.
+        has_zero_loss: whether an example counts in the divisor and is otherwise to be left out.
 
     Raises:
         ValueError: a rollout is of another version.
@@ -43,13 +46,16 @@ def pack(
     found = {rollout.version for group in groups for rollout in group.rollouts}
     if not found <= {version}:
         raise ValueError(f"rollouts of versions {sorted(found)} are no batch of version {version}")
+    groups = [group for group, example in zip(groups, examples, strict=True) if not has_zero_loss(example)]
     lengths = [_lengths(group) for group in groups]
     items = [Item(tokens=sum(of_one), cost=sum(map(cost, of_one))) for of_one in lengths]
     bins = fill_bins(items, num_ranks=data_parallel, capacity=micro_batch_tokens, multiple=multiple)
-    return [
+    packed = [
         [_micro_batch([groups[index] for index in contents], version=version) for contents in of_rank]
         for of_rank in bins
     ]
+    packed[0][0] = replace(packed[0][0], num_zero_examples=len(examples) - len(groups))
+    return packed
 
 
 def _as_group(example: Example) -> PreferenceGroup:

@@ -107,6 +107,7 @@ class MicroBatch:
     A sequence is prompt + rollout without its last token; position i predicts labels[i], the token after it.
     `num_examples` is this micro-batch's share of the divisor of the step's loss: pairs, groups or weighted
     rollouts. The weights of an example's pairs sum to 1, and so do those of its rollouts.
+    Examples whose loss is 0 whatever the policy is may count there and have no sequences (num_zero_examples).
     A filler (num_examples = 0, loss_mask all False) keeps data-parallel ranks in step.
     """
 
@@ -121,3 +122,4 @@ class MicroBatch:
     rollout_weights: np.ndarray  # [S] float32: 1 / rollouts of its example; 0 in a filler
     num_examples: int
     version: int  # of the rollouts
+    num_zero_examples: int = 0  # counted in the divisor besides num_examples

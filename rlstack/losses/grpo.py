@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from rlstack.losses.sequences import by_token, entropy_mean, masked, mean, rollout_sums
+from rlstack.losses.sequences import by_token, entropy_mean, masked, mean, rollout_mean, rollout_sums
 from rlstack.losses.terms import clipped_surrogate, k3_kl, truncated_ratios, unit_ratios
 from rlstack.losses.types import LossInputs, LossOutput, Ratio
 
@@ -38,7 +38,7 @@ class GrpoTerm:
             losses = losses + self.kl_scale * kl
             metrics["grpo/kl"] = mean(kl, mask)
         by_rollout = rollout_sums(losses, inputs, per_token=self.length_normalised)
-        metrics["loss/grpo"] = mean(by_rollout, inputs.rollout_weights)
+        metrics["loss/grpo"] = rollout_mean(by_rollout, inputs)
         return by_rollout, metrics
 
     def _surrogate(self, policy: Tensor, generator: Tensor, inputs: LossInputs) -> Tensor:
@@ -77,6 +77,6 @@ class GrpoLoss:
         if self.entropy_scale > 0:
             entropy = rollout_sums(inputs.entropy, inputs, per_token=self.term.length_normalised)
             losses = losses - self.entropy_scale * entropy
-            metrics["loss/entropy"] = mean(-entropy, weights)
-        metrics["loss/total"] = mean(losses, weights)
+            metrics["loss/entropy"] = rollout_mean(-entropy, inputs)
+        metrics["loss/total"] = rollout_mean(losses, inputs)
         return LossOutput(loss=(weights * losses).sum(), metrics=metrics)

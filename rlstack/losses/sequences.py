@@ -38,6 +38,12 @@ def mean(values: Tensor, weights: Tensor) -> Ratio:
     return Ratio((values.detach() * weights).sum(), weights.sum())
 
 
+def rollout_mean(values: Tensor, inputs: LossInputs) -> Ratio:
+    """The mean of `values` [S], which are 0 for rollouts without a loss, over all rollouts."""
+    total, count = mean(values, inputs.rollout_weights)
+    return Ratio(total, count + inputs.num_zero_rollouts)
+
+
 def entropy_mean(inputs: LossInputs) -> Ratio:
     """The policy's mean entropy at the positions whose label was sampled, in nats."""
     return Ratio(masked(inputs.entropy, inputs.loss_mask).detach().sum(), inputs.loss_mask.sum())

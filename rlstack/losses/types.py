@@ -29,6 +29,7 @@ class LossInputs:
     pair_weights: Tensor  # [N] fp32
     advantages: Tensor  # [S] fp32
     rollout_weights: Tensor  # [S] fp32
+    num_zero_rollouts: int = 0  # further ones, whose loss is 0: means over rollouts count them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

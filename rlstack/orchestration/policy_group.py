@@ -12,6 +12,7 @@ import ray
 from rlstack.checkpoint.manifest import Digest
 from rlstack.config.parallel import micro_batch_multiple, num_policy_ranks
 from rlstack.config.schema import RunConfig
+from rlstack.credit.zero_loss import has_zero_loss
 from rlstack.data.packing import pack
 from rlstack.data.records import Example
 from rlstack.errors import CheckpointError
@@ -79,7 +80,8 @@ class PolicyGroup:
     def train_step(self, examples: Sequence[Example], *, version: int) -> dict[str, Any]:
         """One optimiser step on `examples`, whose rollouts are of `version`; its metrics.
 
-        Without a single example the weights stay as they are and only the policy's version advances.
+        Without a single example the weights stay as they are and only the policy's version advances. Examples
+        whose loss is 0 are examples: the step is taken, as far as the optimiser's momentum carries it.
         """
         if not examples:
             self._all("skip_step", doing="skipping a step")
@@ -92,6 +94,7 @@ class PolicyGroup:
             version=version,
             cost=self._flops.forward,
             multiple=micro_batch_multiple(policy),
+            has_zero_loss=partial(has_zero_loss, objective=self._config.objective),
         )
         self._before_work()
         reports = self._all("train_step", ray.put(batches), doing="training")

@@ -23,8 +23,9 @@ def work_metrics(
     metrics = {
         "flops/train": float(flops.training(total)),
         "packing/micro_batches": float(len(batches[0])),
-        "packing/flops_imbalance": max(forward) / statistics.fmean(forward),
     }
+    if total:  # else every example's loss is 0
+        metrics["packing/flops_imbalance"] = max(forward) / statistics.fmean(forward)
     return metrics | ({"flops/reference": float(total)} if has_reference_pass else {})
 
 

@@ -51,7 +51,8 @@ def loss_terms(
     )
     _compare(metrics, inputs, author)
     _count(metrics, batch.source, num_padded=batch.num_tokens)
-    divisor = batch.source.num_examples if context_rank() == 0 else 0
+    num_examples = batch.source.num_examples + batch.source.num_zero_examples
+    divisor = num_examples if context_rank() == 0 else 0
     return result.loss, torch.tensor(divisor, dtype=torch.int, device=device()), metrics
 
 

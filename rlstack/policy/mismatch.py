@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from rlstack.losses.types import Ratio
@@ -21,7 +22,7 @@ class Difference(NamedTuple):
     """Absolute differences over the sampled tokens."""
 
     mean: Ratio
-    maximum: Tensor  # scalar; 0 without a sampled token
+    maximum: Tensor  # scalar; -inf without a sampled token
 
 
 def author_of(*, rollout_version: int, policy_version: int, reference_version: int | None) -> Author | None:
@@ -39,5 +40,5 @@ def author_of(*, rollout_version: int, policy_version: int, reference_version: i
 def difference(logprobs: Tensor, generator_logprobs: Tensor, loss_mask: Tensor) -> Difference:
     """|logprobs - generator_logprobs| where `loss_mask`; all [T], on natural logarithms."""
     distances = (logprobs.detach() - generator_logprobs).abs()[loss_mask]
-    maximum = distances.max() if len(distances) else distances.new_zeros(())
+    maximum = distances.max() if len(distances) else distances.new_full((), -torch.inf)
     return Difference(Ratio(distances.sum(), loss_mask.sum()), maximum)

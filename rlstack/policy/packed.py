@@ -87,6 +87,7 @@ class PackedBatch:
             pair_weights=_tensor(batch.pair_weights, torch.float32),
             advantages=_tensor(batch.advantages, torch.float32),
             rollout_weights=_tensor(batch.rollout_weights, torch.float32),
+            num_zero_rollouts=batch.num_zero_examples,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -32,7 +33,8 @@ class MicroBatchMetrics:
 def reduce_metrics(micro_batches: Sequence[MicroBatchMetrics], group: dist.ProcessGroup) -> dict[str, float]:
     """The metrics over `micro_batches` and the ranks of `group`, the same on all of them.
 
-    Ratios and sums are added, maxima compared; a ratio of nothing is left out.
+    Ratios and sums are added, maxima compared. A ratio of nothing is left out, as is a maximum of nothing,
+    which is -inf.
     """
     first = micro_batches[0]
     ratio_names, sum_names, max_names = (sorted(names) for names in (first.ratios, first.sums, first.maxima))
@@ -59,5 +61,6 @@ def reduce_metrics(micro_batches: Sequence[MicroBatchMetrics], group: dist.Proce
         name: values[2 * i] / values[2 * i + 1] for i, name in enumerate(ratio_names) if values[2 * i + 1]
     }
     reduced.update(zip(sum_names, values[2 * len(ratio_names) :], strict=True))
-    reduced.update(zip(max_names, largest.tolist(), strict=True))
+    highest = zip(max_names, largest.tolist(), strict=True)
+    reduced.update({name: value for name, value in highest if value != -math.inf})
     return reduced

@@ -30,9 +30,8 @@ from rlstack.telemetry import timeline
 def read_batches(folder: Path, num_ranks: int) -> list[list[MicroBatch]]:
     def read(path: Path) -> MicroBatch:
         arrays = dict(np.load(path))
-        return MicroBatch(
-            **arrays | {"num_examples": int(arrays["num_examples"]), "version": int(arrays["version"])}
-        )
+        numbers = ("num_examples", "num_zero_examples", "version")
+        return MicroBatch(**arrays | {name: int(arrays[name]) for name in numbers})
 
     return [
         [read(path) for path in sorted(folder.glob(f"batches-{rank}-*.npz"))] for rank in range(num_ranks)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -29,6 +31,6 @@ def test_difference_looks_at_sampled_tokens_only() -> None:
     assert (float(found.mean.total), int(found.mean.count), float(found.maximum)) == (1.5, 2, 1.0)
 
 
-def test_difference_of_no_token_is_zero_of_zero() -> None:
+def test_difference_of_no_token_has_no_maximum() -> None:
     found = difference(torch.ones(2), torch.zeros(2), torch.zeros(2, dtype=torch.bool))
-    assert (float(found.mean.total), int(found.mean.count), float(found.maximum)) == (0.0, 0, 0.0)
+    assert (float(found.mean.total), int(found.mean.count), float(found.maximum)) == (0.0, 0, -math.inf)

@@ -315,6 +315,19 @@ def test_a_filler_adds_nothing_but_can_run_backward(name: str) -> None:
     assert output.metrics.keys() == loss(given_inputs(OBJECTIVES[name])).metrics.keys()
 
 
+@pytest.mark.parametrize("scales", [{}, {"entropy_scale": 0.1, "kl_scale": 0.1}])
+def test_means_over_rollouts_count_those_without_a_loss(scales: dict[str, float]) -> None:
+    """As many more as there are of weight 1: each mean is half of what it was, and the sum stays."""
+    loss, given_ = build_loss(dataclasses.replace(GRPO, **scales)), inputs(LAYOUTS[GRPO.name])
+    alone = loss(given_)
+    together = loss(dataclasses.replace(given_, num_zero_rollouts=int(given_.rollout_weights.sum())))
+    assert torch.equal(together.loss, alone.loss)
+    for name in {"loss/total", "loss/grpo", "loss/entropy"} & alone.metrics.keys():
+        assert value(together, name) == pytest.approx(value(alone, name) / 2)
+    for name in {"policy/entropy", "grpo/kl"} & alone.metrics.keys():  # over tokens
+        assert value(together, name) == value(alone, name)
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_metrics_are_declared_and_do_not_hold_the_graph(name: str) -> None:
     output = build_loss(OBJECTIVES[name])(given_inputs(OBJECTIVES[name]))

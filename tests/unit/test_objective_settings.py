@@ -56,6 +56,7 @@ def test_a_term_is_refused_where_there_is_none(objective: Objective, message: st
 def test_every_number_of_the_objective_has_a_range() -> None:
     numbers = {"beta", "kl_scale", "alpha", "nll_scale", "entropy_scale"}
     numbers |= {"clip_ratio_low", "clip_ratio_high", "tis_cap"}
+    numbers |= {"cut_off_penalty", "cut_off_buffer_tokens"}
     assert {key for key in RANGES if key.startswith("objective.")} == {f"objective.{n}" for n in numbers}
     assert 1.0 in RANGES["objective.clip_ratio_low"] and 1.1 not in RANGES["objective.clip_ratio_low"]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -183,6 +184,34 @@ def test_ranks_get_about_equal_numbers_of_tokens(budget: int) -> None:
 def test_examples_keep_their_order_within_a_micro_batch() -> None:
     ((batch,),) = pack(rollouts_of([3, 9, 1, 5]), data_parallel=1, micro_batch_tokens=100, version=0)
     assert batch.advantages.tolist() == [0, 1, 2, 3]
+
+
+@given(examples=st.lists(weighted, max_size=20), **layouts)
+def test_examples_without_a_loss_count_and_take_no_place(
+    examples: list[WeightedRollout], data_parallel: int, budget: int
+) -> None:
+    def is_zero(example: Example) -> bool:
+        return example.advantage < 0
+
+    sizes = {"data_parallel": data_parallel, "micro_batch_tokens": budget, "version": 3}
+    found = pack(examples, has_zero_loss=is_zero, **sizes)
+    batches = [batch for rank in found for batch in rank]
+    assert sum(batch.num_examples + batch.num_zero_examples for batch in batches) == len(examples)
+    assert all(batch.num_zero_examples == 0 for batch in batches[1:])
+    kept = pack([example for example in examples if not is_zero(example)], **sizes)
+    for batch, other in zip(batches, [batch for rank in kept for batch in rank], strict=True):
+        np.testing.assert_equal(asdict(replace(batch, num_zero_examples=0)), asdict(other))
+
+
+def test_a_rollout_of_another_version_is_refused_with_or_without_a_loss() -> None:
+    with pytest.raises(ValueError, match=r"versions \[0\] are no batch of version 1"):
+        pack(
+            rollouts_of([3]),
+            data_parallel=1,
+            micro_batch_tokens=9,
+            version=1,
+            has_zero_loss=lambda example: True,
+        )
 
 
 def test_a_rollout_of_another_version_is_refused() -> None:

@@ -43,3 +43,15 @@ def test_fillers_are_no_work() -> None:
     assert metrics["flops/train"] == 3 * FLOPS.forward(7)
     assert metrics["packing/flops_imbalance"] == 4
     assert metrics["packing/micro_batches"] == 2
+
+
+def test_a_step_without_any_loss_is_no_work() -> None:
+    batches = pack(
+        [rollout_of(7)],
+        data_parallel=2,
+        micro_batch_tokens=100,
+        version=0,
+        has_zero_loss=lambda example: True,
+    )
+    metrics = work_metrics(batches, FLOPS, has_reference_pass=False)
+    assert metrics == {"flops/train": 0, "packing/micro_batches": 1}
