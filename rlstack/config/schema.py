@@ -219,7 +219,7 @@ class Rollout:
     precision: RolloutPrecision = RolloutPrecision.auto  # of the engines' weights
     fp8_scaling: Fp8Scaling = Fp8Scaling.channel  # of precision=fp8
     n: int = 8  # rollouts per prompt
-    temperature: float = 1.0  # 1 samples what the policy is; objective.tis_cap does not undo another one
+    temperature: float = 1.0  # 1 samples what the policy is; tis_cap and clip_ratio_* do not undo another
     top_p: float = 1.0  # share of the probability that is sampled from
     max_new_tokens: int = 1024  # of an answer, end token included
     max_num_seqs: int = 256  # sequences decoded together by one engine
@@ -247,7 +247,9 @@ class Objective:
     clip_ratio_high: float | None = (
         None  # and at 1 + this; both null: no ratio, the rollouts count as on-policy
     )
-    tis_cap: float | None = None  # GRPO's tokens are weighed by their ratio to the generator, at most this
+    tis_cap: float | None = (
+        None  # at most this: GRPO's weights of tokens, ratios to the generator before temperature
+    )
     cut_off: CutOff = CutOff.train  # what becomes of rollouts that rollout.max_new_tokens has cut off
     cut_off_penalty: float = 1.0  # of cut_off=penalty, in the reward's unit: the most that a reward loses
     cut_off_buffer_tokens: int | None = None  # of it: tokens below the limit; null = a fifth of the limit

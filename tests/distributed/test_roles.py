@@ -61,6 +61,14 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+def build_nothing() -> Worker:
+    raise ValueError("5.62 GiB KV cache is needed, which is larger than the available\nand more")
+
+
+def build_refused() -> Worker:
+    raise ConfigError("`import vllm` finds vllm/__init__.py")
+
+
 def start(logs: Path, name: str, lost: type[RoleLost] = EngineLost) -> Role:
     return Role(name, log=logs / f"{name}.log", build=build_worker, beside=True, lost=lost)
 
@@ -79,6 +87,22 @@ def test_a_failure_is_a_loss_unless_it_would_happen_again(logs: Path) -> None:
             wait({role: role.start("fail", kind)})
         assert not isinstance(error.value, RoleLost)
     assert wait({role: role.start("sleep", 0.0)}) == {role: "slept"}
+    role.kill()
+
+
+@pytest.mark.parametrize(
+    ("build", "kind", "says"),
+    [
+        (build_nothing, EngineLost, "5.62 GiB KV cache is needed"),
+        (build_refused, RoleError, "finds vllm"),
+    ],
+)
+def test_a_role_that_cannot_be_built_says_why(logs: Path, build: Any, kind: Any, says: str) -> None:
+    role = Role("broken", log=logs / "broken.log", build=build, lost=EngineLost)
+    with pytest.raises(kind, match=f"trying: broken failed: .*{says}") as error:
+        wait({role: role.start("sleep", 0.0)})
+    assert isinstance(error.value, RoleLost) == (kind is EngineLost)
+    assert says in (logs / "broken.log").read_text()
     role.kill()
 
 

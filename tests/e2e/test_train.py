@@ -19,6 +19,9 @@ SHORT = ["schedule.num_steps=4", "batch.prompts_per_step=8", "evaluation.num_pro
 
 pytestmark = pytest.mark.slow
 
+# What containers, module files and launchers set, and no role on the CPU may follow.
+LAUNCHER = {"OMP_NUM_THREADS": "4", "MKL_NUM_THREADS": "4", "OMP_PROC_BIND": "true"}
+
 
 def command(*overrides):
     rlstack = Path(sys.executable).with_name("rlstack")
@@ -34,6 +37,7 @@ def run(cwd, *overrides, run_dir=None):
         capture_output=True,
         text=True,
         timeout=600,
+        env=os.environ | LAUNCHER,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return run_dir / "test"

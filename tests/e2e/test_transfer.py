@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from rlstack.config.schema import RunConfig, TransferMethod
@@ -122,6 +122,20 @@ def test_the_engine_generates_with_the_weights_that_it_received(
     assert errors == [] and failures == [None, None]
     for version, (folder, rollouts) in enumerate(zip(folders, generated, strict=True)):
         assert {r.version for r in rollouts} == {version}
+        assert_generated_by(folder, rollouts)
+
+
+@pytest.mark.thorough
+def test_a_tied_head_that_the_folder_has_too_follows_the_embedding(small_llama, own_process):
+    """vLLM takes it for a head of its own until it has read both; the policy sends the embedding alone."""
+    old, new = (small_llama(seed, tied=True) for seed in range(2))
+    rounds = [(1, load_file(new / "model.safetensors"))]
+    tensors = load_file(old / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, old / "model.safetensors", metadata={"format": "pt"})
+    generated, errors, failures = run(own_process, old, rounds, tensor_parallel=1, num_stages=1)
+    assert errors == [] and failures == [None]
+    for folder, rollouts in zip((old, new), generated, strict=True):
         assert_generated_by(folder, rollouts)
 
 
