@@ -248,7 +248,7 @@ class Objective:
         None  # and at 1 + this; both null: no ratio, the rollouts count as on-policy
     )
     tis_cap: float | None = (
-        None  # at most this: GRPO's weights of tokens, ratios to the generator before temperature
+        None  # most weight of a token in GRPO: its ratio to the generator at temperature 1
     )
     cut_off: CutOff = CutOff.train  # what becomes of rollouts that rollout.max_new_tokens has cut off
     cut_off_penalty: float = 1.0  # of cut_off=penalty, in the reward's unit: the most that a reward loses
