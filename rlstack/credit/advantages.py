@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-from rlstack.credit.rewarded import rewarded
+from rlstack.credit.rewarded import exceeds, rewarded
 from rlstack.data.records import ScoredGroup, WeightedRollout
 
-_STD_FLOOR = 1e-6  # added to the standard deviation, so that rewards equal up to rounding stay close to 0
+_STD_FLOOR = 1e-6  # added to the standard deviation, as in TRL
 
 
 def group_advantages(rewards: Sequence[float], *, std_normalised: bool = False) -> list[float]:
-    """A_i = r_i - mean(r); equal rewards give advantages of exactly 0.
+    """A_i = r_i - mean(r); rewards that all tie give advantages of exactly 0.
 
     arXiv 2506.21495, section 2 (the advantage of arXiv 2503.20783). std_normalised: divided by the sample
     standard deviation of the rewards, as in arXiv 2402.03300, section 4.1.
     """
-    if min(rewards) == max(rewards):  # whose mean may differ from them in the last bit
+    if not exceeds(max(rewards), min(rewards)):
         return [0.0] * len(rewards)
     baseline = fmean(rewards)
     scale = stdev(rewards) + _STD_FLOOR if std_normalised else 1.0

@@ -40,9 +40,15 @@ class RewardModel:
         self.score([Question(problem="a", answer=None, responses=("b",))])
 
     def score(self, questions: Sequence[Question]) -> list[tuple[Score, ...]]:
-        """See rewards.scorer.Scorer. A score that is not finite is an error."""
+        """See rewards.scorer.Scorer. A score that is not finite is an error.
+
+        Equal conversations are scored once: in two batches of other widths their scores would differ in the
+        last digits, and a group would have a best and a worst among answers that are the same.
+        """
         conversations = self._tokenizer.conversations(questions)
-        rewards = self._engine.score([conversation.token_ids for conversation in conversations])
+        distinct = list(dict.fromkeys(tuple(conversation.token_ids) for conversation in conversations))
+        reward_of = dict(zip(distinct, self._engine.score(distinct), strict=True))
+        rewards = [reward_of[tuple(conversation.token_ids)] for conversation in conversations]
         scores = [
             Score(reward=reward, truncated=conversation.truncated)
             if math.isfinite(reward)

@@ -24,7 +24,7 @@ def rollout(length: int, *, logprob: float = -0.5, finished: bool = True) -> Rol
     return Rollout(
         token_ids=(7,) * length,
         generator_logprobs=(logprob,) * length,
-        text="",
+        text="x" * length,
         finished=finished,
         version=3,
     )

@@ -11,7 +11,8 @@ from rlstack.config.schema import Objective, ObjectiveName
 from rlstack.credit.advantages import weigh_rollouts
 from rlstack.credit.assign import assign
 from rlstack.credit.pairs import form_group, form_pair
-from rlstack.data.records import PreferenceGroup
+from rlstack.credit.rewarded import ties
+from rlstack.data.records import PreferenceGroup, Rollout, ScoredGroup
 from tests.scored import scored_group
 
 rewards_or_none = st.lists(st.none() | st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=8)
@@ -101,6 +102,51 @@ def test_advantages_are_divided_by_the_standard_deviation_on_demand(name: Object
         first = assign([scored], objective, seed=0, step=0).examples[0]
         found = first.advantages[0] if isinstance(first, PreferenceGroup) else first.advantage
         assert found == pytest.approx(expected, rel=1e-5)
+
+
+TIED = [7.1, 7.1 + 4e-7, 7.1 - 4e-7, None]  # as a reward model's scores of one text in several batches
+
+
+@pytest.mark.parametrize("name", ObjectiveName)
+def test_rewards_that_differ_by_less_than_the_tolerance_tie(name: ObjectiveName) -> None:
+    credit = assign([scored_group(TIED)], Objective(name=name, std_normalised=True), seed=0, step=0)
+    assert credit.metrics() == {"pairs/formed": 0, "pairs/skipped": 1}
+    assert [getattr(example, "advantage", None) for example in credit.examples] in ([], [0.0] * 3)
+
+
+def test_near_extremes_are_as_good_as_the_extremes() -> None:
+    scored, rng = scored_group([1.0, 1.0 + 4e-7, 0.5, 0.0, 4e-7]), random.Random(0)
+    pairs = [form_pair(scored, rng) for _ in range(100)]
+    assert {(p.chosen.token_ids, p.rejected.token_ids) for p in pairs if p} == {
+        ((chosen,), (rejected,)) for chosen in (0, 1) for rejected in (3, 4)
+    }
+    group = form_group(scored)
+    assert group is not None and len(group.pairs) == 2 * 3 + 2
+
+
+def of_texts(texts: str, rewards: list[float | None]) -> ScoredGroup:
+    rollouts = [
+        Rollout(token_ids=(i,), generator_logprobs=(0.0,), text=text, finished=True, version=0)
+        for i, text in enumerate(texts)
+    ]
+    return scored_group(rewards, rollouts)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([0.0, 0.5, 1.0])), min_size=1, max_size=8))
+def test_two_of_one_text_are_no_pair(answers: list[tuple[str, float]]) -> None:
+    scored = of_texts("".join(text for text, _ in answers), [reward for _, reward in answers])
+    better = {(t, u) for t, reward in answers for u, other in answers if reward > other and t != u}
+    pair, group = form_pair(scored, random.Random(0)), form_group(scored)
+    assert (pair is None) == (group is None) == ties(scored) == (not better)
+    if pair is not None and group is not None:
+        assert (pair.chosen.text, pair.rejected.text) in better
+        assert {(group.rollouts[i].text, group.rollouts[j].text) for i, j in group.pairs} == better
+
+
+def test_a_best_and_a_worst_of_one_text_leave_the_other_pairs() -> None:
+    pair = form_pair(of_texts("aab", [1.0, 0.0, 0.5]), random.Random(0))
+    assert pair is not None and {pair.chosen.text, pair.rejected.text} == {"a", "b"}
+    assert form_pair(of_texts("aa", [1.0, 0.0]), random.Random(0)) is None
 
 
 def test_credit_depends_on_seed_and_step_alone() -> None:

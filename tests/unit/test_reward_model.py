@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,6 +94,20 @@ def test_scores_equal_a_plain_loop_one_at_a_time(batch_tokens: int) -> None:
     assert {(score.outcome, score.truncated) for score in flat} == {(Outcome.ok, False)}
     assert [score.reward for score in flat] == pytest.approx(one_at_a_time(JUDGE, sequences), abs=2e-6)
     assert model.score([]) == []
+
+
+def test_equal_answers_to_a_problem_get_equal_scores() -> None:
+    """Whatever the widths of the batches are that they come into."""
+    rng = random.Random(0)
+    words = ["book", "cake", "loved", "it", "thank", "you"]
+    questions = [
+        Question(problem=f"Write to {i}.", answer=None, responses=tuple(responses))
+        for i in range(4)
+        for responses in [[" ".join(rng.choices(words, k=rng.randint(3, 30))) for _ in range(2)] * 4]
+    ]
+    model = RewardModel(Settings(name="judge", path=str(JUDGE), batch_tokens=512))
+    for question, scores in zip(questions, model.score(questions), strict=True):
+        assert len({score.reward for score in scores}) == len(set(question.responses)) == 2
 
 
 def test_what_is_cut_is_counted() -> None:
