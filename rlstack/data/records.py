@@ -50,6 +50,7 @@ class Outcome(StrEnum):
     """How the scoring of one rollout ended."""
 
     ok = "ok"
+    none = "none"  # a plug-in gave no reward, as it may
     timeout = "timeout"
     error = "error"
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rlstack.config.schema import Rollout
-from rlstack.data.records import Prompt
+from rlstack.data.records import Prompt, ScoredGroup
 from rlstack.evaluation.answers import AnsweredPrompt
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.engine_seat import Sampling
@@ -55,10 +55,18 @@ def answer(
                 else PendingGroups(chunk.prompts, answers, attend=engines.attend)
             )
             if waiting is not None:
-                keep(_finish(waiting))
+                keep(_finish(waiting, rewards))
             waiting = asked
     if waiting is not None:
-        keep(_finish(waiting))
+        keep(_finish(waiting, rewards))
+
+
+def answered_prompts(scored: Iterable[ScoredGroup], rewards: Rewards) -> list[AnsweredPrompt]:
+    """The groups as the measures take them; `rewards` have scored them."""
+    return [
+        AnsweredPrompt.of(group.group, group.scores, verdicts=rewards.gives_verdicts(group.group.prompt.task))
+        for group in scored
+    ]
 
 
 def chunk_size(settings: Rollout, *, n: int) -> int:
@@ -66,7 +74,7 @@ def chunk_size(settings: Rollout, *, n: int) -> int:
     return math.ceil(WAVES * settings.max_num_seqs * settings.engines / n)
 
 
-def _finish(chunk: Chunk) -> list[AnsweredPrompt]:
+def _finish(chunk: Chunk, rewards: Rewards) -> list[AnsweredPrompt]:
     if isinstance(chunk, PendingGroups):
         return [AnsweredPrompt.of(group, ()) for group in chunk.result()]
-    return [AnsweredPrompt.of(scored.group, scored.scores) for scored in chunk.scored()]
+    return answered_prompts(chunk.scored(), rewards)

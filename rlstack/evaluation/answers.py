@@ -25,10 +25,11 @@ class AnsweredPrompt:
     outcomes: tuple[Outcome, ...]  # [n]
     lengths_tokens: tuple[int, ...]  # [n] the end token included
     finished: tuple[bool, ...]  # [n] False: cut off at rollout.max_new_tokens
+    verdicts: bool = False  # the task's reward gives verdicts: see rewards.scorer.Scorer
 
     @classmethod
-    def of(cls, group: RolloutGroup, scores: Iterable[Score]) -> AnsweredPrompt:
-        """The group's prompt and rollouts with their scores."""
+    def of(cls, group: RolloutGroup, scores: Iterable[Score], *, verdicts: bool = False) -> AnsweredPrompt:
+        """The group's prompt and rollouts with their scores, and whether these are verdicts."""
         prompt, rollouts, scores = group.prompt, group.rollouts, list(scores)
         return cls(
             task=prompt.task,
@@ -40,11 +41,17 @@ class AnsweredPrompt:
             outcomes=tuple(score.outcome for score in scores),
             lengths_tokens=tuple(len(rollout.token_ids) for rollout in rollouts),
             finished=tuple(rollout.finished for rollout in rollouts),
+            verdicts=verdicts,
         )
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> AnsweredPrompt:
-        """The record of one line of answers.jsonl; KeyError or ValueError if the line is not of ours."""
+        """The record of one line of answers.jsonl; KeyError or ValueError if the line is not of ours.
+
+        A line without `verdicts` is judged by its rewards.
+        """
+        if "verdicts" not in row:
+            row = {**row, "verdicts": set(row["rewards"]) <= {0.0, 1.0, None}}
         values: dict[str, Any] = {
             field.name: tuple(value) if isinstance(value := row[field.name], list) else value
             for field in fields(cls)

@@ -7,6 +7,7 @@ from typing import Any
 
 from rlstack.config.schema import RunConfig, Selection
 from rlstack.data.records import Prompt
+from rlstack.evaluation.answering import answered_prompts
 from rlstack.evaluation.answers import AnsweredPrompt
 from rlstack.evaluation.task_measures import by_task, overall_accuracy, selection_value, task_measures
 from rlstack.orchestration.engine_group import EngineGroup
@@ -37,21 +38,22 @@ class Evaluator:
         places = [(0, position) for position in range(len(self._prompts))]
         answers = self._engines.submit(self._prompts, self._sampling, stream="evaluate", places=places)
         pending = PendingScores(self._prompts, answers, self._rewards, attend=self._engines.attend)
-        return Evaluation(pending, self._selection)
+        return Evaluation(pending, self._rewards, self._selection)
 
 
 class Evaluation:
     """Answers on their way to metrics."""
 
-    def __init__(self, pending: PendingScores, selection: Selection) -> None:
+    def __init__(self, pending: PendingScores, rewards: Rewards, selection: Selection) -> None:
         self._pending = pending
+        self._rewards = rewards
         self._selection = selection
 
     def result(self) -> dict[str, Any]:
         """See Evaluator.run; waits for the answers and their scores."""
         if not (scored := self._pending.scored()):
             return {}
-        answered = [AnsweredPrompt.of(s.group, s.scores) for s in scored]
+        answered = answered_prompts(scored, self._rewards)
         return evaluation_metrics(answered, version=scored[0].group.step, selection=self._selection)
 
 
@@ -60,7 +62,7 @@ def evaluation_metrics(
 ) -> dict[str, float | None]:
     """What an evaluation is in metrics.jsonl: eval/{task}/{measure}, and the run's own few.
 
-    eval/accuracy and its standard error are there if a task is verifiable, eval/selection if
+    eval/accuracy and its standard error are there if a task's reward gives verdicts, eval/selection if
     `evaluation.selection` can be told.
     """
     measures = {task: task_measures(of_task) for task, of_task in by_task(answered).items()}

@@ -61,7 +61,9 @@ def report_table(report: Mapping[str, Any]) -> Table:
 def _cells(of_task: Mapping[str, Any], *, n: int) -> dict[str, str]:
     cells = {"problems": str(of_task["num_prompts"])}
     if "accuracy" in of_task:
-        cells |= {"accuracy": f"{of_task['accuracy']:.3f}", "majority vote": f"{of_task['majority']:.3f}"}
+        cells["accuracy"] = f"{of_task['accuracy']:.3f}"
+        if of_task["majority"] is not None:
+            cells["majority vote"] = f"{of_task['majority']:.3f}"
         if n > 1:
             cells["accuracy"] += f" ± {of_task['accuracy_stderr']:.3f}"
             cells[f"pass@{n}"] = f"{of_task[f'pass_at_{n}']:.3f}"

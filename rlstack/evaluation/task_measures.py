@@ -23,9 +23,8 @@ def by_task(answered: Sequence[AnsweredPrompt]) -> dict[str, list[AnsweredPrompt
 
 
 def is_verifiable(answered: Sequence[AnsweredPrompt]) -> bool:
-    """Whether the rewards are verdicts, all 0 or 1, as a verifier gives them and no reward model does."""
-    rewards = [reward for prompt in answered for reward in prompt.rewards if reward is not None]
-    return bool(rewards) and all(reward in (0, 1) for reward in rewards)
+    """Whether the task's reward gives verdicts, whatever the values are that came this time."""
+    return all(prompt.verdicts for prompt in answered)
 
 
 def verdicts(answered: Sequence[AnsweredPrompt]) -> list[list[float]]:
@@ -34,7 +33,10 @@ def verdicts(answered: Sequence[AnsweredPrompt]) -> list[list[float]]:
 
 
 def task_measures(answered: Sequence[AnsweredPrompt]) -> Measures:
-    """The measures of one task: of verdicts where it has them, of rewards and lengths always."""
+    """The measures of one task: of verdicts where it has them, of rewards and lengths always.
+
+    The majority vote is None where no answer has a vote, which is what its last box holds.
+    """
     correctness = _of_verdicts(answered) if is_verifiable(answered) else {}
     return correctness | _of_rewards(answered)
 
@@ -70,7 +72,8 @@ def _of_verdicts(answered: Sequence[AnsweredPrompt]) -> Measures:
         f"pass_at_{k}": statistics.fmean(pass_at_k(num_answers, round(sum(row)), k) for row in correct)
         for k in ks_for(num_answers)
     }
-    majority = statistics.fmean(map(majority_vote, votes, correct))
+    has_votes = any(vote is not None for of_prompt in votes for vote in of_prompt)
+    majority = statistics.fmean(map(majority_vote, votes, correct)) if has_votes else None
     return {"accuracy": mean, "accuracy_stderr": stderr, "majority": majority, **passes}
 
 

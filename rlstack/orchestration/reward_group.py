@@ -27,6 +27,7 @@ class RewardModelGroup:
     """A rewards.scorer.Scorer. Starts loading when it is made."""
 
     depends_on_batch = True  # the order of the additions in a matrix product changes with its shape
+    gives_verdicts = False
 
     def __init__(
         self, settings: RewardModel, *, key: str, logs: Path, homes: Sequence[Home], restarts: Restarts

@@ -75,6 +75,7 @@ class MathScorer:
     """The math verifier as a reward."""
 
     depends_on_batch = False
+    gives_verdicts = True
 
     def __init__(self, workers: int, timeout_s: float) -> None:
         self._verifier = MathVerifier(workers, timeout_s)

@@ -16,6 +16,15 @@ For example, in my_rewards.py, with `reward: "my_rewards:brevity"` for the task:
 each response, or None for one without a reward. All this is in reward.workers processes of their own, where
 it may block, crash or print: a call that raises, returns something else or takes over reward.plugin_timeout_s
 leaves its responses without a reward, and metrics.jsonl counts them as reward/errors or reward/timeouts.
+
+A plug-in with the attribute `verdicts = True` judges answers as right, 1, or wrong, 0, and gives no other
+numbers; its tasks are reported by their accuracy:
+
+    class Exact:
+        verdicts = True
+
+        def score(self, problem, answer, responses):
+            return [response.strip() == answer for response in responses]
 """
 
 from __future__ import annotations
@@ -55,6 +64,7 @@ class PluginScorer:
         self._given = _handed_over(given, setting, name)
         self._timeout_s = settings.plugin_timeout_s
         module = "rlstack.rewards.plugin_worker"
+        self._gives_verdicts: bool | None = None
         processes = [
             WorkerProcess(
                 f"plug-in {name}",
@@ -73,6 +83,20 @@ class PluginScorer:
                 f"{setting} = {name}: {error}; name a function or class that Python can import from the "
                 "working directory or PYTHONPATH"
             ) from None
+
+    @property
+    def gives_verdicts(self) -> bool:
+        """Whether the plug-in says so by its attribute `verdicts`. See rewards.scorer.Scorer.
+
+        Raises:
+            RuntimeError: its process ended before it could say so.
+        """
+        if self._gives_verdicts is None:
+            (reply,) = self._pool.map(WorkerProcess.ask, [None])
+            if isinstance(reply, Ended):
+                raise RuntimeError(f"the process of plug-in {self._name} ended with status {reply.status}")
+            self._gives_verdicts = bool(reply["verdicts"])
+        return self._gives_verdicts
 
     def score(self, questions: Sequence[Question]) -> list[tuple[Score, ...]]:
         """One call for each question. See rewards.scorer.Scorer."""
@@ -115,6 +139,8 @@ def _handed_over(given: Any, setting: str, name: str) -> list[int]:
 
 def _score(reward: float | None) -> Score:
     """NaN and infinity would spoil every mean that they come into."""
-    if reward is None or not math.isfinite(reward):
+    if reward is None:
+        return Score(reward=None, outcome=Outcome.none)
+    if not math.isfinite(reward):
         return Score(reward=None, outcome=Outcome.error)
     return Score(reward=reward)

@@ -3,7 +3,8 @@
 With a descriptor, the plug-in is what was handed over there instead of what can be imported.
 
 Writes "ready" once the plug-in is imported, or why it cannot be. Then reads one JSON line `[problem, answer,
-responses]` at a time and writes one JSON line: `{"rewards": [float | null, ...]}` or `{"error": str}`.
+responses]` at a time and writes one JSON line: `{"rewards": [float | null, ...]}` or `{"error": str}`. To the
+line `null` it writes what the plug-in says of its rewards: `{"verdicts": bool}`.
 """
 
 from __future__ import annotations
@@ -36,13 +37,17 @@ def main(name: str, descriptor: str | None = None) -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     sys.path.insert(0, os.getcwd())
     try:
-        plugin = as_plugin(load_named(name) if descriptor is None else take_over(int(descriptor)), name)
+        found = load_named(name) if descriptor is None else take_over(int(descriptor))
+        plugin = as_plugin(found, name)
     except Exception as error:
         print(_in_one_line(error), file=replies)
         return
+    verdicts = getattr(found, "verdicts", False) is True
     print("ready", file=replies)
     for line in requests:
-        print(json.dumps(reply_of(plugin, *json.loads(line))), file=replies)
+        request = json.loads(line)
+        reply = {"verdicts": verdicts} if request is None else reply_of(plugin, *request, verdicts=verdicts)
+        print(json.dumps(reply), file=replies)
 
 
 def as_plugin(found: Any, name: str) -> Plugin:
@@ -60,14 +65,18 @@ def as_plugin(found: Any, name: str) -> Plugin:
     return plugin
 
 
-def reply_of(plugin: Plugin, problem: str, answer: str | None, responses: list[str]) -> dict[str, Any]:
-    """The plug-in's rewards as numbers, or what is wrong with them."""
+def reply_of(
+    plugin: Plugin, problem: str, answer: str | None, responses: list[str], *, verdicts: bool = False
+) -> dict[str, Any]:
+    """The plug-in's rewards as numbers, or what is wrong with them. verdicts: 0 and 1 alone are accepted."""
     try:
         rewards = [None if reward is None else float(reward) for reward in plugin(problem, answer, responses)]
     except Exception as error:
         return {"error": _in_one_line(error)}
     if len(rewards) != len(responses):
         return {"error": f"it returned {len(rewards)} rewards for {len(responses)} responses"}
+    if verdicts and (others := set(rewards) - {0.0, 1.0, None}):
+        return {"error": f"it returned {others.pop()}, and its attribute `verdicts` promises 0 and 1"}
     return {"rewards": rewards}
 
 

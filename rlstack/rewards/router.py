@@ -54,6 +54,7 @@ class Rewards:
                 started.callback(lane.close)
             self._running = started.pop_all()
         self._lane_of = {task.name: lanes[task.reward] for task in tasks.values()}
+        self._scorer_of = {task.name: scorers[task.reward] for task in tasks.values()}
 
     def expect(self, prompts: Sequence[Prompt]) -> Scoring:
         """Scores for the groups of `prompts`, which are still to come; rewards work side by side."""
@@ -65,6 +66,10 @@ class Rewards:
         for position, group in enumerate(groups):
             scoring.add(position, group)
         return scoring.result()
+
+    def gives_verdicts(self, task: str) -> bool:
+        """See rewards.scorer.Scorer; of the reward of the task of this name."""
+        return self._scorer_of[task].gives_verdicts
 
     @staticmethod
     def metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:

@@ -26,6 +26,11 @@ class Scorer(Protocol):
         """Whether a score may change, in its last digits, with what is scored beside it."""
         ...
 
+    @property
+    def gives_verdicts(self) -> bool:
+        """Whether every reward is 0 or 1, right or wrong, so that a task with this reward has an accuracy."""
+        ...
+
     def score(self, questions: Sequence[Question]) -> list[tuple[Score, ...]]:
         """One score for each response of each question, in their order.
 

@@ -107,7 +107,7 @@ METRICS: dict[str, Metric] = {
     "eval/selection": Metric("", _last, "what evaluation.selection compares versions by"),
     "eval/{task}/accuracy": Metric("", _last, "the task's held-out accuracy; tasks with verdicts only"),
     "eval/{task}/accuracy_stderr": Metric("", _last, "its standard error over the seeds"),
-    "eval/{task}/majority": Metric("", _last, "accuracy of the answer that most of a prompt's answers give"),
+    "eval/{task}/majority": Metric("", _last, "accuracy of the box that most of a prompt's answers have"),
     "eval/{task}/pass_at_{k}": Metric("", _last, "chance that one of k answers is correct, unbiased"),
     "eval/{task}/reward": Metric("", _last, "mean reward of the answers that could be scored"),
     "eval/{task}/length_normalised_reward": Metric("1/token", _last, "mean of reward / length"),

@@ -190,6 +190,7 @@ class Lengths:
     """The longer an answer is, the better."""
 
     depends_on_batch = False
+    gives_verdicts = False
 
     def score(self, questions: Sequence[Question]) -> list[tuple[Score, ...]]:
         return [tuple(Score(reward=float(len(text))) for text in q.responses) for q in questions]

@@ -57,6 +57,12 @@ class Counter:
         self.calls += 1
         return [self.calls] * len(responses)
 
+class Exact:
+    verdicts = True
+
+    def score(self, problem, answer, responses):
+        return [0.5 if problem == "half" else response == answer for response in responses]
+
 nothing = 3
 '''
 
@@ -136,9 +142,33 @@ def test_a_call_over_the_limit_is_ended(start: Start) -> None:
     assert plugin.score([ask()]) == [rewards(1, 2)]
 
 
-def test_what_is_no_number_is_an_error_of_its_response_alone(start: Start) -> None:
+def test_what_is_no_number_is_an_error_of_its_response_alone_and_none_is_as_it_says(start: Start) -> None:
     (scores,) = start().score([ask("some", "a", "b", "c", "d")])
-    assert scores == (ERROR, ERROR, ERROR, Score(reward=2.0))
+    assert scores == (Score(reward=None, outcome=Outcome.none), ERROR, ERROR, Score(reward=2.0))
+
+
+def test_a_plugin_says_itself_that_its_rewards_are_verdicts(start: Start) -> None:
+    assert not start().gives_verdicts
+    exact = start("Exact")
+    assert exact.gives_verdicts
+    assert exact.score([ask("p", "a", "b", answer="a"), ask("half", answer="a")]) == [
+        rewards(1, 0),
+        (ERROR, ERROR),
+    ]
+
+
+@pytest.mark.parametrize(("verdicts", "expected"), [(True, True), (None, False)])
+def test_a_function_that_is_given_says_it_by_an_attribute(verdicts: bool | None, expected: bool) -> None:
+    def right(problem: str, answer: str | None, responses: list[str]) -> list[float]:
+        return [1.0 for _ in responses]
+
+    if verdicts is not None:
+        right.verdicts = verdicts  # type: ignore[attr-defined]
+    plugin = PluginScorer("__main__:right", Reward(), setting="reward", given=right)
+    try:
+        assert plugin.gives_verdicts is expected
+    finally:
+        plugin.close()
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ def answered(
         outcomes=tuple(Outcome.timeout if reward is None else Outcome.ok for reward in rewards),
         lengths_tokens=(length,) * len(rewards),
         finished=(True,) * len(rewards),
+        verdicts=task in ("sums", "products"),
     )
 
 
@@ -81,7 +82,7 @@ def test_a_task_with_verdicts() -> None:
 
 
 def test_a_task_with_scalar_rewards_has_no_accuracy() -> None:
-    measures = task_measures([answered(1.5, 0.0), answered(None, 1.0)])
+    measures = task_measures([answered(1.5, 0.0, task="notes"), answered(None, 1.0, task="notes")])
     assert measures == pytest.approx(
         {
             "reward": 2.5 / 3,
@@ -94,9 +95,34 @@ def test_a_task_with_scalar_rewards_has_no_accuracy() -> None:
 
 
 def test_nothing_is_told_where_nothing_could_be_scored() -> None:
-    measures = task_measures([answered(None, None)])
+    measures = task_measures([answered(None, None, task="notes")])
     assert measures["reward"] is measures["length_normalised_reward"] is None
     assert "accuracy" not in measures
+
+
+@pytest.mark.parametrize("task", ["sums", "notes"])
+def test_the_measures_of_a_task_do_not_depend_on_the_values_that_come(task: str) -> None:
+    """A reward with partial credit may give only 0 and 1 for a while, and a verifier may fail everywhere."""
+    versions = [(0.0, 0.0), (1.0, 1.0), (None, None)] + ([(0.5, 0.0)] if task == "notes" else [])
+    names = [set(task_measures([answered(*rewards, task=task)])) for rewards in versions]
+    assert names == names[:1] * len(names)
+    assert ("accuracy" in names[0]) == (task == "sums")
+
+
+def test_answers_without_a_box_have_no_majority() -> None:
+    measures = task_measures([answered(1.0, 0.0, texts=("yes", "no"))])
+    assert (measures["accuracy"], measures["majority"]) == (0.5, None)
+    metrics = evaluation_metrics(
+        [answered(1.0, 0.0, texts=("yes", "no"))], version=0, selection=Selection.mean
+    )
+    check_declared(metrics)
+
+
+def test_lines_without_their_kind_are_told_by_their_rewards() -> None:
+    for rewards, verdicts in (((1.0, 0.0, None), True), ((1.0, 0.5), False)):
+        row = answered(*rewards).to_row()
+        del row["verdicts"]
+        assert AnsweredPrompt.from_row(row).verdicts is verdicts
 
 
 MIXED = [
