@@ -12,7 +12,7 @@ from rlstack.evaluation.answers import AnsweredPrompt
 from rlstack.evaluation.task_measures import task_measures
 from rlstack.rewards.conversations import ConversationTokenizer
 from rlstack.rewards.scorer import Question
-from rlstack.telemetry.loggers.to_mlflow import metric_name
+from rlstack.telemetry.loggers.to_mlflow import ambiguous, metric_name
 from tests.cases.case import ROOT, Case, Outcome
 
 JUDGE = ROOT / "configs" / "tiny" / "reward_model"
@@ -73,4 +73,5 @@ def _answered(rewards: Sequence[float]) -> AnsweredPrompt:
 def logged_names(case: Case) -> Outcome:
     """What MLflow calls the rewards of these tasks."""
     names = case.input.get("tasks", ["a(1)", "a[1]"])
-    return {"num_names": len({metric_name(f"reward/mean/{name}") for name in names})}
+    doubtful = ambiguous(names)
+    return {"num_names": len({metric_name(f"reward/mean/{name}", doubtful) for name in names})}

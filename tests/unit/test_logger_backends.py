@@ -157,6 +157,25 @@ def test_mlflow_accepts_any_name_of_a_task(name: str, accepted: str) -> None:
     assert metric_name(name) == accepted
 
 
+def test_two_tasks_of_mlflow_are_never_one_metric(tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    from rlstack.telemetry.loggers.backend import Start
+    from rlstack.telemetry.loggers.to_mlflow import MLflow
+
+    names = ["a(1)", "a[1]", "a_1_", "b(1)"]
+    target = f"sqlite:///{tmp_path / 'runs.db'}"
+    tasks = {"data.tasks": json.dumps([{"name": name} for name in names[:3]]), "evaluation.tasks": "[]"}
+    logger = MLflow()
+    opened = logger.open(
+        Start(name="x", folder=str(tmp_path), target=target, settings=tasks, changed=[], ids={})
+    )
+    logger.log(1, {f"reward/mean/{name}": float(number) for number, name in enumerate(names)})
+    logged = MlflowClient(target).get_run(opened.ids["run_id"]).data.metrics
+    assert sorted(logged.values()) == [0.0, 1.0, 2.0, 3.0]
+    assert (logged["reward/mean/a_1_"], logged["reward/mean/b_1_"]) == (2.0, 3.0)
+
+
 def config_with(tmp_path: Path, **telemetry: Any) -> RunConfig:
     config = RunConfig(telemetry=Telemetry(**telemetry))
     config.run.dir, config.policy.model = str(tmp_path), "/model"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,6 +35,7 @@ class MLflow:
             httpx.get(start.target, timeout=REACH_S)
         self._client = MlflowClient(tracking_uri=start.target)
         self._last_step = 0
+        self._ambiguous = ambiguous(_tasks(start.settings))
         self._settings = {key: _text(value) for key, value in start.settings.items()}
         run = self._go_on(start.ids["run_id"]) if start.ids else self._begin(start.name)
         self._id = run.info.run_id
@@ -60,7 +64,9 @@ class MLflow:
     def log(self, step: int, values: Values) -> None:
         self._last_step = max(self._last_step, step)
         now_ms = time.time_ns() // 10**6
-        metrics = [Metric(metric_name(name), value, now_ms, step) for name, value in values.items()]
+        metrics = [
+            Metric(metric_name(name, self._ambiguous), value, now_ms, step) for name, value in values.items()
+        ]
         self._client.log_batch(self._id, metrics=metrics)
 
     def alarm(self, step: int, title: str, text: str) -> None:
@@ -75,10 +81,28 @@ class MLflow:
         self._client.set_terminated(self._id, STATUS.get(status, "FAILED"))
 
 
-def metric_name(name: str) -> str:
-    """`name` as MLflow accepts it: what is neither a letter, a digit nor one of _ - . : / or a space is _."""
+def ambiguous(tasks: Sequence[str]) -> list[str]:
+    """The names of tasks that MLflow does not accept, and that would become those of others."""
+    times = Counter(map(metric_name, set(tasks)))
+    return sorted({task for task in tasks if metric_name(task) != task and times[metric_name(task)] > 1})
+
+
+def metric_name(name: str, ambiguous: Sequence[str] = ()) -> str:
+    """`name` as MLflow accepts it: what is neither a letter, a digit nor one of _ - . : / or a space is _.
+
+    A name with one of the `ambiguous` tasks in it ends in a digest, so that two are never one metric.
+    """
+    if any(f"/{task}" in name for task in ambiguous):
+        digest = hashlib.blake2b(name.encode(errors="backslashreplace"), digest_size=4).hexdigest()
+        return f"{metric_name(name)}-{digest}"
     parts = REFUSED.sub("_", name).split("/")
     return "/".join("_" if part in ("", ".", "..") else part for part in parts)
+
+
+def _tasks(settings: Mapping[str, Scalar]) -> list[str]:
+    """The names of the run's tasks, of training and of evaluation."""
+    lists = [json.loads(str(settings.get(key) or "[]")) for key in ("data.tasks", "evaluation.tasks")]
+    return [task["name"] for tasks in lists for task in tasks]
 
 
 def _text(value: Scalar) -> str:
