@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -63,4 +65,12 @@ app.command("plan-transfer", epilog=plan_transfer.EPILOG)(plan_transfer.plan_tra
 
 def main() -> None:
     """The entry point of the `rlstack` script."""
+    _show_any_text()
     app()
+
+
+def _show_any_text() -> None:
+    """Have characters that the terminal's encoding lacks replaced, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")

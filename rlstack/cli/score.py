@@ -30,11 +30,18 @@ def score(
     config: Annotated[
         Path | None, typer.Option(metavar="CONFIG", help="YAML file whose `reward` settings to use.")
     ] = None,
+    problem_field: Annotated[
+        str, typer.Option(metavar="FIELD", help="Of a row: the problem, which math needs not.")
+    ] = "problem",
+    answer_field: Annotated[
+        str, typer.Option(metavar="FIELD", help="Of a row: the gold answer, which math needs.")
+    ] = "answer",
 ) -> None:
     """Score given answers; where the rows have `correct` labels, say how far they agree with the rewards.
 
-    A response without a reward gets null, and its outcome says why: timeout or error. Exits with 1 if none
-    has a reward.
+    A response without a reward gets null, and its outcome says why: none (a plug-in gave none), timeout or
+    error. Rows are written as they are scored; the same command after an interruption goes on after them.
+    Exits with 1 if no response has a reward.
     """
     with exit_status():
         from rlstack.config.load import load_config
@@ -43,7 +50,9 @@ def score(
         settings = RunConfig() if config is None else load_config(config)
 
         from rlstack.orchestration.score_file import score_file
+        from rlstack.rewards.answer_file import Fields
 
-        any_scored = score_file(file, out, reward=reward, config=settings)
+        fields = Fields(problem=problem_field, answer=answer_field)
+        any_scored = score_file(file, out, reward=reward, config=settings, fields=fields)
     if not any_scored:
         raise typer.Exit(1)

@@ -168,7 +168,7 @@ def _evaluation(config: RunConfig) -> Iterator[str]:
     if evaluation.tasks and evaluation.temperature < COLDEST and evaluation.n > 1:
         yield (
             f"evaluation.n = {evaluation.n}: 1 is accepted when evaluation.temperature is 0, for greedy "
-            "answers are all alike; set one or the other"
+            "answers are all alike; set it to 1 (rlstack evaluate: --n 1), or a higher temperature"
         )
 
 

@@ -16,9 +16,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from rlstack.data.journal import Journal
 from rlstack.evaluation.endpoint import Endpoint, EndpointError
 from rlstack.evaluation.games import Game, pair_up, read_answers
-from rlstack.evaluation.journal import Journal
 from rlstack.evaluation.verdicts import WinRate, score_of, verdict_of, win_rate
 from rlstack.telemetry.progress import Progress
 from rlstack.telemetry.run_dir import write_json

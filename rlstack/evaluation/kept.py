@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rlstack.data.journal import Journal
 from rlstack.data.records import Prompt
 from rlstack.errors import ConfigError
 from rlstack.evaluation.answers import AnsweredPrompt
-from rlstack.evaluation.journal import Journal
 
 
 class KeptAnswers:

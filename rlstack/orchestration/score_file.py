@@ -3,71 +3,88 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from statistics import fmean
-
-from rich.console import Console
-from rich.table import Table
 
 from rlstack.config.reward_names import ACCEPTED
 from rlstack.config.schema import Evaluation, RewardModel, RunConfig, Task
 from rlstack.config.validate import validate_rewards
-from rlstack.data.records import Outcome, Score
 from rlstack.data.rows import Row
 from rlstack.errors import ConfigError
-from rlstack.rewards.agreement import (
-    Labelled,
-    are_verdicts,
-    disagreements,
-    labelled_answers,
-    ordered_share,
-)
-from rlstack.rewards.answer_file import answered_rows, rewarded_file, to_line, with_rewards
+from rlstack.orchestration.score_report import Results, report
+from rlstack.orchestration.scored_file import ScoredFile, identity_of, scored_file
+from rlstack.rewards.answer_file import Fields, answered_rows
 from rlstack.rewards.router import start_scorer
 from rlstack.rewards.scorer import Question, Scorer
 from rlstack.telemetry.progress import Progress
 
-CHUNK_RESPONSES = 512  # scored together
-SHOWN = 50  # disagreements, at most
+CHUNK_RESPONSES = 512  # scored together, where a score depends on what is scored beside it
+CHUNK_S = 0.5  # of work, about, in any other chunk: what an interruption loses
+
+Answered = tuple[Row, Question]
 
 
-def score_file(path: Path, out: Path, *, reward: str, config: RunConfig) -> bool:
+def score_file(path: Path, out: Path, *, reward: str, config: RunConfig, fields: Fields) -> bool:
     """Score every response in the file at `path` and write its rows with their rewards to `out`.
+
+    Rows are written as they are scored, and those that `out` has already are not scored again.
 
     Args:
         reward: math, the folder of a reward model, the name of one of `config.reward.models`, or a plug-in.
         config: its `reward` and `cluster` are used.
+        fields: what the rows call their problem and their answer.
 
     Returns:
         Whether at least one response has a reward, or there are none.
 
     Raises:
-        ConfigError: the reward, the file or one of its rows cannot be used; nothing has been written.
+        ConfigError: the reward, the file, one of its rows or `out` cannot be used; nothing has been written.
+        OSError: the disk is full, for example; what was written before is kept.
     """
     config = _config_for(reward, path, config)
     reward = config.data.tasks[0].reward
-    num_responses = sum(len(question.responses) for _, question in answered_rows(path, reward=reward))
-    scores: list[Score] = []
-    labelled: list[Labelled] = []
-    with rewarded_file(out) as file, _running(reward, config) as scorer:
-        started = time.perf_counter()
-        with Progress("responses", total=num_responses) as progress:
-            for chunk in _chunks(answered_rows(path, reward=reward)):
-                of_chunk = scorer.score([question for _, question in chunk])
-                for (row, _), of_row in zip(chunk, of_chunk, strict=True):
-                    file.write(to_line(with_rewards(row.record, of_row)))
-                    labelled += labelled_answers(row.record, of_row, index=row.index)
-                    scores += of_row
-                progress.advance(sum(len(question.responses) for _, question in chunk))
-        spent_s = time.perf_counter() - started
-    _report(scores, labelled, spent_s=spent_s, out=out)
-    return not scores or any(score.reward is not None for score in scores)
+    rows = answered_rows(path, reward=reward, fields=fields)
+    num_responses = [len(question.responses) for _, question in rows]
+    total = sum(num_responses)
+    results = Results(fields)
+    with scored_file(out, path, identity_of(reward, config.reward.models, fields)) as file:
+        rows = answered_rows(path, reward=reward, fields=fields)
+        _take_kept(rows, file, results)
+        num_kept, started = len(results.scores), time.perf_counter()
+        if num_kept:
+            print(f"{num_kept} of {total} responses are in {out} already")
+        with _told(results, total, out):
+            if file.num_kept < len(num_responses):
+                with _running(reward, config) as scorer:
+                    _score(rows, scorer, file, results, total)
+            spent_s = time.perf_counter() - started
+            report(results, num_new=len(results.scores) - num_kept, spent_s=spent_s, out=out)
+    return not results.scores or any(score.reward is not None for score in results.scores)
+
+
+def _take_kept(rows: Iterator[Answered], file: ScoredFile, results: Results) -> None:
+    """The rows that have their rewards, from the beginning of `rows`."""
+    position = -1
+    for position, (row, _) in enumerate(islice(rows, file.num_kept)):
+        results.add(row, file.kept(row, position))
+    if position + 1 < file.num_kept:
+        raise ConfigError(f"--out = {file.path}: has more rows than FILE; give another --out")
+
+
+def _score(rows: Iterator[Answered], scorer: Scorer, file: ScoredFile, results: Results, total: int) -> None:
+    with Progress("responses", total=total, done=len(results.scores)) as progress:
+        for chunk in _chunks(rows, depends_on_batch=scorer.depends_on_batch):
+            scores = scorer.score([question for _, question in chunk])
+            for (row, _), of_row in zip(chunk, scores, strict=True):
+                file.add(row, of_row)
+                results.add(row, of_row)
+            progress.advance(sum(map(len, scores)))
 
 
 def _config_for(reward: str, path: Path, config: RunConfig) -> RunConfig:
@@ -104,44 +121,38 @@ def _running(reward: str, config: RunConfig) -> Iterator[Scorer]:
     shutil.rmtree(logs)  # not after a failure, whose message names a log
 
 
-def _chunks(rows: Iterator[tuple[Row, Question]]) -> Iterator[list[tuple[Row, Question]]]:
-    chunk: list[tuple[Row, Question]] = []
+@contextmanager
+def _told(results: Results, total: int, out: Path) -> Iterator[None]:
+    """Say where the rewards so far are, whatever ends the context before all are there."""
+    try:
+        yield
+    except BaseException:
+        if results.scores:
+            done = f"{len(results.scores)} of {total} responses are in {out}"
+            print(f"{done}; the same command goes on after them", file=sys.stderr)
+        raise
+
+
+def _chunks(rows: Iterable[Answered], *, depends_on_batch: bool) -> Iterator[list[Answered]]:
+    """Rows to score together: always the same ones where that matters, otherwise about CHUNK_S of work."""
+    size = CHUNK_RESPONSES if depends_on_batch else 1
+    chunk: list[Answered] = []
+    num_responses = 0
     for row in rows:
         chunk.append(row)
-        if sum(len(question.responses) for _, question in chunk) >= CHUNK_RESPONSES:
+        num_responses += len(row[1].responses)
+        if num_responses >= size:
+            started = time.perf_counter()
             yield chunk
-            chunk = []
+            if not depends_on_batch:
+                size = _next_size(size, time.perf_counter() - started)
+            chunk, num_responses = [], 0
     if chunk:
         yield chunk
 
 
-def _report(scores: Sequence[Score], labelled: Sequence[Labelled], *, spent_s: float, out: Path) -> None:
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    rewards = [score.reward for score in scores if score.reward is not None]
-    mean = f"mean reward {fmean(rewards):.4f}" if rewards else "no reward"
-    counts = Counter(score.outcome for score in scores)
-    troubles = [f"{counts[outcome]} {outcome.value}s" for outcome in (Outcome.timeout, Outcome.error)]
-    if truncated := sum(score.truncated for score in scores):
-        troubles.append(f"{truncated} truncated")
-    console.print(f"{len(scores)} responses in {spent_s:.1f} s: {mean}, {', '.join(troubles)}")
-    if labelled and are_verdicts(labelled):
-        _report_verdicts(console, labelled)
-    elif (share := ordered_share(labelled)) is not None:
-        console.print(f"a correct response scores above an incorrect one to the same problem: {share:.1%}")
-    console.print(f"written: {out}")
-
-
-def _report_verdicts(console: Console, labelled: Sequence[Labelled]) -> None:
-    others = disagreements(labelled)
-    agreed = len(labelled) - len(others)
-    console.print(f"agreement with the labels: {agreed} of {len(labelled)} ({agreed / len(labelled):.2%})")
-    if not others:
-        return
-    table = Table("row", "response", "label", "reward", "gold answer", "answer given", box=None)
-    for answer in others[:SHOWN]:
-        reward = "none" if answer.reward is None else f"{answer.reward:g}"
-        label = "correct" if answer.label else "incorrect"
-        table.add_row(answer.row, str(answer.response), label, reward, answer.gold, answer.given)
-    console.print(table)
-    if len(others) > SHOWN:
-        console.print(f"and {len(others) - SHOWN} more")
+def _next_size(size: int, spent_s: float) -> int:
+    """Responses of the next chunk, after one of `size` that took `spent_s`."""
+    if spent_s < CHUNK_S:
+        return min(2 * size, CHUNK_RESPONSES)
+    return max(size // 2, 1) if spent_s > 2 * CHUNK_S else size

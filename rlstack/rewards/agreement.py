@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 from rlstack.data.boxed import boxed_answer
 from rlstack.data.records import Score
 
+LABELS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 MAX_CHARS = 60  # of an answer that is kept to be shown
 
 
 class Labelled(NamedTuple):
     """One answer with its label and its reward."""
 
+    row_index: int  # from 0
     row: str  # the row's id, or its number from 0
     response: int  # from 0
     label: bool  # correct
@@ -24,17 +26,35 @@ class Labelled(NamedTuple):
     given: str  # what is in the answer's box, or its end
 
 
-def labelled_answers(record: Mapping[str, Any], scores: Sequence[Score], *, index: int) -> list[Labelled]:
-    """The answers of one row, which is row `index`; empty if the row has no labels."""
+def label_of(value: Any) -> bool | None:
+    """Whether a label says that its answer is correct; None for what is no label.
+
+    True, false, 1 and 0 are labels, and as texts also yes and no, in any letter case.
+    """
+    text = value.strip().lower() if isinstance(value, str) else value
+    if isinstance(text, bool | int | float):
+        return bool(text) if text in (0, 1) else None
+    return LABELS.get(text) if isinstance(text, str) else None
+
+
+def labelled_answers(
+    record: Mapping[str, Any], scores: Sequence[Score], *, index: int, answer_field: str = "answer"
+) -> list[Labelled]:
+    """The answers of one row, which is row `index`; empty if the row has no labels.
+
+    The labels are such as `label_of` takes.
+    """
     if record.get("correct") is None:
         return []
+    name = record.get("id")
     return [
         Labelled(
-            row=str(record.get("id", index)),
+            row_index=index,
+            row=str(index if name is None else name),
             response=i,
-            label=bool(label),
+            label=bool(label_of(label)),
             reward=score.reward,
-            gold=_shorten(str(record.get("answer", ""))),
+            gold=_shorten(str(record.get(answer_field, ""))),
             given=_shorten(boxed_answer(response) or response),
         )
         for i, (label, score, response) in enumerate(
@@ -60,7 +80,7 @@ def ordered_share(answers: Sequence[Labelled]) -> float | None:
     """
     wins = [
         (right > wrong) + (right == wrong) / 2
-        for _, of_row in groupby(answers, key=lambda answer: answer.row)
+        for _, of_row in groupby(answers, key=lambda answer: answer.row_index)
         for right, wrong in _pairs(list(of_row))
     ]
     return fmean(wins) if wins else None

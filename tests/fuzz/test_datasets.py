@@ -19,7 +19,7 @@ from rlstack.data.datasets import load_task, tokenise
 from rlstack.data.records import Prompt
 from rlstack.data.rows import count_rows, read_rows
 from rlstack.data.templates import TEMPLATES, render
-from rlstack.rewards.answer_file import answered_rows
+from rlstack.rewards.answer_file import Fields, answered_rows
 from tests.fuzz.hostile import damaged, lines, outcome, texts, values
 
 GOOD = [{"problem": f"{n}+{n}", "answer": 2 * n, "responses": ["1", "2"]} for n in range(3)]
@@ -62,7 +62,7 @@ def test_jsonl_is_prompts_or_refused(tokenizer, write, content: bytes, reward: s
 @given(content=contents)
 def test_given_answers_are_questions_or_refused(write, content: bytes) -> None:
     path = write("answers.jsonl", content)
-    for _, question in outcome(lambda: list(answered_rows(path, reward="math"))) or []:
+    for _, question in outcome(lambda: list(answered_rows(path, reward="math", fields=Fields()))) or []:
         assert all(isinstance(text, str) for text in (question.problem, question.answer, *question.responses))
 
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlstack.config.schema import Schedule as Settings
+from rlstack.data.journal import Journal
 from rlstack.evaluation.benchmarks import Benchmark, BenchmarkName
-from rlstack.evaluation.journal import Journal
 from rlstack.orchestration.adaptive_schedule import AdaptiveSchedule, Decision, build_schedule
 from rlstack.telemetry.curves import read_rows, read_run
 from rlstack.telemetry.rollouts.groups import select

@@ -12,13 +12,13 @@ from rich.console import Console
 
 from rlstack.config.schema import Evaluation, RunConfig, Task
 from rlstack.config.schema import Rollout as RolloutSettings
+from rlstack.data.journal import Journal
 from rlstack.data.records import Outcome, Prompt, Rollout, Score
 from rlstack.errors import ConfigError
 from rlstack.evaluation.answering import Work, answer, chunk_size
 from rlstack.evaluation.answers import AnsweredPrompt
 from rlstack.evaluation.benchmarks import Benchmark, BenchmarkName
 from rlstack.evaluation.games import read_answers
-from rlstack.evaluation.journal import Journal
 from rlstack.evaluation.kept import KeptAnswers
 from rlstack.evaluation.report import evaluation_report, report_table
 from rlstack.orchestration.engine_seat import Sampling
@@ -41,6 +41,7 @@ def answered(row: int, *rewards: float | None, task: str = "sums") -> AnsweredPr
         outcomes=tuple(Outcome.timeout if reward is None else Outcome.ok for reward in rewards),
         lengths_tokens=(3,) * len(rewards),
         finished=(True,) * len(rewards),
+        verdicts=task == "sums",
     )
 
 
@@ -107,6 +108,7 @@ class Engines:
 
 class Ones:
     depends_on_batch = False
+    gives_verdicts = True
 
     def score(self, questions: Sequence[Question]) -> list[tuple[Score, ...]]:
         return [(Score(reward=1.0),) * len(question.responses) for question in questions]
@@ -217,4 +219,5 @@ def test_the_report_has_every_task_and_the_table_fits_a_terminal() -> None:
     assert rows["accuracy"] == ["0.250", "±", "0.250", "-"]
     assert rows["pass@2"] == ["0.500", "-"]
     assert rows["reward"] == ["-", "0.750"]
+    assert "majority vote" not in rows  # for no answer has a box
     assert rows["not scored"] == ["1", "of", "4", "-"]

@@ -12,6 +12,8 @@ from typing import Any
 from rlstack.errors import ConfigError
 from rlstack.telemetry.run_dir import to_json
 
+HALVES = "backslashreplace"  # of surrogate pairs, which UTF-8 has no form for: as JSON's own escapes
+
 
 class Journal:
     """Held by one process at a time; `rows` are the lines that were there when it was opened."""
@@ -43,7 +45,7 @@ class Journal:
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write the rows through to the disk."""
-        self._file.write("".join(to_json(row) + "\n" for row in rows).encode())
+        self._file.write("".join(to_json(row) + "\n" for row in rows).encode(errors=HALVES))
         self._file.flush()
         os.fsync(self._file.fileno())
 
