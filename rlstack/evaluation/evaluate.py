@@ -23,6 +23,7 @@ from rlstack.evaluation.identity import hold_to, identity
 from rlstack.evaluation.kept import KeptAnswers
 from rlstack.evaluation.report import evaluation_report, report_table
 from rlstack.evaluation.request import Request
+from rlstack.evaluation.task_measures import by_task, may_be_verdicts
 from rlstack.orchestration.cluster import Cluster
 from rlstack.orchestration.engine_seat import Sampling
 from rlstack.rewards.router import Rewards
@@ -127,4 +128,7 @@ def _write_report(request: Request, answered: Sequence[AnsweredPrompt], *, wall_
     report |= {"wall_s": wall_s, "versions": package_versions(), "hardware": hardware()}
     write_json(request.out / "evaluation.json", report)
     RichConsole(highlight=False).print(report_table(report))
+    for task, of_task in by_task(answered).items():
+        if may_be_verdicts(of_task):
+            print(f"{task}: all rewards are 0 or 1; if they are verdicts, say so by the plug-in's `verdicts`")
     print(f"files: {request.out}")

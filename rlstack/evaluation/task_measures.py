@@ -27,6 +27,12 @@ def is_verifiable(answered: Sequence[AnsweredPrompt]) -> bool:
     return all(prompt.verdicts for prompt in answered)
 
 
+def may_be_verdicts(answered: Sequence[AnsweredPrompt]) -> bool:
+    """Whether a reward that does not say that it gives verdicts has given nothing but 0 and 1 this time."""
+    given = {reward for prompt in answered for reward in prompt.rewards if reward is not None}
+    return not is_verifiable(answered) and bool(given) and given <= {0.0, 1.0}
+
+
 def verdicts(answered: Sequence[AnsweredPrompt]) -> list[list[float]]:
     """[P][n] 0 or 1: an answer that could not be verified counts as wrong, and is counted by its outcome."""
     return [[reward or 0.0 for reward in prompt.rewards] for prompt in answered]

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from rlstack.data.boxed import boxed_answer
+from rlstack.data.fields import ABSENT, field_value
 from rlstack.data.records import Score
 
 LABELS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -46,7 +47,7 @@ def labelled_answers(
     """
     if record.get("correct") is None:
         return []
-    name = record.get("id")
+    name, gold = record.get("id"), field_value(record, answer_field)
     return [
         Labelled(
             row_index=index,
@@ -54,7 +55,7 @@ def labelled_answers(
             response=i,
             label=bool(label_of(label)),
             reward=score.reward,
-            gold=_shorten(str(record.get(answer_field, ""))),
+            gold="" if gold is ABSENT else _shorten(str(gold)),
             given=_shorten(boxed_answer(response) or response),
         )
         for i, (label, score, response) in enumerate(

@@ -10,7 +10,7 @@ from rlstack.config.schema import Selection
 from rlstack.data.records import Outcome, Prompt, Rollout, RolloutGroup, Score
 from rlstack.evaluation.answers import AnsweredPrompt
 from rlstack.evaluation.evaluator import evaluation_metrics
-from rlstack.evaluation.task_measures import task_measures
+from rlstack.evaluation.task_measures import may_be_verdicts, task_measures
 from rlstack.evaluation.votes import vote_of
 from rlstack.telemetry.metrics import check_declared
 
@@ -107,6 +107,13 @@ def test_the_measures_of_a_task_do_not_depend_on_the_values_that_come(task: str)
     names = [set(task_measures([answered(*rewards, task=task)])) for rewards in versions]
     assert names == names[:1] * len(names)
     assert ("accuracy" in names[0]) == (task == "sums")
+
+
+def test_rewards_that_look_like_verdicts_without_being_called_so_are_noticed() -> None:
+    assert may_be_verdicts([answered(1.0, None, 0.0, task="notes")])
+    assert not may_be_verdicts([answered(1.0, 0.5, task="notes")])
+    assert not may_be_verdicts([answered(None, task="notes")])
+    assert not may_be_verdicts([answered(1.0, 0.0, task="sums")])
 
 
 def test_answers_without_a_box_have_no_majority() -> None:
