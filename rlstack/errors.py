@@ -18,6 +18,15 @@ class CheckpointError(ConfigError):
     """A checkpoint that cannot be gone on from: damaged, or of another model. The message names the file."""
 
 
+class UserCodeError(RuntimeError):
+    """An exception that code of the user's own has raised; the message begins with its file and line."""
+
+    def __init__(self, message: str, *, file: str | None = None, line: int | None = None) -> None:
+        super().__init__(message)
+        self.file = file
+        self.line = line
+
+
 def _line(text: str) -> str:
     if len(text) > MAX_LINE_CHARS:
         half = MAX_LINE_CHARS // 2  # the end has the remedy

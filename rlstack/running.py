@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from rlstack.config.own_code import OwnCode, with_own_code
 from rlstack.config.schema import RunConfig
-from rlstack.errors import ConfigError
 from rlstack.preflight.checks import CHECKS
 from rlstack.preflight.planned import Planned
-from rlstack.preflight.runner import find_problems
+from rlstack.preflight.runner import refuse
 from rlstack.telemetry.console import Console
 from rlstack.telemetry.run_dir import folder_of, num_steps_completed
 
@@ -77,7 +76,5 @@ def prepare(
     """The run that would start, with its prompts; arguments as of run(), errors as of check()."""
     config, own = with_own_code(config, rewards=rewards, loss=loss)
     planned = Planned(config=config, own=own, resume=resume)
-    found = find_problems(planned, CHECKS)
-    if problems := [line for lines in found.values() for line in lines]:
-        raise ConfigError("\n".join(problems))
+    refuse(planned, CHECKS)
     return planned

@@ -8,6 +8,8 @@ import sysconfig
 import traceback
 from typing import NamedTuple
 
+from rlstack.errors import UserCodeError
+
 _OURS = (
     os.path.dirname(os.path.abspath(__file__)),
     *(sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib")),
@@ -49,6 +51,21 @@ def is_users(file: str) -> bool:
     path = os.path.abspath(file)
     installed = any(part in _INSTALLED for part in path.split(os.sep))
     return not installed and not path.startswith(tuple(f"{folder}{os.sep}" for folder in _OURS))
+
+
+def raised_by_user(error: BaseException, *, below: int = 1) -> UserCodeError:
+    """What to raise from `error`, which a call into code of the user's own has raised.
+
+    below: frames of the traceback that are the caller's, not the called code's.
+    """
+    frames = traceback.extract_tb(error.__traceback__)[below:]
+    place = place_of(error) or (Place(frames[0].filename, frames[0].lineno or 1) if frames else None)
+    what = in_one_line(error)
+    if place is None:
+        return UserCodeError(what)
+    if not what.startswith(f"{place}: "):
+        what = f"{place}: {what}"
+    return UserCodeError(what, file=place.file, line=place.line)
 
 
 def in_one_line(error: BaseException) -> str:

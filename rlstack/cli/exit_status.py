@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import typer
 
-from rlstack.errors import ConfigError
+from rlstack.errors import ConfigError, UserCodeError
 
 
 @contextmanager
@@ -37,5 +37,7 @@ def _in_short(error: Exception) -> str:
     notes: list[str] = getattr(error, "__notes__", [])
     if not notes:
         return "".join(traceback.format_exception(error))
-    first_line = (str(error).splitlines() or [""])[0]
+    first_line, *more = str(error).splitlines() or [""]
+    if isinstance(error, UserCodeError):  # which begins with the user's file and line
+        return "\n".join([f"error: {first_line}", *more, *notes])
     return "\n".join([f"error: {type(error).__name__}: {first_line}", *notes])

@@ -16,6 +16,7 @@ EPILOG = """Examples:\n
   rlstack train configs/quickstart.yaml run.name=offline schedule.sync_interval=null\n
   rlstack train configs/quickstart.yaml run.name=grpo objective.name=grpo\n
   rlstack train configs/quickstart.yaml policy.tensor_parallel=2 rollout.tensor_parallel=2\n
+  rlstack train configs/quickstart.yaml --check\n
   rlstack train configs/quickstart.yaml --resume\n
   rlstack train runs/quickstart/config.yaml --resume schedule.num_steps=200"""
 
@@ -36,6 +37,14 @@ def train(
             "has not been begun, begins. Only settings that leave its results as they are may differ.",
         ),
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Start nothing and touch no run: print what would run, or everything that would be refused "
+            "(exit status 2).",
+        ),
+    ] = False,
 ) -> None:
     """Train as CONFIG says; everything the run leaves is in the folder run.dir/run.name.
 
@@ -43,6 +52,11 @@ def train(
     """
     with exit_status():
         from rlstack.config.load import load_config
-        from rlstack.running import run
+        from rlstack.running import prepare, run
 
+        if check:
+            from rlstack.preflight.what_runs import what_runs
+
+            typer.echo(what_runs(prepare(load_config(config, overrides or ()), resume=resume)))
+            return
         run(load_config(config, overrides or ()), resume=resume)

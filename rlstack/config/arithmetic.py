@@ -23,6 +23,7 @@ class Arithmetic:
     cuda: Version | None = None  # that torch was built for
     transformer_engine: Version | None = None
     has_amx: bool = False  # the processor says so
+    has_triton: bool = True  # whether its package is installed
 
     @classmethod
     def detect(cls, *, has_gpus: bool) -> Arithmetic:
@@ -32,6 +33,7 @@ class Arithmetic:
             cuda=_cuda(),
             transformer_engine=_transformer_engine(),
             has_amx=_has_amx(Path("/proc/cpuinfo")),
+            has_triton=importlib.util.find_spec("triton") is not None,
         )
 
 

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlstack.config.mistakes import find_mistakes
 from rlstack.config.schema import RunConfig
+from rlstack.config.urls import is_url
 from rlstack.errors import ConfigError
 
 KEY = re.compile(r"[A-Za-z_]\w*(\.\w+|\[\d+\])*")
@@ -148,7 +149,8 @@ def _refuse_mistakes(settings: Settings, source: object) -> None:
 def _anchor(settings: Settings, folder: Path) -> None:
     """Make the input paths absolute, in place; those that are already stay as they are."""
     for owner, key in _input_paths(settings):
-        if owner[key] != UNSET and not str(owner[key]).startswith("${"):  # an interpolation, not a path yet
+        # An interpolation is no path yet, and a URL is for others to refuse as it was given.
+        if owner[key] != UNSET and not str(owner[key]).startswith("${") and not is_url(str(owner[key])):
             owner[key] = os.path.abspath(folder / Path(str(owner[key])).expanduser())
 
 

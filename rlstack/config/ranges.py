@@ -101,6 +101,7 @@ RANGES: dict[str, Range] = {
     "reward.workers": ONE_OR_MORE,
     "reward.timeout_s": POSITIVE,
     "reward.plugin_timeout_s": POSITIVE,
+    "reward.plugin_start_timeout_s": POSITIVE,
     "evaluation.num_prompts": ONE_OR_MORE,
     "evaluation.n": ONE_OR_MORE,
     "evaluation.temperature": NOT_NEGATIVE,  # 0 = greedy

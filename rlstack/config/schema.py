@@ -299,6 +299,7 @@ class Reward:
     workers: int = 1  # processes of the math verifier, and of each plug-in
     timeout_s: float = 5.0  # wall-clock limit of one verification
     plugin_timeout_s: float = 60.0  # wall-clock limit of one call of a plug-in: the answers to one prompt
+    plugin_start_timeout_s: float = 120.0  # for a plug-in to be imported and made
     models: list[RewardModel] = field(default_factory=list)
 
 

@@ -23,6 +23,7 @@ from rlstack.config.remote_code import remote_code
 from rlstack.config.schema import Placement, RunConfig
 from rlstack.config.surroundings import surroundings_problems
 from rlstack.config.tasks import task_sections, tasks_by_setting
+from rlstack.config.urls import is_url, refusal
 from rlstack.config.validate_parallel import parallel_problems
 from rlstack.config.validate_placement import placement_problems
 from rlstack.config.validate_precision import (
@@ -63,13 +64,17 @@ def validate(config: RunConfig, *, architecture: ModelShape, machine: Machine) -
 def missing_inputs(config: RunConfig) -> list[str]:
     """The files and folders that settings name, and the reward models, that are not there."""
     tasks = [
-        f"{key}.path = {task.path}: there is no such file; give the path of a JSONL or Parquet file, or the "
-        "folder of a dataset"
+        refusal(f"{key}.path", task.path)
+        if is_url(task.path)
+        else f"{key}.path = {task.path}: there is no such file; give the path of a JSONL or Parquet file, or "
+        "the folder of a dataset"
         for key, task in tasks_by_setting(config).items()
         if not os.path.exists(task.path)
     ]
     replay = config.schedule.adaptive.replay
-    if replay is not None and not os.path.isfile(replay):
+    if replay is not None and is_url(replay):
+        tasks.append(refusal("schedule.adaptive.replay", replay))
+    elif replay is not None and not os.path.isfile(replay):
         tasks.append(
             f"schedule.adaptive.replay = {replay}: there is no such file; give the intervals.jsonl of a run"
         )
@@ -107,7 +112,10 @@ def problems(config: RunConfig, *, architecture: ModelShape, machine: Machine) -
 
     The machine does not count when the run joins a Ray cluster (`cluster.address`), which may be larger.
     """
-    return setting_problems(config) or layout_problems(config, architecture=architecture, machine=machine)
+    if found := setting_problems(config):
+        return found
+    layout = layout_problems(config, architecture=architecture, machine=machine)
+    return [*layout, *machine_problems(config, machine)]
 
 
 def setting_problems(config: RunConfig) -> list[str]:
@@ -136,9 +144,15 @@ def layout_problems(config: RunConfig, *, architecture: ModelShape, machine: Mac
     ]
     if config.cluster.address is None:
         found += _on_machine(config, architecture, machine, num_ranks=num_policy_ranks(config.policy))
-        found += policy_machine_problems(config.policy, machine.arithmetic)
-        found += engine_machine_problems(config, machine.arithmetic)
     return found
+
+
+def machine_problems(config: RunConfig, machine: Machine) -> list[str]:
+    """Precisions and kernels that `machine` has not; of a cluster's machines nothing is known here."""
+    if config.cluster.address is not None:
+        return []
+    policy = policy_machine_problems(config.policy, machine.arithmetic)
+    return [*policy, *engine_machine_problems(config, machine.arithmetic)]
 
 
 def _out_of_range(config: RunConfig) -> Iterator[str]:
@@ -159,6 +173,8 @@ def _run(config: RunConfig) -> Iterator[str]:
             f"run.name = {name[:20]!r}...: at most {MAX_NAME_BYTES} bytes are accepted, and this has "
             f"{len(name.encode())}; shorten it"
         )
+    if is_url(config.run.dir):
+        yield refusal("run.dir", config.run.dir)
     if not config.run.dir.isprintable():
         yield f"run.dir = {config.run.dir!r}: a path without control characters is accepted; rename it"
 

@@ -10,7 +10,15 @@ from typing import Protocol
 
 from rlstack.config.arithmetic import Arithmetic, Version, show_version
 from rlstack.config.precision import FP8_MULTIPLES, rollout_precision
-from rlstack.config.schema import Fp8Recipe, Fp8Scaling, Landing, Policy, Precision, RunConfig
+from rlstack.config.schema import (
+    Fp8Recipe,
+    Fp8Scaling,
+    Landing,
+    LogprobKernel,
+    Policy,
+    Precision,
+    RunConfig,
+)
 from rlstack.config.validate_parallel import PolicyShape
 from rlstack.errors import ConfigError
 
@@ -71,7 +79,14 @@ def policy_machine_problems(policy: Policy, machine: Arithmetic) -> Iterator[str
     if machine.compute_capability is None:
         if is_fp8:
             yield f"{given}: it needs an NVIDIA GPU, and there is none; set it to bf16 or fp32"
+        if policy.logprob_kernel is LogprobKernel.triton:
+            yield "policy.logprob_kernel = triton: it needs an NVIDIA GPU, and there is none; set it to auto"
         return
+    if policy.logprob_kernel is LogprobKernel.triton and not machine.has_triton:
+        yield (
+            "policy.logprob_kernel = triton: its package is not installed; pip install triton, or set it to "
+            "auto"
+        )
     if is_fp8 and machine.compute_capability < ADA:
         yield (
             f"{given}: it needs a GPU of compute capability 8.9 or more (Ada, Hopper, later), and this has "

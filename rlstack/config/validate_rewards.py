@@ -13,6 +13,7 @@ from rlstack.config.remote_code import remote_code
 from rlstack.config.reward_names import ACCEPTED, MATH, PLUGIN, RewardKind, kind_of, used_models
 from rlstack.config.schema import RewardEngine, RewardModel, RunConfig, Task
 from rlstack.config.tasks import tasks_by_setting
+from rlstack.config.urls import is_url, refusal
 
 NAME = re.compile(r"[\w.-]+")
 MODEL_RANGES = {
@@ -45,6 +46,9 @@ def _definitions(config: RunConfig) -> Iterator[str]:
 def missing_models(config: RunConfig) -> Iterator[str]:
     """Models whose folder is not there, or whose context is shorter than max_tokens."""
     for i, model in enumerate(config.reward.models):
+        if is_url(model.path):
+            yield refusal(f"reward.models[{i}].path", model.path)
+            continue
         yield from remote_code(f"reward.models[{i}].path", Path(model.path))
         try:
             most = context_length(model)

@@ -39,6 +39,11 @@ class PromptSampler:
         """Of the longest prompt."""
         return max(len(prompt.token_ids) for prompts in self._tasks.values() for prompt in prompts)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of prompts of each task."""
+        return {task: len(prompts) for task, prompts in self._tasks.items()}
+
     def take(self, step: int, num_prompts: int) -> list[Prompt]:
         """The prompts of `step`, whatever was asked before; `num_prompts` must not change within a run."""
         before, after = self._taken_before(step, num_prompts), self._taken_before(step + 1, num_prompts)

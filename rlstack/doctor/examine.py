@@ -57,7 +57,9 @@ def _look(request: Request, names: Sequence[str], say: Callable[[str], None]) ->
     asked = None
     if request.config is not None:
         path = request.config
-        asked = ask("configuration", lambda: settings.look(path, request.overrides), None)
+        whole = not {"settings", "model"}.isdisjoint(names)
+        look_at = partial(settings.look, path, request.overrides, whole=whole, limit_s=limit_s)
+        asked = ask("configuration", look_at, None)
     start_within_s = limit_s if request.start and "ray-start" in names else None
     facts = Facts(
         machine=ask("machine", machine.look, nothing.machine),

@@ -1,6 +1,6 @@
 """Print what the doctor wants to know of a configuration, as JSON.
 
-python -m rlstack.doctor.read_settings CONFIG [KEY=VALUE ...]
+python -m rlstack.doctor.read_settings [--sizes-only] CONFIG [KEY=VALUE ...]
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from rlstack.config.load import load_config
+from rlstack.config.own_code import OwnCode
 from rlstack.config.schedule_words import WITH_GENERATOR
 from rlstack.config.schema import Precision, RunConfig
 from rlstack.config.weight_index import num_parameters
 from rlstack.errors import ConfigError
-from rlstack.policy.model_folder import check_model_folder
-from rlstack.running import check
+from rlstack.preflight.checks import CHECKS, checks_named
+from rlstack.preflight.planned import Planned
+from rlstack.preflight.runner import Check, find_problems
 from rlstack.telemetry.run_dir import folder_of
 
+SIZES_ONLY = "--sizes-only"  # without the checks that take longer
 GIB = 2**30
 MIB_OF_GIB = 1024
 OPTIMIZER_BYTES = 12  # of a parameter: the weights and two moments, in fp32
@@ -27,11 +30,12 @@ OPTIMIZER_BYTES = 12  # of a parameter: the weights and two moments, in fp32
 
 def main(arguments: Sequence[str]) -> None:
     """Print, as JSON, what `rlstack train` would say of CONFIG."""
-    path, *overrides = arguments
-    print(json.dumps(read(Path(path), overrides)))
+    words = [word for word in arguments if word != SIZES_ONLY]
+    checks = checks_named("settings", "model") if SIZES_ONLY in arguments else CHECKS
+    print(json.dumps(read(Path(words[0]), words[1:], checks)))
 
 
-def read(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+def read(path: Path, overrides: Sequence[str], checks: Sequence[Check] = CHECKS) -> dict[str, Any]:
     """The fields of rlstack.doctor.facts.Settings."""
     try:
         config = load_config(path, overrides)
@@ -42,19 +46,15 @@ def read(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
         "joins_cluster": config.cluster.address is not None,
         "object_store_gib": config.cluster.object_store_mib / MIB_OF_GIB,
     }
-    folder = Path(config.policy.model)
-    try:
-        check_model_folder(folder)
-        size = num_parameters(folder)
-    except ConfigError as error:
-        return {**found, "model_refused": str(error).splitlines()}
-    try:
-        check(config)
-    except ConfigError as error:
-        return {**found, "refused": str(error).splitlines()}
-    if config.cluster.port_range is not None:
+    lines = find_problems(Planned(config=config, own=OwnCode()), checks)
+    if config.cluster.port_range is not None and not lines["settings"]:
         found["ports"] = tuple(config.cluster.port_range)
-    return {**found, "checkpoints_gib": checkpoints_bytes(config, size) / GIB}
+    if model_refused := lines.pop("model", []):
+        found["model_refused"] = model_refused
+    else:
+        size = num_parameters(Path(config.policy.model))
+        found["checkpoints_gib"] = checkpoints_bytes(config, size) / GIB
+    return {**found, "refused": [line for some in lines.values() for line in some]}
 
 
 def checkpoints_bytes(config: RunConfig, parameters: int) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console as RichConsole
 from transformers import PreTrainedTokenizerBase
 
+from rlstack.config.own_code import OwnCode
 from rlstack.config.schema import RunConfig
 from rlstack.data.datasets import tokenise
 from rlstack.data.load import load_held_out, tokenizer_and_room
@@ -26,6 +27,9 @@ from rlstack.evaluation.request import Request
 from rlstack.evaluation.task_measures import by_task, may_be_verdicts
 from rlstack.orchestration.cluster import Cluster
 from rlstack.orchestration.engine_seat import Sampling
+from rlstack.preflight.checks import checks_named
+from rlstack.preflight.planned import Planned
+from rlstack.preflight.runner import refuse
 from rlstack.rewards.router import Rewards
 from rlstack.telemetry.console import Console
 from rlstack.telemetry.environment import hardware, package_versions
@@ -42,6 +46,7 @@ def evaluate(request: Request) -> None:
         RoleError: an engine failed, died or was late; the answers so far are kept.
     """
     started = time.perf_counter()
+    refuse(Planned(config=request.config, own=OwnCode()), checks_named("rewards"))
     prompts = load_held_out(request.config) if request.config.evaluation.tasks else []
     questions = _questions(request.benchmarks, request.config) if request.benchmarks else []
     with closing(KeptAnswers(request.out)) as kept:

@@ -7,6 +7,7 @@ from typing import Protocol, assert_never
 
 from rlstack.config.schema import Objective, ObjectiveName
 from rlstack.losses.grpo import GrpoLoss, GrpoTerm
+from rlstack.losses.own import OwnLoss
 from rlstack.losses.preference import PreferenceLoss
 from rlstack.losses.types import LossInputs, LossOutput
 
@@ -29,7 +30,7 @@ def build_loss(objective: Objective, own: Loss | None = None) -> Loss:
     """The loss of `objective`, which has been validated; `own` is what objective.loss stands for."""
     if objective.loss is not None:
         assert own is not None, f"{objective.loss} has not been loaded"
-        return own
+        return OwnLoss(own)
     grpo = GrpoTerm(
         kl_scale=objective.kl_scale,
         length_normalised=objective.length_normalised,

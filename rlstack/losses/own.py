@@ -11,12 +11,38 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rlstack.config.own_code import load_named
-from rlstack.errors import ConfigError
+from rlstack.errors import ConfigError, UserCodeError
+from rlstack.user_code import raised_by_user
 
 if TYPE_CHECKING:
     from rlstack.losses.build import Loss
+    from rlstack.losses.types import LossInputs, LossOutput
 
 NEEDED = ("needs_reference", "needs_entropy_gradient")  # attributes of a Loss, which is called besides
+
+
+class OwnLoss:
+    """A loss of the user's own, in whose calls any exception is the user's: it would come again."""
+
+    def __init__(self, loss: Loss) -> None:
+        self._loss = loss
+        self.needs_reference = loss.needs_reference
+        self.needs_entropy_gradient = loss.needs_entropy_gradient
+
+    def __call__(self, inputs: LossInputs) -> LossOutput:
+        """The loss of a micro-batch. Raises UserCodeError for whatever the loss raises."""
+        from rlstack.losses.types import LossOutput
+
+        try:
+            output = self._loss(inputs)
+        except Exception as error:
+            raise raised_by_user(error) from error
+        if not isinstance(output, LossOutput):
+            raise UserCodeError(
+                f"{type(self._loss).__qualname__}: a loss returns a LossOutput, and this has returned "
+                f"{type(output).__qualname__}"
+            )
+        return output
 
 
 def load_loss(name: str, given: Any = None) -> Loss:

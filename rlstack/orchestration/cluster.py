@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,7 +20,7 @@ from rlstack.orchestration.node_check import check_nodes
 from rlstack.orchestration.placement import Decision, Demand, Slot
 from rlstack.orchestration.policy_group import PolicyGroup
 from rlstack.orchestration.processes import end_everywhere, kill_all
-from rlstack.orchestration.ray_session import end_started, start_ray, with_descendants
+from rlstack.orchestration.ray_session import end_started, start_ray, text_to, with_descendants
 from rlstack.orchestration.recovery import EngineRecovery
 from rlstack.orchestration.reservation import Reservation, reserve
 from rlstack.orchestration.restarts import Note, Restarts
@@ -40,12 +41,13 @@ class Cluster:
         logs: Path,
         *,
         note: Note = lambda row: None,
+        step: Callable[[], int] = lambda: 0,
         policy: bool = True,
         engines: bool = True,
         own_loss: Any = None,
         max_prompt_tokens: int | None = None,
     ) -> None:
-        """`note` gets a row for each role that is replaced; see Restarts.
+        """`note` gets a row for each role that is replaced, after `step`; see Restarts.
 
         policy, engines: whether they will be started; the reward models that a task names will be.
         own_loss: what objective.loss stands for.
@@ -57,14 +59,16 @@ class Cluster:
         self._demand = Demand.of(config, policy=policy, engines=engines)
         self._reservation: Reservation | None = None
         self._logs = logs
-        self.restarts = Restarts(config.recovery.max_restarts, note)
+        self.restarts = Restarts(config.recovery.max_restarts, note, step=step)
         self._policy: PolicyGroup | None = None
         self._engines: EngineGroup | None = None
         self._reward_models: dict[str, RewardModelGroup] = {}
+        self._rays_text = ExitStack()
         self._ray: list[psutil.Process] = []  # what this has started, not what belongs to another cluster
 
     def __enter__(self) -> Cluster:
         settings = self._config.cluster
+        self._rays_text.enter_context(text_to(self._logs / "ray.log"))
         try:
             with span("starting Ray", reason=Reason.start_up):
                 self._ray = start_ray(settings)
@@ -203,6 +207,7 @@ class Cluster:
             end_everywhere([processes for processes in noted if processes is not None])
         ray.shutdown()
         end_started(started, timeout_s=2.0)
+        self._rays_text.close()
         if self._ray:
             kill_all([member for processes in noted if processes for member in processes.members])
 

@@ -6,12 +6,14 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 import psutil
 import ray
-from ray._private import services
+from ray._private import services, worker
 
 from rlstack.config.machine import Machine
 from rlstack.config.schema import Cluster
@@ -43,6 +45,27 @@ def start_ray(settings: Cluster) -> list[psutil.Process]:
         logging_level=logging.ERROR,
     )
     return [child for child in psutil.Process().children() if child not in before and _is_ray(child)]
+
+
+@contextmanager
+def text_to(log: Path) -> Iterator[None]:
+    """Have what Ray says of workers that have died appended to `log`, which is there from the first word on.
+
+    Ray itself prints it, in colour, between the lines of whoever uses it. What it is about reaches the caller
+    as an exception.
+    """
+
+    def write(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in data["lines"])
+
+    printing = worker.print_to_stdstream
+    worker.print_to_stdstream = write
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = printing
 
 
 @contextmanager

@@ -35,7 +35,7 @@ class EngineRecovery:
         while lost is not None and (seat := self._engines.seat_of(lost.role)) is not None:
             under_way = self._weight_sync.under_way if self._weight_sync is not None else None
             if under_way is not None and seat.open_before(under_way.version):
-                raise OlderVersionLost(str(lost), role=lost.role) from lost
+                raise OlderVersionLost(str(lost), role=lost.role, exception=lost.exception) from lost
             try:
                 with self._restarts.replacing(lost):
                     self._replace(seat)

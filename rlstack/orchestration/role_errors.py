@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rlstack.errors import UserCodeError
+
 if TYPE_CHECKING:
     from rlstack.orchestration.roles import Role
 
@@ -15,13 +17,20 @@ class RoleError(RuntimeError):
     """
 
 
+class UserCodeFailed(RoleError, UserCodeError):
+    """Code of the user's own has raised an exception in a role."""
+
+
 class RoleLost(RoleError):
     """A role died, failed or did not answer in time; another process in its place may do better."""
 
-    def __init__(self, message: str, *, role: Role, is_late: bool = False) -> None:
+    def __init__(
+        self, message: str, *, role: Role, is_late: bool = False, exception: str | None = None
+    ) -> None:
         super().__init__(message)
         self.role = role
         self.is_late = is_late  # it has not answered, but may still be there
+        self.exception = exception  # of Python, which may come again; None: the process was lost
 
     @property
     def reason(self) -> str:

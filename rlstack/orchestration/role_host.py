@@ -129,9 +129,9 @@ def _own_words() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        traceback.print_exc()
         if type(error).__module__.partition(".")[0] in ("builtins", "rlstack"):
             raise
-        traceback.print_exc()
         raise RuntimeError(f"{type(error).__name__}: {error}") from None
 
 

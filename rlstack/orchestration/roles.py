@@ -6,6 +6,7 @@ imports and builds the object over there after that process's output has been re
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,10 +16,10 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
-from rlstack.errors import ConfigError
+from rlstack.errors import ConfigError, UserCodeError
 from rlstack.orchestration.home import Home
 from rlstack.orchestration.processes import Processes, end_processes
-from rlstack.orchestration.role_errors import RoleError, RoleLost
+from rlstack.orchestration.role_errors import RoleError, RoleLost, UserCodeFailed
 from rlstack.orchestration.role_host import Builder, Host, phase_of
 from rlstack.telemetry import nvml, timeline
 from rlstack.transfer.errors import TransferError
@@ -27,6 +28,11 @@ ANYWHERE = Home()
 BESIDE = "beside"  # Ray's concurrency group of the calls that do not wait for those under way
 POLL_S = 0.2  # how soon one who waits for a stream sees that nobody needs it any more
 RESULT_S = 60.0  # for a result that is there to come to this process
+# Exceptions of those who have lost another process, vLLM's workers or a rank of their own group.
+SYMPTOMS = re.compile(
+    r"EngineDeadError|died unexpectedly|Executor failed|Connection (reset|refused|closed)|"
+    r"Broken pipe|[Tt]imed out"
+)
 DEATH_S = 2.0  # how much later than those who talk to it Ray may notice that a process has died
 
 
@@ -186,14 +192,25 @@ def _failure(role: Role, ref: ray.ObjectRef, doing: str) -> RoleError | None:
     try:
         ray.get(ref, timeout=RESULT_S)
     except RayTaskError as error:
-        message = f"{doing}: {role.name} failed: {error.cause}{log}"
-        failed = role.lost(message, role=role) if _was_bad_luck(error.cause) else RoleError(message)
-        return _from(failed, error)
+        return _from(_failed(role, error.cause, doing, log), error)
     except RayActorError as error:
         return _from(role.lost(f"{doing}: {role.name} died{log}", role=role), error)
     except GetTimeoutError as error:
         return _from(role.lost(f"{doing}: the result of {role.name} did not arrive{log}", role=role), error)
     return None
+
+
+def _failed(role: Role, cause: BaseException, doing: str, log: str) -> RoleError:
+    """What to raise where a call has raised `cause`."""
+    if isinstance(cause, UserCodeError):
+        where = f"\n  in {role.name}, {doing}{log}"
+        return UserCodeFailed(f"{cause}{where}", file=cause.file, line=cause.line)
+    message = f"{doing}: {role.name} failed: {cause}{log}"
+    if not _was_bad_luck(cause):
+        return RoleError(message)
+    exception = f"{type(cause).__name__}: {cause}"
+    is_symptom = SYMPTOMS.search(exception) is not None
+    return role.lost(message, role=role, exception=None if is_symptom else exception)
 
 
 def _was_bad_luck(cause: BaseException) -> bool:

@@ -74,6 +74,7 @@ def assembled(
             config,
             recorder.logs,
             note=recorder.restarted,
+            step=lambda: recorder.history.last_step,
             own_loss=own.loss,
             max_prompt_tokens=max_prompt_tokens,
         ) as cluster,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlstack.config.model_files import CONFIG, read_object, refuse_damaged
+from rlstack.config.urls import is_url, refusal
 from rlstack.errors import ConfigError
 from rlstack.policy.unsupported import refuse_unsupported, rope_type, rotary_settings, unsupported
 
@@ -41,6 +42,8 @@ class Architecture:
 
         Raises ConfigError if it is missing or malformed, or if the model is not of a supported family.
         """
+        if is_url(str(folder)):
+            raise ConfigError(refusal("policy.model", str(folder)))
         path = Path(folder) / "config.json"
         if not path.exists():
             raise ConfigError(_no_config(Path(folder)))

@@ -12,10 +12,11 @@ from rlstack.config.own_code import refuse_unknown_names
 from rlstack.config.sequences import cache_problems
 from rlstack.config.surroundings import surroundings_problems
 from rlstack.config.tasks import tasks_by_setting
-from rlstack.config.validate import layout_problems, missing_inputs, setting_problems
+from rlstack.config.validate import layout_problems, machine_problems, missing_inputs, setting_problems
 from rlstack.errors import ConfigError
 from rlstack.losses.own import load_loss
 from rlstack.policy.model_folder import check_model_folder
+from rlstack.preflight import outside, run_folder, user_code
 from rlstack.preflight.planned import Planned
 from rlstack.preflight.runner import Check
 
@@ -39,6 +40,10 @@ def _model(planned: Planned) -> Iterator[str]:
 def _layout(planned: Planned) -> list[str]:
     assert planned.architecture is not None, "the model has been read"
     return layout_problems(planned.config, architecture=planned.architecture, machine=planned.machine)
+
+
+def _machine(planned: Planned) -> list[str]:
+    return machine_problems(planned.config, planned.machine)
 
 
 def _names(planned: Planned) -> Iterator[str]:
@@ -80,9 +85,24 @@ CHECKS = (
     Check("settings", _settings),
     Check("model", _model),
     Check("layout", _layout, needs=("settings", "model")),
+    Check("machine", _machine),
+    Check("run folder", run_folder.folder),
+    Check("room", run_folder.room, needs=("model", "run folder", "settings")),
+    Check("ports", run_folder.ports),
     Check("own names", _names),
-    Check("loss", _loss),
+    Check("rewards", user_code.rewards, waits=True),
+    Check("loss in a child", user_code.loss, waits=True),
+    Check("cluster", outside.cluster, waits=True),
+    Check("loggers", outside.loggers, waits=True),
     Check("rows", _rows),
     # From here on everything else is known to be right, as far as it is known by then: these take long.
-    Check("prompts", _prompts, needs=("inputs", "settings", "model", "layout", "rows"), is_slow=True),
+    Check(
+        "prompts", _prompts, needs=("inputs", "settings", "model", "layout", "machine", "rows"), is_slow=True
+    ),
+    Check("loss", _loss, needs=("loss in a child",)),
 )
+
+
+def checks_named(*names: str) -> list[Check]:
+    """Those of CHECKS, for what is no training run and needs a part of them."""
+    return [check for check in CHECKS if check.name in names]

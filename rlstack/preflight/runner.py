@@ -41,6 +41,13 @@ def find_problems(planned: Planned, checks: Sequence[Check]) -> dict[str, list[s
             raise
 
 
+def refuse(planned: Planned, checks: Sequence[Check]) -> None:
+    """Raise one ConfigError with everything that the checks find, one line each."""
+    found = find_problems(planned, checks)
+    if problems := [line for lines in found.values() for line in lines]:
+        raise ConfigError("\n".join(problems))
+
+
 def _is_skipped(check: Check, made: Mapping[str, list[str] | Future[list[str]]]) -> bool:
     if any(name not in made or _result(made[name]) for name in check.needs):
         return True

@@ -61,7 +61,7 @@ class PluginScorer:
             ConfigError: it cannot be imported, handed over or called.
         """
         self._name = name
-        self._given = _handed_over(given, setting, name)
+        self._given = handed_over(given, setting, name)
         self._timeout_s = settings.plugin_timeout_s
         module = "rlstack.rewards.plugin_worker"
         self._gives_verdicts: bool | None = None
@@ -71,6 +71,7 @@ class PluginScorer:
                 module,
                 [name, *map(str, self._given)],
                 timeout_s=self._timeout_s,
+                start_timeout_s=settings.plugin_start_timeout_s,
                 pass_fds=self._given,
             )
             for _ in range(settings.workers)
@@ -126,8 +127,8 @@ class PluginScorer:
         return tuple(map(_score, reply["rewards"]))
 
 
-def _handed_over(given: Any, setting: str, name: str) -> list[int]:
-    """The descriptor for what was given, if anything was."""
+def handed_over(given: Any, setting: str, name: str) -> list[int]:
+    """The descriptor for what was given, if anything was. Raises ConfigError if it cannot be pickled."""
     try:
         return [] if given is None else [hand_over(given)]
     except Exception as error:  # whatever keeps it from being pickled

@@ -20,10 +20,12 @@ from typing import Any
 
 from rlstack.config.own_code import load_named
 from rlstack.rewards.handover import take_over
+from rlstack.user_code import in_one_line
 
 Plugin = Callable[[str, str | None, Sequence[str]], Sequence[float | None]]
 
 PARENT_CHECK_S = 1.0
+MAX_CHARS = 500  # of what is said of an exception
 
 
 def main(name: str, descriptor: str | None = None) -> None:
@@ -81,7 +83,7 @@ def reply_of(
 
 
 def _in_one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    return in_one_line(error)[:MAX_CHARS]
 
 
 def _end_with(parent: int) -> None:

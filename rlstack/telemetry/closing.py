@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from rlstack.errors import UserCodeError
 from rlstack.telemetry.alarms import StoppedByAlarm
 from rlstack.telemetry.log_files import ROLLOUTS
+from rlstack.telemetry.logs import ERROR_LOG
 from rlstack.telemetry.report import write_outputs
 from rlstack.telemetry.run_record import read_record
 
@@ -24,6 +27,24 @@ def status_of(kind: type[BaseException] | None) -> str:
     if issubclass(kind, StoppedByAlarm):
         return "stopped"
     return "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
+
+
+def error_of(error: BaseException | None, status: str) -> dict[str, Any] | None:
+    """`error` of summary.json: what ended the run, None for one that has completed or was interrupted.
+
+    file, line: of the user's own code where it was raised there. log: the traceback's file, in the run's
+    folder; an alarm leaves none.
+    """
+    if error is None or status in ("completed", "interrupted"):
+        return None
+    of_user = error if isinstance(error, UserCodeError) else None
+    return {
+        "type": type(error).__name__,
+        "message": str(error),
+        "file": of_user.file if of_user else None,
+        "line": of_user.line if of_user else None,
+        "log": f"logs/{ERROR_LOG}" if status == "failed" else None,
+    }
 
 
 def report(folder: Path, *, num_spans: int, wall_s: float, note: Callable[[str], object]) -> None:

@@ -7,10 +7,12 @@ import sys
 import traceback
 from pathlib import Path
 
+ERROR_LOG = "error.log"
+
 
 def write_traceback(error: BaseException, folder: Path) -> Path:
-    """Write the error's traceback to error.log in `folder`; the file that was written."""
-    path = folder / "error.log"
+    """Write the error's traceback to ERROR_LOG in `folder`; the file that was written."""
+    path = folder / ERROR_LOG
     path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     return path
 

@@ -14,7 +14,7 @@ from rlstack.config.schema import RunConfig
 from rlstack.errors import ConfigError
 from rlstack.telemetry import nvml, sampled
 from rlstack.telemetry.alarms import Alarms, StoppedByAlarm, Verdict
-from rlstack.telemetry.closing import report, status_of
+from rlstack.telemetry.closing import error_of, report, status_of
 from rlstack.telemetry.console import Console
 from rlstack.telemetry.environment import hardware, package_versions
 from rlstack.telemetry.history import History, rows_of
@@ -217,6 +217,7 @@ class Recorder:
             phase_s=self._stopwatch.total_s,
         )
         summary |= {
+            "error": error_of(error, summary["status"]),
             "alarms": self._history.alarms,
             "intervals": self._history.intervals,
             "resumed": self._resumed,

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlstack.telemetry import course_sections, run_figures, time_sections
 from rlstack.telemetry.clock import clock
-from rlstack.telemetry.html_page import Section, facts, figure, side_by_side, table, write_page
+from rlstack.telemetry.html_page import Section, code, facts, figure, side_by_side, table, write_page
 from rlstack.telemetry.metrics import over_steps
 from rlstack.telemetry.rollouts.section import rollouts_section
 from rlstack.telemetry.run_record import RunRecord
@@ -51,6 +51,17 @@ def _subtitle(run: RunRecord) -> str:
     if run.summary is None:
         return f"going on, {len(run.steps)} steps so far"
     return f"{run.summary['status']} after {run.summary['steps']} steps in {clock(run.summary['wall_s'])}"
+
+
+def _error(run: RunRecord) -> Section | None:
+    """Why a run has failed, and where its logs are; runs of earlier versions do not say."""
+    error = (run.summary or {}).get("error")
+    if error is None:
+        return None
+    where = {"raised in": f"{error['file']}:{error['line']}"} if error["file"] else {}
+    logs = {"traceback": error["log"], "logs of its processes": "logs/"} if error["log"] else {}
+    found = facts({"error": error["type"], **where, **logs})
+    return Section("Error", [found, code(error["message"])])
 
 
 def _overview(run: RunRecord) -> Section | None:
@@ -119,6 +130,7 @@ def _number(value: float | None) -> str:
 
 # In the order of the page; a section that has nothing to show is left out.
 SECTIONS: tuple[Callable[[RunRecord], Section | None], ...] = (
+    _error,
     _overview,
     course_sections.course,
     course_sections.tasks,

@@ -166,7 +166,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_loss_is_imported_from_the_working_directory(module: str) -> None:
     made, ready = load_loss(f"{module}:Ready"), load_loss(f"{module}:ready")
     assert (made.needs_reference, ready.needs_reference) == (False, False)
-    assert build_loss(Objective(loss="x:y"), ready) is ready
+    built = build_loss(Objective(loss="x:y"), made)
+    assert (built.needs_reference, built.needs_entropy_gradient) == (False, False)
 
 
 def test_a_loss_that_is_given_is_taken_as_it_is_or_made() -> None:

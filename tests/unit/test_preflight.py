@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from rlstack.cli import app
 from rlstack.config.load import load_config
 from rlstack.config.own_code import OwnCode
 from rlstack.config.schema import RunConfig
+from rlstack.doctor.read_settings import read
 from rlstack.errors import ConfigError
 from rlstack.preflight.planned import Planned
 from rlstack.preflight.runner import Check, find_problems
@@ -86,8 +89,8 @@ def test_an_interrupt_ends_the_processes_that_checks_wait_for() -> None:
 
 
 def test_mistakes_of_every_kind_come_in_one_error(tmp_path: Path) -> None:
-    rows = tmp_path / "rows.csv"
-    rows.write_text("problem,answer\n1+1,2\n")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"problem": "1 + 1"}\n')
     config = load_config(
         QUICKSTART,
         [
@@ -101,6 +104,41 @@ def test_mistakes_of_every_kind_come_in_one_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         check(config)
     found = str(refused.value)
-    for part in ("optimizer.lr = -1", "rows.csv", "policy.model", "No module named 'no_module_of_this_name'"):
+    for part in (
+        "optimizer.lr = -1",
+        "rows.jsonl",
+        "policy.model",
+        "No module named 'no_module_of_this_name'",
+    ):
         assert part in found
     assert not (tmp_path / "runs").exists()
+
+
+def test_check_says_what_would_run_and_touches_nothing(tmp_path: Path) -> None:
+    before = tmp_path / "quickstart" / "config.yaml"
+    before.parent.mkdir()
+    before.write_text("of an earlier run")
+    arguments = ["train", str(QUICKSTART), f"run.dir={tmp_path}", "--check"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    for part in ("Nothing to refuse", "dpo for 120 steps", "fractions (math, 3181 prompts)", "moved aside"):
+        assert part in done.output
+    done = CliRunner().invoke(app, [*arguments, "rollout.n=0", "policy.logprob_kernel=triton"])
+    assert done.exit_code == 2
+    assert [line.split(" = ")[0] for line in done.output.splitlines()] == [
+        "error: rollout.n",
+        "error: policy.logprob_kernel",
+    ]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [before]
+
+
+def test_check_and_the_doctor_find_the_same(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"problem": "1 + 1"}\n')
+    overrides = [f"data.tasks[0].path={tmp_path}/rows.jsonl", "run.dir=s3://bucket", "policy.model=/nowhere"]
+    with pytest.raises(ConfigError) as refused:
+        check(load_config(QUICKSTART, overrides))
+    of_doctor = read(QUICKSTART, overrides)
+    assert sorted(str(refused.value).splitlines()) == sorted(
+        [*of_doctor["refused"], *of_doctor["model_refused"]]
+    )
+    assert len(of_doctor["refused"]) == 2

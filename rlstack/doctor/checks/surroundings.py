@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from rlstack.config.surroundings import SHORTER, surplus_socket_bytes
 from rlstack.doctor.facts import Facts
 from rlstack.doctor.finding import Verdict, note, ok, problem
+from rlstack.preflight.machine import show_ports, too_few_ports
 
 PLUGIN = "rlstack"  # the entry point that pyproject.toml has for vLLM
 LOOPBACK = ("127.0.0.1", "localhost", "*")
-NUM_STORES = 2  # ports that a run takes of cluster.port_range: see docs/how-to/clusters.md
 
 
 def ray_address(facts: Facts) -> Iterator[Verdict]:
@@ -83,21 +83,13 @@ def port_in_use(facts: Facts) -> Iterator[Verdict]:
     settings, busy = facts.settings, facts.network.busy_ports
     if settings is None or settings.ports is None:
         return
-    first, last = settings.ports
-    num_free = last - first + 1 - len(busy)
-    ports = ", ".join(map(str, busy[:4])) + (" and more" if len(busy) > 4 else "")
-    if num_free >= NUM_STORES:
-        yield ok(f"{num_free} ports of cluster.port_range are free" + (f", {ports} in use" if busy else ""))
-    elif busy:
-        yield problem(
-            f"{ports} of cluster.port_range = [{first}, {last}] in use; a run needs {NUM_STORES} free ones",
-            f"widen the range, or see who has it: ss -ltnp 'sport = :{busy[0]}'",
-        )
-    else:
-        yield problem(
-            f"cluster.port_range = [{first}, {last}] has {num_free} port; a run needs {NUM_STORES}",
-            "widen the range",
-        )
+    if (found := too_few_ports(settings.ports, busy)) is not None:
+        yield problem(*found)
+        return
+    num_free = settings.ports[1] - settings.ports[0] + 1 - len(busy)
+    yield ok(
+        f"{num_free} ports of cluster.port_range are free" + (f", {show_ports(busy)} in use" if busy else "")
+    )
 
 
 def ray_running(facts: Facts) -> Iterator[Verdict]:

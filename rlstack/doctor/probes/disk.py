@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from rlstack.config.surroundings import temporary_folder
 from rlstack.doctor.facts import Disk, Folder, Settings
+from rlstack.preflight.machine import nearest_folder, write_error
 
 GIB = 2**30
 
@@ -19,9 +19,7 @@ def look(settings: Settings | None) -> Disk:
 
 
 def _folder(path: str) -> Folder:
-    place = Path(path).absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
+    place = nearest_folder(Path(path))
     try:
         usage = os.statvfs(place)
     except OSError as error:
@@ -29,21 +27,8 @@ def _folder(path: str) -> Folder:
     blocks = usage.f_blocks - usage.f_bfree + usage.f_bavail  # without what is kept for root
     return Folder(
         path=path,
-        error=_write_error(place),
+        error=write_error(place),
         free_gib=usage.f_bavail * usage.f_frsize / GIB,
         used_share=1 - usage.f_bavail / blocks if blocks else 0.0,
         is_out_of_files=usage.f_files > 0 and usage.f_favail == 0,
     )
-
-
-def _write_error(place: Path) -> str | None:
-    """What writing there says; permissions alone tell neither of read-only disks nor of root."""
-    if not place.is_dir():
-        return f"{place} is a file"
-    try:
-        with tempfile.TemporaryFile(dir=place) as file:
-            file.write(b"rlstack doctor")
-            file.flush()
-    except OSError as error:
-        return f"{place}: {error.strerror}"
-    return None

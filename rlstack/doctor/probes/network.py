@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 
 from rlstack.doctor.facts import Network, Settings
+from rlstack.preflight.machine import busy_ports
 
 CONNECT_S = 5.0
 
@@ -14,7 +14,7 @@ def look(settings: Settings | None) -> Network:
     """Loopback, and the ports that CONFIG names."""
     ports = settings.ports if settings is not None else None
     host = "" if settings is not None and settings.joins_cluster else "127.0.0.1"
-    busy = () if ports is None else tuple(p for p in range(ports[0], ports[1] + 1) if _is_busy(host, p))
+    busy = () if ports is None else tuple(busy_ports(ports, host=host))
     return Network(loopback_error=_loopback_error(), busy_ports=busy)
 
 
@@ -25,13 +25,3 @@ def _loopback_error() -> str | None:
     except OSError as error:
         return str(error)
     return None
-
-
-def _is_busy(host: str, port: int) -> bool:
-    """As rlstack.rendezvous finds out."""
-    with socket.socket() as listener:
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            return error.errno == errno.EADDRINUSE
-    return False

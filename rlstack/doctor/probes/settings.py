@@ -9,15 +9,17 @@ from typing import Any
 from rlstack.child_process import last_json, last_line, run
 from rlstack.doctor.facts import Settings
 
-READ_S = 60.0
 
+def look(config: Path, overrides: Sequence[str], *, whole: bool, limit_s: float) -> Settings:
+    """What another process says of CONFIG within `limit_s`, which imports what this one cannot count on.
 
-def look(config: Path, overrides: Sequence[str]) -> Settings:
-    """What another process says of CONFIG, which imports what this one cannot count on."""
+    whole: everything that `rlstack train` would refuse; otherwise what is quick to find, and the sizes.
+    """
     path = str(config)
-    done = run(["-m", "rlstack.doctor.read_settings", path, *overrides], limit_s=READ_S)
+    how = [] if whole else ["--sizes-only"]
+    done = run(["-m", "rlstack.doctor.read_settings", *how, path, *overrides], limit_s=limit_s)
     if done is None:
-        return Settings(path=path, error=f"it could not be read within {READ_S:g} s")
+        return Settings(path=path, error=f"it could not be read within {limit_s:g} s")
     answer: Any = last_json(done.stdout)
     if done.returncode or answer is None:
         return Settings(path=path, error=last_line(done.stderr) or f"exit status {done.returncode}")

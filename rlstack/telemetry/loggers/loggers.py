@@ -22,7 +22,13 @@ from rlstack.telemetry.settings_section import flat
 IDS = "loggers.json"  # in the run's folder: with what each logger goes on with the same run
 OPEN_S = 60.0  # for all of them to begin
 CLOSE_S = 30.0  # for all of them to end
-NOT_SUMMARISED = ("status", "roles", "versions", "hardware")  # of summary.json: said otherwise, or too much
+NOT_SUMMARISED = (
+    "status",
+    "error",
+    "roles",
+    "versions",
+    "hardware",
+)  # of summary.json: said otherwise, or too much
 REMEDIES = {
     "tensorboard": "set it to false",
     "wandb": "run `wandb login`, set WANDB_MODE=offline in the environment, or set it to null",
@@ -124,7 +130,7 @@ def _all_opened(remotes: Mapping[str, Remote], targets: Mapping[str, Any]) -> di
         try:
             opened[name] = remote.opened(max(0.0, until - time.monotonic()))
         except LoggerError as error:
-            problems.append(f"telemetry.{name} = {_shown(targets[name])}: {error}; {REMEDIES[name]}")
+            problems.append(refusal(name, targets[name], str(error)))
     if problems:
         for remote in remotes.values():
             remote.kill()
@@ -132,14 +138,15 @@ def _all_opened(remotes: Mapping[str, Remote], targets: Mapping[str, Any]) -> di
     return opened
 
 
+def refusal(name: str, target: Any, why: str) -> str:
+    """What to say of the logger `name`, whose setting is `target`, that cannot begin."""
+    return f"telemetry.{name} = {'true' if target is True else target}: {why}; {REMEDIES[name]}"
+
+
 def _settings(config: RunConfig) -> dict[str, Scalar]:
     """All of them by path; lists as JSON."""
     values = flat(yaml.safe_load(dump_config(config)))
     return {key: text if text.startswith(("[", "{")) else json.loads(text) for key, text in values.items()}
-
-
-def _shown(target: Any) -> str:
-    return "true" if target is True else str(target)
 
 
 def _read_ids(folder: Path) -> dict[str, dict[str, Any]]:

@@ -31,9 +31,7 @@ class MLflow:
     """Steps that come again are logged again; MLflow keeps both values, the later one by its time."""
 
     def open(self, start: Start) -> Opened:
-        if start.target.startswith(("http://", "https://")):
-            httpx.get(start.target, timeout=REACH_S)
-        self._client = MlflowClient(tracking_uri=start.target)
+        self._client = _client(start.target)
         self._last_step = 0
         self._ambiguous = ambiguous(_tasks(start.settings))
         self._settings = {key: _text(value) for key, value in start.settings.items()}
@@ -79,6 +77,17 @@ class MLflow:
         self.log(self._last_step, numbers(summary))
         self._client.log_batch(self._id, tags=[RunTag("status", status)])
         self._client.set_terminated(self._id, STATUS.get(status, "FAILED"))
+
+
+def reach(target: str) -> None:
+    """Ask the server or database at `target` for an experiment; raises what MLflow does."""
+    _client(target).search_experiments(max_results=1)
+
+
+def _client(target: str) -> MlflowClient:
+    if target.startswith(("http://", "https://")):
+        httpx.get(target, timeout=REACH_S)
+    return MlflowClient(tracking_uri=target)
 
 
 def ambiguous(tasks: Sequence[str]) -> list[str]:

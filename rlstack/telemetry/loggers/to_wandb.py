@@ -15,10 +15,12 @@ from pathlib import Path
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # no reports of its own errors to its makers
 
 import wandb
+from wandb.errors import UsageError
 
 from rlstack.telemetry.loggers.backend import Opened, Scalar, Start, Values, as_given
 
 INIT_S = 30.0  # for the server to answer
+NO_SERVER = ("offline", "disabled", "dryrun")
 EXIT_STATUS = {"completed": 0, "interrupted": 255}  # which W&B shows as finished and killed, 1 as failed
 
 
@@ -54,6 +56,17 @@ class WeightsAndBiases:
     def finish(self, status: str, summary: Mapping[str, Scalar]) -> None:
         self._run.summary.update({"summary/status": status, **summary})
         self._run.finish(exit_code=EXIT_STATUS.get(status, 1))
+
+
+def log_in() -> None:
+    """Have the server take this user's key, unless WANDB_MODE or `wandb offline` says that none is asked.
+
+    Raises what wandb does where there is no key, where it is not taken, or where nobody answers.
+    """
+    if wandb.setup().settings.mode in NO_SERVER:
+        return
+    if not wandb.login(verify=True, timeout=int(INIT_S)):
+        raise UsageError("No API key configured. Use `wandb login` to log in.")
 
 
 def _settings(folder: str) -> wandb.Settings:

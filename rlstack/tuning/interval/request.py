@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rlstack.config.load import load_config
 from rlstack.config.machine import Machine
+from rlstack.config.own_code import OwnCode
 from rlstack.config.parallel import num_policy_ranks
 from rlstack.config.schedule_words import AUTO
 from rlstack.config.schema import RunConfig
@@ -16,6 +17,9 @@ from rlstack.config.validate import validate
 from rlstack.config.validate_rewards import num_reward_ranks
 from rlstack.errors import ConfigError
 from rlstack.policy.architecture import Architecture
+from rlstack.preflight.checks import checks_named
+from rlstack.preflight.planned import Planned
+from rlstack.preflight.runner import refuse
 from rlstack.tuning.interval.halving import Plan
 from rlstack.tuning.interval.intervals import ONLINE, Interval, choose
 
@@ -60,6 +64,9 @@ def make_request(
     architecture = Architecture.from_folder(Path(config.policy.model))
     for interval in chosen:
         validate(shared(config, num_steps, interval), architecture=architecture, machine=machine)
+    refuse(
+        Planned(config=config, own=OwnCode()), checks_named("rewards", "loss in a child", "cluster", "rows")
+    )
     accelerators, accelerator = _held(config, machine)
     return Request(
         name=path.name,
