@@ -10,6 +10,7 @@ from types import TracebackType
 from rlstack.data.boxed import boxed_answer
 from rlstack.data.gold import accepted_answers
 from rlstack.data.records import Outcome, Score
+from rlstack.data.boxed import boxed_answer, num_parts
 from rlstack.rewards.math_process import math_process, verify
 from rlstack.rewards.scorer import Question, regroup
 from rlstack.rewards.worker_pool import WorkerPool
@@ -35,7 +36,7 @@ class MathVerifier:
         Equal items are verified once, and verdicts are remembered. Where there is no verdict, the reward is
         None and the outcome says why: timeout, or error (math-verify raised, or its process died).
         """
-        keys = [(gold, boxed_answer(text)) for text, gold in items]
+        keys = [(gold, boxed_answer(text, num_parts=num_parts(gold))) for text, gold in items]
         distinct = dict.fromkeys((gold, answer) for gold, answer in keys if answer is not None)
         verdicts = {key: score for key in distinct if (score := self._recall(key)) is not None}
         unknown = [key for key in distinct if key not in verdicts]

@@ -1,7 +1,7 @@
-"""The process that runs math-verify: `python -m rlstack.rewards.math_worker TIMEOUT_S`.
+"""The process that compares answers: `python -m rlstack.rewards.math_worker TIMEOUT_S`.
 
 Reads one JSON line `[gold, answer]` at a time and writes one JSON line: `{"equal": bool}`, or
-`{"error": str}` if math-verify raised. It writes "ready" once the imports are done.
+`{"error": str}` if that raised. It writes "ready" once the imports are done.
 
 sympy can compute for hours inside one C call, where Python runs no signal handler and no other thread. The
 limit is therefore a kernel timer whose signal has its default action: it ends the process, and the exit
@@ -17,8 +17,9 @@ import os
 import resource
 import signal
 import sys
-from functools import lru_cache
 from typing import Any
+
+from rlstack.rewards.math_compare import is_equal
 
 START_LIMIT_S = 300.0  # for the imports, on a machine that is busy
 MEMORY_LIMIT_GIB = 4  # of address space: 10^(10^10) must not take the machine's memory
@@ -36,7 +37,7 @@ def main(timeout_s: float) -> None:
 
     signal.setitimer(signal.ITIMER_REAL, START_LIMIT_S)
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its own timeouts are off
-    assert is_equal("1/2", "2/4")  # the first call pays for the imports and the regular expressions
+    assert is_equal("x+1/2", "2/4+x")  # the first call pays for the imports and the regular expressions
     signal.setitimer(signal.ITIMER_REAL, 0)
     print("ready", file=replies)
 
@@ -46,38 +47,6 @@ def main(timeout_s: float) -> None:
         reply = _reply(gold, answer)
         signal.setitimer(signal.ITIMER_REAL, 0)
         print(json.dumps(reply), file=replies)
-
-
-def is_equal(gold: str, answer: str) -> bool:
-    """Whether the LaTeX expression `answer` equals `gold`, by math-verify; unbounded in time.
-
-    Raises:
-        ValueError: `gold` is not an expression that equals itself, so that no answer could be right.
-        Exception: whatever sympy raises.
-    """
-    from math_verify import verify
-
-    return verify(_gold(gold), _parse(answer), timeout_seconds=None, raise_on_error=True)
-
-
-@lru_cache(maxsize=4096)
-def _gold(gold: str) -> list[Any]:
-    from math_verify import verify
-
-    parsed = _parse(gold)
-    if not verify(parsed, parsed, timeout_seconds=None, raise_on_error=True):
-        raise ValueError("the gold answer does not equal itself")
-    return parsed
-
-
-@lru_cache(maxsize=16384)  # parsing takes most of the time, and the answers to different problems recur
-def _parse(expression: str) -> list[Any]:
-    from math_verify import LatexExtractionConfig, parse
-
-    config = LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False)
-    return parse(
-        f"$\\boxed{{{expression}}}$", extraction_config=[config], parsing_timeout=None, raise_on_error=True
-    )
 
 
 def _reply(gold: str, answer: str) -> dict[str, Any]:

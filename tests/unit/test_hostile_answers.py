@@ -42,8 +42,6 @@ ANSWERS = {
     "combining characters": "1\u03362\u0336",
     "control characters": "1\0\x1b[2J2",
     "half of a surrogate pair": "12\ud800",
-    "full-width digits": "１２",
-    "full-width fraction": "２４/２",
     "Arabic digits": "١٢",
     "bold digits": "𝟏𝟐",
     "circled digits": "①②",

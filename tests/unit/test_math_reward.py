@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlstack.config.schema import Data, Reward, RunConfig, Task
-from rlstack.data.boxed import boxed_answer
 from rlstack.data.records import Outcome, Prompt, Rollout, RolloutGroup, Score, ScoredGroup
 from rlstack.rewards.math import MathVerifier
+from rlstack.data.boxed import MAX_ANSWER_CHARS, MAX_TAIL_CHARS, boxed_answer, num_parts
 from rlstack.rewards.router import Rewards
 
 ENDLESS = "9^{9^{9^{9}}}"  # sympy computes it in one C call that nothing in Python interrupts
@@ -63,9 +63,58 @@ def test_the_last_complete_box_after_the_marker_counts(text: str, expected: str 
     assert boxed_answer(text) == expected
 
 
-@pytest.mark.parametrize(("distance", "expected"), [(1991, "1"), (1992, None)])
-def test_only_the_last_2000_characters_are_read(distance: int, expected: str | None) -> None:
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"So the answer is \boxed 5.", "5"),
+        (r"\boxed5", "5"),
+        (r"\boxed {-1,234}", "-1,234"),
+        (r"\boxed\frac{1}{2}", r"\frac{1}{2}"),
+        (r"\boxed B.", "B"),
+        (r"\fbox{5}", "5"),
+        (r"Put it in \boxed and stop. \boxed{5}", "5"),
+        (r"Put it in \boxed and stop.", None),
+        (r"Put it in \boxed{}.", None),
+        (r"\boxed{x = \boxed{5}}", "5"),
+        (r"x \\\boxed{5}", "5"),
+        (r"\boxed{5}. The final answer is 5.", "5"),
+        (r"\boxed{5}. The final answer is 6.", None),
+        (r"\boxed{5}. The final answer is given above.", "5"),
+        (r"\boxed{5}. The final answer is not given. Or is it?", "5"),
+        (r"\boxed{5}. The final answer is 6 as shown above.", None),
+        (r"\boxed{14} is wrong, so \boxed{15}.", "15"),
+        (r"\boxed{1}{\boxed{2}", "2"),
+    ],
+)
+def test_a_box_is_found_in_all_its_forms(text: str, expected: str | None) -> None:
+    assert boxed_answer(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "expected"),
+    [
+        (r"So \boxed{3} and \boxed{4}.", "3, 4", "3, 4"),
+        (r"$x=\boxed{2}$ or $x=\boxed{9}$", r"x = 2 \text{ or } x = 9", "2, 9"),
+        (r"So \boxed{3} and \boxed{4}.", "4", "4"),
+        (r"\boxed{3} is wrong, so \boxed{4}.", "3, 4", "4"),
+        (r"So \boxed{1}, \boxed{2}, \boxed{3}.", "2, 3", "3"),
+        (r"So \boxed{(1,2)} and \boxed{(3,4)}.", "(3,4)", "(3,4)"),
+    ],
+)
+def test_boxes_side_by_side_are_the_parts_of_a_list(text: str, gold: str, expected: str) -> None:
+    assert boxed_answer(text, num_parts=num_parts(gold)) == expected
+
+
+@pytest.mark.parametrize(
+    ("distance", "expected"), [(5000, "1"), (MAX_TAIL_CHARS - 9, "1"), (MAX_TAIL_CHARS, None)]
+)
+def test_a_box_may_be_far_from_the_end(distance: int, expected: str | None) -> None:
     assert boxed_answer(r"\boxed{1}" + "x" * distance) == expected
+
+
+@pytest.mark.parametrize(("size", "is_answer"), [(MAX_ANSWER_CHARS - 2, True), (MAX_ANSWER_CHARS + 1, False)])
+def test_a_box_of_thousands_of_characters_is_no_answer(size: int, is_answer: bool) -> None:
+    assert (boxed_answer(r"\boxed{1}\boxed{" + "1" * size + "}") is not None) == is_answer
 
 
 balanced = st.recursive(
