@@ -1,4 +1,4 @@
-"""The math verifier: boxed answers compared by math-verify, in processes that can be ended."""
+"""The math verifier: boxed answers compared with gold answers, in processes that can be ended."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from types import TracebackType
 
-from rlstack.data.boxed import boxed_answer
+from rlstack.data.boxed import boxed_answer, num_parts
 from rlstack.data.gold import accepted_answers
 from rlstack.data.records import Outcome, Score
-from rlstack.data.boxed import boxed_answer, num_parts
 from rlstack.rewards.math_process import math_process, verify
 from rlstack.rewards.scorer import Question, regroup
 from rlstack.rewards.worker_pool import WorkerPool

@@ -25,6 +25,7 @@ NAME = re.compile(
 EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)")
 RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|equiv|to|approx|mid)(?![A-Za-z])")
 MAX_PARTS = 12
+MAX_CHARS = 300  # of an interval or a vector
 
 
 def sides(text: str) -> list[str]:
@@ -208,7 +209,7 @@ def _same_piece(one: Piece, other: Piece, equal: Equal) -> bool:
 
 def region(text: str) -> Region | None:
     """The numbers that a normalised text describes with nothing left to solve; None for other texts."""
-    if len(text) > 300:
+    if len(text) > MAX_CHARS:
         return None
     if match := BUILDER.fullmatch(text):
         variable, *domain = re.split(r" ?\\in ?", match[1])
@@ -307,7 +308,7 @@ def _condition(text: str) -> tuple[str, list[Piece]] | None:
 MATRIX = re.compile(r"\\begin\{[pbBvs]?(?:small)?matrix\}(.*?)\\end\{[pbBvs]?(?:small)?matrix\}")
 ANGLES = re.compile(r"\\langle ?(.+?) ?\\rangle|<([^<>]+,[^<>]+)>")
 UNITS = "ijk"
-TERM = re.compile(r" ?([-+]?) ?((?:\\[a-z]+|[\d./{}()^a-hl-z ])*?) ?(?:\\cdot )?([ijk])(?![A-Za-z])")
+TERM = re.compile(r" ?([-+]?) ?((?:\\[a-z]++|[\d./{}()^a-hl-z ])*?) ?(?:\\cdot )?([ijk])(?![A-Za-z])")
 
 
 class Vector(NamedTuple):
@@ -334,6 +335,8 @@ def vectors(gold: str, answer: str, equal: Equal) -> bool | None:
 
 def vector(text: str) -> Vector | None:
     """The vector that a normalised text is; None for other texts."""
+    if len(text) > MAX_CHARS:
+        return None
     if match := MATRIX.fullmatch(text):
         rows = [row.strip() for row in match[1].split(r"\\") if row.strip()]
         if len(rows) == 1 and "&" in rows[0]:

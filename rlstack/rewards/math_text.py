@@ -116,7 +116,6 @@ SPACES = re.compile(
     r"(?<!\\)\\[,;:> ]|(?<!\\)\\(?:quad|qquad|enspace|thinspace|space|nobreakspace)(?![A-Za-z])|[~\s]"
 )
 REASON = re.compile(r"[\s,;]*\(?\s*\\text\s*\{[\s,(]*(?:since|because|as)\b.*$", re.DOTALL)  # (since x>0)
-END = re.compile(r"(?:[\s.,;:?]|\\\\)+$")
 DOTS = re.compile(r"(?:\.\.\.|\\[lc]?dots)\s*$")
 
 
@@ -146,7 +145,12 @@ def compact(text: str) -> str:
 
 def without_end(text: str) -> str:
     """`text` without the punctuation of a sentence at its end: `42.` is `42`; `0.333...` keeps its dots."""
-    return text.strip() if DOTS.search(text) else END.sub("", text).strip()
+    while not DOTS.search(text):
+        shorter = text.rstrip(" .,;:?").removesuffix("\\\\")
+        if shorter == text:
+            break
+        text = shorter
+    return text.strip()
 
 
 def _applied(rules: Rules, text: str) -> str:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlstack.data.boxed import MARKER, MAX_ANSWER_CHARS, boxed_answer
+from rlstack.rewards.math_compare import COMPOSED, KINDS
 from rlstack.rewards.math_text import normalise
 from tests.fuzz.hostile import texts
 
@@ -48,3 +49,31 @@ def balanced(text: str) -> bool:
         if depth < 0:
             return False
     return depth == 0
+
+
+NOTATIONS = [
+    *(r"\text{", r"\frac", r"\left(", r"\right)", r"\begin{cases}", r"\end{cases}", r"\\", r"\,", r"\dot"),
+    *(r"\overline{", r"\sqrt", r"\sin", r"^\circ", r"\color{red}", r"\mid", r"\cup", r"\langle", "√", "三"),
+    *("million", "apples", "and", "(B)", "_2", ":30", "e5", "12", "1,234", "1/2", "...", "(3)", "[3]", "."),
+    *(" ", "{", "}", "-", "&", "=", "<", "x"),
+]
+expressions = st.lists(st.sampled_from(NOTATIONS) | texts, max_size=40).map("".join)
+repeated = st.tuples(st.lists(st.sampled_from(NOTATIONS), min_size=1, max_size=3), st.integers(1, 700)).map(
+    lambda pair: ("".join(pair[0]) * pair[1])[:MAX_ANSWER_CHARS]
+)
+
+
+@given(text=expressions | repeated)
+def test_any_text_has_one_notation(text: str) -> None:
+    notation = normalise(text)
+    assert notation == notation.strip()
+    assert len(notation) <= 20 * len(text) + 400
+
+
+@given(gold=expressions | repeated, answer=expressions | repeated)
+def test_any_two_texts_are_compared(gold: str, answer: str) -> None:
+    gold, answer = normalise(gold), normalise(answer)
+    for kind in KINDS:
+        assert kind(gold, answer) in (True, False, None)
+    for kind in COMPOSED:
+        assert kind(gold, answer, str.__eq__) in (True, False, None)

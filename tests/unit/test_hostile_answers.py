@@ -60,7 +60,7 @@ ANSWERS = {
     "not a number": r"\frac{0}{0}",
 }
 RAW = {
-    "nested boxes": r"\boxed{" * NESTED + "12" + "}" * (NESTED - 1),
+    "nested boxes": r"\boxed{" * NESTED + "11" + "}" * (NESTED - 1),
     "unbalanced braces": r"The final answer is $\boxed{" + "{" * 50_000 + "12",
     "100 kB": "x" * 100_000,
     "100 kB of boxes": r"\boxed{1" * 12_500,

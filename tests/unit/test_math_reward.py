@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlstack.config.schema import Data, Reward, RunConfig, Task
+from rlstack.data.boxed import MAX_ANSWER_CHARS, MAX_TAIL_CHARS, boxed_answer, num_parts
 from rlstack.data.records import Outcome, Prompt, Rollout, RolloutGroup, Score, ScoredGroup
 from rlstack.rewards.math import MathVerifier
-from rlstack.data.boxed import MAX_ANSWER_CHARS, MAX_TAIL_CHARS, boxed_answer, num_parts
 from rlstack.rewards.router import Rewards
 
 ENDLESS = "9^{9^{9^{9}}}"  # sympy computes it in one C call that nothing in Python interrupts
