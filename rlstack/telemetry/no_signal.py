@@ -39,11 +39,11 @@ class Drought:
 
         needs_contrast: whether the objective can learn only from prompts whose rewards differ.
         """
-        if FORMED not in metrics and GRAD_NORM not in metrics:
+        grad_norm, formed = metrics.get(GRAD_NORM), metrics.get(FORMED, 0.0)
+        if grad_norm is None and (formed > 0 or FORMED not in metrics):
             return
-        formed = metrics.get(FORMED, 0.0)
         has_contrast = formed > 0 or FORMED not in metrics or not needs_contrast
-        if has_contrast and metrics.get(GRAD_NORM, 0.0) != 0:  # one that is not finite is not 0
+        if has_contrast and grad_norm:  # one that is not finite is not 0
             self._begin_anew()
             return
         self.steps += 1

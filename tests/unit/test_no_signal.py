@@ -72,7 +72,7 @@ def test_a_loss_of_the_users_own_may_learn_without_contrast_but_not_without_a_gr
 
 
 def test_rewards_that_differ_without_a_gradient_are_no_signal() -> None:
-    rows = [step(4, reward__mean=0.1)] * 20
+    rows = [step(4, grad_norm=0.0, reward__mean=0.1)] * 20
     assert stopped_at(rows) == 20
     assert "rewards differ for 80 of 320 prompts, but there was no gradient" in reason_of(rows)
 
@@ -104,6 +104,7 @@ def test_small_batches_get_more_steps_once_the_rewards_have_differed() -> None:
 def test_steps_that_are_not_finite_or_say_nothing_do_not_count() -> None:
     assert stopped_at([step(1, grad_norm=math.nan)] * 40) is None  # optimizer.max_skipped_steps is for these
     assert stopped_at([{"reward/mean": 0.0}] * 40) is None
+    assert stopped_at([step(1)] * 40) is None  # as a loop of the user's own may log
 
 
 def test_window_and_action_are_settings() -> None:
