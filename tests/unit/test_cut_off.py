@@ -32,7 +32,7 @@ def group(rewards: Sequence[float | None], lengths: Sequence[int]) -> ScoredGrou
         Rollout(
             token_ids=(i,) * length,
             generator_logprobs=(0.0,) * length,
-            text="",
+            text=str(i),
             finished=length < LIMIT,
             version=0,
         )
