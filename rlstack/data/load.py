@@ -10,11 +10,13 @@ from transformers import PreTrainedTokenizerBase
 from rlstack.config.model_files import CONFIG, read_object
 from rlstack.config.reward_names import used_models
 from rlstack.config.schema import RunConfig, Task
+from rlstack.config.weight_index import weight_files
 from rlstack.data.chat_template import WORD, refuse_template
 from rlstack.data.datasets import load_task
 from rlstack.data.records import Prompt
 from rlstack.data.sampling import PromptSampler
 from rlstack.data.tokenizer import load_tokenizer
+from rlstack.errors import ConfigError
 
 
 def load_prompts(config: RunConfig) -> tuple[PromptSampler, list[Prompt]]:
@@ -24,7 +26,7 @@ def load_prompts(config: RunConfig) -> tuple[PromptSampler, list[Prompt]]:
         ConfigError: a file is missing or malformed, or a prompt leaves no room for `rollout.max_new_tokens`.
     """
     tokenizer, room = tokenizer_and_room(config)
-    refuse_reward_tokenizers(config)
+    refuse_reward_models(config)
     training = _load_tasks(
         config, config.data.tasks, "data.tasks", tokenizer, room, filter_overlong=config.data.filter_overlong
     )
@@ -40,7 +42,7 @@ def max_prompt_tokens(sampler: PromptSampler, held_out: Sequence[Prompt]) -> int
 
 def load_held_out(config: RunConfig) -> list[Prompt]:
     """The prompts of `evaluation.tasks` alone; raises as `load_prompts`."""
-    refuse_reward_tokenizers(config)
+    refuse_reward_models(config)
     return _held_out(config, *tokenizer_and_room(config))
 
 
@@ -61,12 +63,19 @@ def load_reward_tokenizer(folder: Path, *, setting: str) -> PreTrainedTokenizerB
     return tokenizer
 
 
-def refuse_reward_tokenizers(config: RunConfig) -> None:
-    """Raise ConfigError for a reward model in use whose tokenizer cannot frame conversations."""
+def refuse_reward_models(config: RunConfig) -> None:
+    """Raise ConfigError for a reward model in use whose files are damaged, or cannot frame a chat."""
     used = used_models(config)
     for i, model in enumerate(config.reward.models):
         if model in used:
-            load_reward_tokenizer(Path(model.path), setting=f"reward.models[{i}].path")
+            folder, setting = Path(model.path), f"reward.models[{i}].path"
+            files = weight_files(folder, setting=setting)
+            if adapters := sorted({file.name for file in files.values() if file.name.startswith("adapter_")}):
+                raise ConfigError(
+                    f"{setting} = {folder}: has {adapters[0]} beside its weights; merge the adapter with "
+                    "PEFT's merge_and_unload(), or move the file out of the folder"
+                )
+            load_reward_tokenizer(folder, setting=setting)
 
 
 def _held_out(config: RunConfig, tokenizer: PreTrainedTokenizerBase, room: int) -> list[Prompt]:

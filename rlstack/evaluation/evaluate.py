@@ -11,8 +11,10 @@ from typing import Any
 from rich.console import Console as RichConsole
 from transformers import PreTrainedTokenizerBase
 
+from rlstack.config.machine import Machine
 from rlstack.config.own_code import OwnCode
 from rlstack.config.schema import RunConfig
+from rlstack.config.sequences import cache_problems
 from rlstack.data.datasets import tokenise
 from rlstack.data.load import load_held_out, tokenizer_and_room
 from rlstack.data.records import Prompt
@@ -27,6 +29,7 @@ from rlstack.evaluation.request import Request
 from rlstack.evaluation.task_measures import by_task, may_be_verdicts
 from rlstack.orchestration.cluster import Cluster
 from rlstack.orchestration.engine_seat import Sampling
+from rlstack.policy.architecture import Architecture
 from rlstack.preflight.checks import checks_named
 from rlstack.preflight.planned import Planned
 from rlstack.preflight.runner import refuse
@@ -71,10 +74,13 @@ def evaluate(request: Request) -> None:
 def _questions(benchmarks: Sequence[Benchmark], config: RunConfig) -> list[list[Prompt]]:
     """Each benchmark's questions as prompts, without a template of ours around them."""
     tokenizer, room = tokenizer_and_room(config)
-    return [_prompts_of(benchmark, tokenizer, room) for benchmark in benchmarks]
+    architecture = Architecture.from_folder(Path(config.policy.model))
+    return [_prompts_of(benchmark, tokenizer, room, architecture) for benchmark in benchmarks]
 
 
-def _prompts_of(benchmark: Benchmark, tokenizer: PreTrainedTokenizerBase, room: int) -> list[Prompt]:
+def _prompts_of(
+    benchmark: Benchmark, tokenizer: PreTrainedTokenizerBase, room: int, architecture: Architecture
+) -> list[Prompt]:
     texts = benchmark.texts()
     prompts = [
         Prompt(task=benchmark.name.value, row=row, problem=text, token_ids=token_ids)
@@ -84,6 +90,12 @@ def _prompts_of(benchmark: Benchmark, tokenizer: PreTrainedTokenizerBase, room: 
         raise ConfigError(
             f"{benchmark.name}: {len(long)} prompts, first that of row {long[0]}, have more than the {room} "
             "tokens that the context leaves room for; lower --max-new-tokens"
+        )
+    most, known = max((max(prompt.token_ids) for prompt in prompts), default=0), architecture.vocab_size
+    if most >= known:
+        raise ConfigError(
+            f"{benchmark.name}: a prompt has token {most}, and the model has a vocab_size of {known}; use "
+            "the model's own tokenizer, or resize its embeddings"
         )
     return prompts
 
@@ -113,6 +125,10 @@ def _answer_missing(request: Request, works: Sequence[Work], kept: KeptAnswers, 
         return
 
     longest = max(len(prompt.token_ids) for work in works for prompt in work.prompts)
+    if config.cluster.address is None and Machine.detect().num_gpus == 0:
+        architecture = Architecture.from_folder(Path(config.policy.model))
+        if found := list(cache_problems(config, architecture, max_prompt_tokens=longest)):
+            raise ConfigError("\n".join(found))
 
     def keep(chunk: list[AnsweredPrompt]) -> None:
         kept.keep(chunk)

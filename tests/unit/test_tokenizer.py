@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from rlstack.config.schema import Data, Reward, RewardModel, RunConfig, Task
 from rlstack.data.chat_template import refuse_template
 from rlstack.data.datasets import load_task, tokenise, tokenise_chats
-from rlstack.data.load import refuse_reward_tokenizers
+from rlstack.data.load import refuse_reward_models
 from rlstack.data.tokenizer import load_tokenizer
 from rlstack.errors import ConfigError
 from tests.model_folders import SEED, TEXTS, byte_level_folder, edit, seed_folder
@@ -138,7 +138,7 @@ def test_a_reward_models_tokenizer_is_refused_by_its_own_setting(tmp_path: Path)
         reward=Reward(models=[RewardModel(name="judge", path=str(folder))]),
     )
     with pytest.raises(ConfigError, match=r"^reward.models\[0\].path = .* refuses a chat with the turns"):
-        refuse_reward_tokenizers(config)
+        refuse_reward_models(config)
 
 
 def test_tokens_that_the_model_does_not_have_are_refused_by_row(tmp_path: Path) -> None:

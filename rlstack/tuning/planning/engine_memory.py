@@ -24,7 +24,7 @@ class EngineMemory:
     kv_bytes_per_token: Figure
     kv_cache: Figure
     sleeping: Figure  # what a colocated engine keeps of the GPU while it sleeps
-    context_length: int  # tokens; vLLM starts only if one request of this length fits
+    longest_sequence: int  # tokens; vLLM starts only if one of this length fits
 
     @property
     def kv_tokens(self) -> int:
@@ -33,7 +33,7 @@ class EngineMemory:
 
     @property
     def fits(self) -> bool:
-        return self.gpu_memory_fraction > 0 and self.kv_tokens >= self.context_length
+        return self.gpu_memory_fraction > 0 and self.kv_tokens >= self.longest_sequence
 
 
 def engine_worker_memory(
@@ -89,7 +89,7 @@ def engine_worker_memory(
         kv_cache=kv_cache,
         # vLLM's sleep gives up what it has allocated for weights, keys and values; no more.
         sleeping=total("an engine that sleeps", [graphs, shadow]),
-        context_length=architecture.context_length,
+        longest_sequence=min(architecture.context_length, demand.longest_sequence),
     )
 
 
