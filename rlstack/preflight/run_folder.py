@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlstack.config.schema import Precision, RunConfig
+from rlstack.config.schema import Precision
 from rlstack.config.urls import is_url
 from rlstack.config.validate_placement import FIRST_PORT, LAST_PORT
 from rlstack.config.weight_index import num_parameters
-from rlstack.files import try_lock
 from rlstack.preflight.machine import (
     busy_ports,
     free_bytes,
@@ -19,29 +17,22 @@ from rlstack.preflight.machine import (
     write_error,
 )
 from rlstack.preflight.planned import Planned
-from rlstack.telemetry.run_dir import folder_of
+from rlstack.telemetry.run_dir import check_folder, folder_of
 
 LOOPBACK = "127.0.0.1"
-OPTIMIZER_BYTES = 12  # of a parameter in a checkpoint: the weights and two moments, in fp32
 MIB = 2**20
 
 
 def folder(planned: Planned) -> Iterator[str]:
-    """Whether run.dir can be written to, and no other run has the folder."""
+    """Whether run.dir can be written to, and the folder in it can be had, or gone on in."""
     config = planned.config
-    if is_url(config.run.dir) or not config.run.dir.isprintable() or "/" in config.run.name:
+    name = config.run.name
+    if is_url(config.run.dir) or not config.run.dir.isprintable() or "/" in name or name in ("", ".", ".."):
         return  # which has been refused
-    path = folder_of(config)
     try:
-        error = write_error(nearest_folder(path.parent))
-        if error is None and path.is_dir():
-            if (descriptor := try_lock(path)) is None:
-                yield (
-                    f"run.name = {path.name}: a run of this name is going on in {path}; wait for its end, or "
-                    "give another run.name"
-                )
-            else:
-                os.close(descriptor)
+        error = write_error(nearest_folder(folder_of(config).parent))
+        if error is None:
+            check_folder(config, resume=planned.resume)
     except OSError as found:
         error = str(found)
     if error is not None:
@@ -49,15 +40,15 @@ def folder(planned: Planned) -> Iterator[str]:
 
 
 def room(planned: Planned) -> Iterator[str]:
-    """Room for the model and one checkpoint: with less the run cannot end."""
+    """Room for the model: with less the run cannot end. What checkpoints take, the doctor says."""
     config = planned.config
     place = nearest_folder(folder_of(config))
-    needed = _least_bytes(config, num_parameters(Path(config.policy.model)))
+    itemsize = 4 if config.policy.precision is Precision.fp32 else 2
+    needed = num_parameters(Path(config.policy.model)) * itemsize
     if (free := free_bytes(place)) < needed:
         yield (
-            f"run.dir = {config.run.dir}: {free / MIB:.0f} MiB free in {place}, and the model "
-            f"{'and a checkpoint take' if config.schedule.save_every else 'takes'} {needed / MIB:.0f} MiB; "
-            "make room, or give a folder on another disk"
+            f"run.dir = {config.run.dir}: {free / MIB:.1f} MiB free in {place}, and the model takes "
+            f"{needed / MIB:.1f} MiB; make room, or give a folder on another disk"
         )
 
 
@@ -71,9 +62,3 @@ def ports(planned: Planned) -> Iterator[str]:
         return  # which has been refused
     if (found := too_few_ports(given, busy_ports(given, host=LOOPBACK))) is not None:
         yield "; ".join(found)
-
-
-def _least_bytes(config: RunConfig, parameters: int) -> int:
-    itemsize = 4 if config.policy.precision is Precision.fp32 else 2
-    saved = itemsize + OPTIMIZER_BYTES if config.schedule.save_every is not None else 0
-    return parameters * (itemsize + saved)

@@ -144,6 +144,17 @@ def folder_of(config: RunConfig) -> Path:
     return Path(config.run.dir).expanduser().absolute() / config.run.name
 
 
+def check_folder(config: RunConfig, *, resume: bool) -> None:
+    """Raise ConfigError for what RunDirectory would refuse of the run's folder; nothing is changed there."""
+    path = folder_of(config)
+    refuse_links(path, below=(CHECKPOINTS,) if resume else ())
+    if not path.is_dir():
+        return
+    os.close(_lock(path))
+    if resume and (path / CONFIG).exists() and num_steps_completed(path) < config.schedule.num_steps:
+        _refuse_to_resume(path, config)
+
+
 def num_steps_completed(folder: Path) -> int:
     """The steps of the last run in `folder` if it has done all that it was asked for; 0 if not."""
     try:

@@ -31,7 +31,7 @@ def test_a_loss_that_raises_ends_the_run_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "my_losses.py").write_text(LOSS)
     rlstack = Path(sys.executable).with_name("rlstack")
     done = subprocess.run(
-        [rlstack, "train", QUICKSTART, *SETTINGS], cwd=tmp_path, capture_output=True, text=True, timeout=240
+        [rlstack, "train", QUICKSTART, *SETTINGS], cwd=tmp_path, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
     place = f"{tmp_path}/my_losses.py:5"

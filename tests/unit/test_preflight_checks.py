@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rlstack.config.arithmetic import Arithmetic
-from rlstack.config.load import load_config
+from rlstack.config.load import dump_config, load_config
 from rlstack.config.machine import Machine
 from rlstack.config.own_code import OwnCode
 from rlstack.config.schema import Policy, Reward, RunConfig, Task
@@ -161,20 +161,33 @@ def test_a_run_folder_that_cannot_be_had_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     descriptor = try_lock(tmp_path / "run")
     assert descriptor is not None
-    (line,) = run_folder.folder(planned(config))
-    assert "a run of this name is going on" in line
+    with pytest.raises(ConfigError, match="a run of this name is going on"):
+        [*run_folder.folder(planned(config))]
     os.close(descriptor)
     assert [*run_folder.folder(planned(config))] == []
 
 
-def test_a_disk_without_room_for_one_checkpoint_is_refused(
+def test_a_run_that_cannot_go_on_with_these_settings_is_refused(tmp_path: Path) -> None:
+    config = RunConfig(policy=Policy(model="/model"))
+    config.run.dir = str(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+    config.optimizer.lr *= 2
+    assert [*run_folder.folder(planned(config))] == []  # it would be moved aside
+    of_run = planned(config)
+    of_run.resume = True
+    with pytest.raises(ConfigError, match=r"^optimizer\.lr = 2e-06: 1e-06 is accepted with --resume"):
+        [*run_folder.folder(of_run)]
+
+
+def test_a_disk_without_room_for_the_model_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_run = planned(load_config(QUICKSTART, [f"run.dir={tmp_path}"]))
     assert [*run_folder.room(of_run)] == []
     monkeypatch.setattr(run_folder, "free_bytes", lambda place: 2**20)
     (line,) = run_folder.room(of_run)
-    assert "1 MiB free" in line and "the model and a checkpoint take 13 MiB" in line
+    assert "1.0 MiB free" in line and "the model takes 2.6 MiB" in line
 
 
 def test_a_cluster_or_a_server_that_is_not_there_is_refused() -> None:
