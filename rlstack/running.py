@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlstack.config.mistakes import refuse_wrong_types
 from rlstack.config.own_code import OwnCode, with_own_code
 from rlstack.config.schema import RunConfig
 from rlstack.preflight.checks import CHECKS
@@ -74,6 +75,7 @@ def prepare(
     resume: bool = False,
 ) -> Planned:
     """The run that would start, with its prompts; arguments as of run(), errors as of check()."""
+    refuse_wrong_types(config)
     config, own = with_own_code(config, rewards=rewards, loss=loss)
     planned = Planned(config=config, own=own, resume=resume)
     refuse(planned, CHECKS)

@@ -16,8 +16,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from reference_markdown import code, page, table
 from source_comments import comments_of
 
-from rlstack.config.load import UNSET
 from rlstack.config.ranges import RANGES, Range
+from rlstack.config.references import UNSET
 from rlstack.config.schema import RunConfig
 from rlstack.config.validate_rewards import MODEL_RANGES
 
@@ -31,10 +31,20 @@ rlstack train configs/quickstart.yaml 'data.tasks[0].weight=2.0'
 ```
 
 A file may hold only what differs from another one, which it names as `base: FILE`. Paths in a file are
-relative to the file, paths on the command line to the working directory. `null` means never, or not set. A
-setting that does not exist, has the wrong type or cannot work together with another one is refused before
-any process starts. Names end in their unit: `_s` seconds, `_gib` and `_mib` 2^30 and 2^20 bytes, `_tokens`
-tokens, `_fraction` a share."""
+relative to the file, paths on the command line to the working directory; `~` is the home folder. `null`
+means never, or not set. A setting that does not exist, has the wrong type or cannot work together with
+another one is refused before any process starts. Names end in their unit: `_s` seconds, `_gib` and `_mib`
+2^30 and 2^20 bytes, `_tokens` tokens, `_fraction` a share.
+
+Where the type is text, the value is what was typed: `run.name=007`, `no`, `1.10` and `2024-01-01` are no
+numbers, truth values or dates. On the command line that goes for the whole of it, `a #b` and `x: y` included;
+in a file, such texts need quotes. Quotes mean in both what they mean in YAML.
+
+`${section.key}` stands for another setting, wherever that was given, `${oc.env:NAME}` and
+`${oc.env:NAME,default}` for an environment variable. References are looked up in all settings together; then
+paths are made absolute, from the folder of the file with the reference, and types are checked, so that
+`schedule.sync_interval=${oc.env:S}` is a number or null. `\\${` is the text `${`. In config.yaml of a run's
+folder, input paths are absolute and references have been looked up."""
 
 
 def settings_page() -> str:

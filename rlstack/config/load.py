@@ -2,7 +2,8 @@
 
 A file may name another one as its `base` and then holds only what differs; lists replace lists. Paths in a
 file are relative to that file, paths on the command line to the working directory, so that a configuration
-works from any directory.
+works from any directory. References, ${...}, are looked up in all settings together, before paths are made
+absolute and types are checked.
 """
 
 from __future__ import annotations
@@ -10,23 +11,24 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
+from rlstack.config.input_paths import anchor, anchor_references
 from rlstack.config.mistakes import find_mistakes
+from rlstack.config.references import Settings, escaped, has_references, resolved, unreadable
 from rlstack.config.schema import RunConfig
-from rlstack.config.urls import is_url
+from rlstack.config.values import Loader, as_written, children, read_value, type_at
 from rlstack.errors import ConfigError
 
 KEY = re.compile(r"[A-Za-z_]\w*(\.\w+|\[\d+\])*")
-UNSET = "???"  # OmegaConf's mark of a setting without a default
-
-Settings = dict[str, Any]
 
 
 def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> RunConfig:
@@ -35,27 +37,35 @@ def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> RunCo
     Without a path, the defaults with `overrides` over them.
 
     Raises ConfigError for a file that cannot be read, for settings that do not exist or do not fit their
-    type, and for mandatory settings that are not given.
+    type, for references that lead nowhere, and for mandatory settings that are not given.
     """
     settings = {} if path is None else _read(Path(path), ())
     for override in overrides:
         _apply(settings, override)
     if overrides:
         _refuse_mistakes(settings, "command line")  # the file's own have been refused
-        _anchor(settings, Path.cwd())
-    try:
-        config = OmegaConf.merge(OmegaConf.structured(RunConfig), settings)
-        if unset := sorted(OmegaConf.missing_keys(config)):
-            remedy = f"give it in {path or 'a file'} or on the command line, for example {unset[0]}=VALUE"
-            raise ConfigError("\n".join(f"{key} is not set; {remedy}" for key in unset))
-        return OmegaConf.to_object(config)  # type: ignore[return-value]
-    except OmegaConfBaseException as error:  # what is left: an interpolation that leads nowhere
-        raise ConfigError(f"{path}: {_first_line(error)}") from None
+        anchor(settings, Path.cwd())
+    if has_references(settings):
+        settings = resolved(anchor_references(settings))
+        _refuse_mistakes(settings)
+    config = OmegaConf.merge(OmegaConf.structured(RunConfig), escaped(settings))
+    if unset := sorted(OmegaConf.missing_keys(config)):
+        remedy = f"give it in {path or 'a file'} or on the command line, for example {unset[0]}=VALUE"
+        raise ConfigError("\n".join(f"{key} is not set; {remedy}" for key in unset))
+    return OmegaConf.to_object(config)  # type: ignore[return-value]
 
 
 def dump_config(config: RunConfig) -> str:
-    """The resolved settings as YAML; `load_config` of that text gives `config` again."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    """The settings as YAML; `load_config` of that text gives `config` again, without a reference in it."""
+    return OmegaConf.to_yaml(OmegaConf.create(escaped(_plain(asdict(config)))))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.value if isinstance(value, Enum) else value
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> Settings:
@@ -68,15 +78,25 @@ def _read(path: Path, above: tuple[Path, ...]) -> Settings:
     if base is not None and not isinstance(base, str):
         raise ConfigError(f"{path}: base = {base!r}: the path of another YAML file is accepted")
     _refuse_mistakes(settings, path)
-    _anchor(settings, path.parent)
+    anchor(settings, path.parent)
     if base is None:
         return settings
-    return _merged(_read(path.parent / base, (*above, place)), settings)
+    return _merged(_read(_base(path, base), (*above, place)), settings)
+
+
+def _base(path: Path, text: str) -> Path:
+    """The file that `base: text` in the file at `path` means; it may refer to the environment."""
+    try:
+        return path.parent / os.path.expanduser(OmegaConf.create({"base": text}).base)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {unreadable(error)}") from None
 
 
 def _parse(path: Path) -> Settings:
     try:
-        settings = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
+        settings = OmegaConf.to_container(OmegaConf.create(text))
+        node = yaml.compose(text, Loader=Loader)
         _refuse_huge_numbers(settings)
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file; give the path of a YAML file") from None
@@ -85,12 +105,17 @@ def _parse(path: Path) -> Settings:
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{path}{line}: is not valid YAML: {error.problem}") from None
+    except GrammarParseError as error:
+        raise ConfigError(f"{path}: {unreadable(error)}") from None
     except Exception as error:  # PyYAML and OmegaConf let through whatever a value's conversion raises
-        reason = _first_line(error)
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"{path}: is not valid YAML with sections such as `policy:` ({reason})") from None
     if not isinstance(settings, dict):
         raise ConfigError(f"{path}: holds a list; sections such as `policy:` are accepted at the top")
-    return settings  # type: ignore[return-value]
+    written: Settings = as_written(settings, node, RunConfig)
+    if isinstance(node, yaml.MappingNode) and "base" in written:
+        written["base"] = as_written(written["base"], children(node)["base"], str)
+    return written
 
 
 def _refuse_huge_numbers(value: Any) -> None:
@@ -104,26 +129,23 @@ def _refuse_huge_numbers(value: Any) -> None:
         raise ValueError("a number has more than 308 digits")
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def _apply(settings: Settings, override: str) -> None:
     """Put one "section.key=value" into `settings`, in place."""
     key, equals, text = override.partition("=")
     if not equals or not KEY.fullmatch(key):
         raise ConfigError(f"{override!r}: KEY=VALUE is accepted, for example schedule.num_steps=20")
+    names = re.findall(r"\w+", key)
     try:
-        value = yaml.safe_load(text)
+        value = read_value(text, type_at(names))
         _refuse_huge_numbers(value)
     except Exception:  # as above
         raise ConfigError(f"{override!r}: the value is not valid YAML; put it in quotes") from None
-    *parents, last = re.findall(r"\w+", key)
+    *parents, last = names
     node: Any = settings
     for parent in parents:
         node = _child(node, parent, key)
     if isinstance(node, list):
-        _child(node, last, key)
+        _entry(node, last, key)
         node[int(last)] = value
     else:
         node[last] = value
@@ -131,41 +153,23 @@ def _apply(settings: Settings, override: str) -> None:
 
 def _child(node: Any, name: str, key: str) -> Any:
     """The part of the settings below `node`; a section that is not there yet is made."""
-    if isinstance(node, list):
-        if not name.isdecimal() or int(name) >= len(node):
-            raise ConfigError(f"{key}: [{name}] is not in the list, which has {len(node)} entries (from 0)")
-        return node[int(name)]
-    child = node.setdefault(name, {})
+    child = _entry(node, name, key) if isinstance(node, list) else node.setdefault(name, {})
     if not isinstance(child, dict | list):
         raise ConfigError(f"{key}: {name} is a value, not a section; end the key there")
     return child
 
 
-def _refuse_mistakes(settings: Settings, source: object) -> None:
-    if problems := [f"{source}: {problem}" for problem in find_mistakes(settings)]:
+def _entry(values: list[Any], name: str, key: str) -> Any:
+    if not name.isdecimal() or int(name) >= len(values):
+        raise ConfigError(f"{key}: [{name}] is not in the list, which has {len(values)} entries (from 0)")
+    return values[int(name)]
+
+
+def _refuse_mistakes(settings: Settings, source: object = None) -> None:
+    """Those of one source, with references as they are; without one, of all settings once resolved."""
+    found = find_mistakes(settings, unresolved=source is not None)
+    if problems := [problem if source is None else f"{source}: {problem}" for problem in found]:
         raise ConfigError("\n".join(problems))
-
-
-def _anchor(settings: Settings, folder: Path) -> None:
-    """Make the input paths absolute, in place; those that are already stay as they are."""
-    for owner, key in _input_paths(settings):
-        # An interpolation is no path yet, and a URL is for others to refuse as it was given.
-        if owner[key] != UNSET and not str(owner[key]).startswith("${") and not is_url(str(owner[key])):
-            owner[key] = os.path.abspath(folder / Path(str(owner[key])).expanduser())
-
-
-def _input_paths(settings: Settings) -> Iterator[tuple[Settings, str]]:
-    if "model" in settings.get("policy", {}):
-        yield settings["policy"], "model"
-    if settings.get("schedule", {}).get("adaptive", {}).get("replay") is not None:
-        yield settings["schedule"]["adaptive"], "replay"
-    for model in settings.get("reward", {}).get("models", []):
-        if "path" in model:
-            yield model, "path"
-    for section in ("data", "evaluation"):
-        for task in settings.get(section, {}).get("tasks", []):
-            if "path" in task:
-                yield task, "path"
 
 
 def _merged(base: Settings, over: Settings) -> Settings:

@@ -136,14 +136,14 @@ class Landing(StrEnum):
     direct = "direct"
 
 
-@dataclass
+@dataclass(slots=True)
 class Run:
     name: str = "run"  # the run's folder below `dir`
     dir: str = "runs"  # relative to the working directory
     seed: int = 0  # of prompts' order, sampling and ties
 
 
-@dataclass
+@dataclass(slots=True)
 class Adaptive:
     """How `schedule.sync_interval=auto` chooses s; rlstack/orchestration/adaptive.py says by which rule."""
 
@@ -155,7 +155,7 @@ class Adaptive:
     replay: str | None = None  # intervals.jsonl of a run whose choices of s are taken once more
 
 
-@dataclass
+@dataclass(slots=True)
 class Schedule:
     num_steps: int = 100  # optimiser steps
     sync_interval: int | str | None = 1  # s: steps between syncs; null = offline; auto = adapts to the drift
@@ -166,7 +166,7 @@ class Schedule:
     save_every: int | None = 50  # steps between checkpoints, and the last version is saved too; null = none
 
 
-@dataclass
+@dataclass(slots=True)
 class Fp8:
     """Of policy.precision=fp8."""
 
@@ -179,7 +179,7 @@ class Fp8:
     bf16_layers_at_end: int = 0  # likewise
 
 
-@dataclass
+@dataclass(slots=True)
 class Policy:
     model: str = "???"  # Hugging Face folder: config.json, *.safetensors, tokenizer
     tensor_parallel: int = 1  # ranks that share each layer's matrices
@@ -200,7 +200,7 @@ class Policy:
     step_timeout_s: float = 1800.0  # for one training step
 
 
-@dataclass
+@dataclass(slots=True)
 class Optimizer:
     lr: float = 1e-6  # learning rate
     warmup_steps: int = 0  # linear from 0, then constant
@@ -212,7 +212,7 @@ class Optimizer:
     max_skipped_steps: int = 5  # in a row, as loss or gradient was not finite; then the run ends
 
 
-@dataclass
+@dataclass(slots=True)
 class Rollout:
     engines: int = 1  # copies of vLLM
     tensor_parallel: int = 1  # ranks of each engine
@@ -231,7 +231,7 @@ class Rollout:
     generate_timeout_s: float = 1800.0  # until an engine has finished the rollouts of another prompt
 
 
-@dataclass
+@dataclass(slots=True)
 class Objective:
     name: ObjectiveName = ObjectiveName.dpo  # what is trained on a step's rewards
     loss: str | None = None  # package.module:attribute of your own, in place of the formula of `name`
@@ -255,12 +255,12 @@ class Objective:
     cut_off_buffer_tokens: int | None = None  # of it: tokens below the limit; null = a fifth of the limit
 
 
-@dataclass
+@dataclass(slots=True)
 class Batch:
     prompts_per_step: int = 16  # of which rollout.n rollouts each are trained on
 
 
-@dataclass
+@dataclass(slots=True)
 class Task:
     name: str = "???"  # which metrics and samples carry
     path: str = "???"  # JSONL or .parquet file, or the folder of a Hugging Face dataset
@@ -273,14 +273,14 @@ class Task:
     weight: float = 1.0  # share of the prompts, relative to the other tasks
 
 
-@dataclass
+@dataclass(slots=True)
 class Data:
     tasks: list[Task] = field(default_factory=list)
     max_unverifiable: float = 0.05  # share of a task's gold answers that no answer in a box could equal
     filter_overlong: bool = False  # leave prompts out that are too long for the context, and say how many
 
 
-@dataclass
+@dataclass(slots=True)
 class RewardModel:
     name: str = "???"  # what a task's `reward` says to be scored by this model
     path: str = "???"  # Hugging Face folder: a sequence classifier with one output, its tokenizer
@@ -294,7 +294,7 @@ class RewardModel:
     timeout_s: float = 600.0  # for one step's rollouts
 
 
-@dataclass
+@dataclass(slots=True)
 class Reward:
     workers: int = 1  # processes of the math verifier, and of each plug-in
     timeout_s: float = 5.0  # wall-clock limit of one verification
@@ -303,7 +303,7 @@ class Reward:
     models: list[RewardModel] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(slots=True)
 class Evaluation:
     tasks: list[Task] = field(default_factory=list)
     num_prompts: int | None = None  # the first this many of each task; null = all
@@ -313,7 +313,7 @@ class Evaluation:
     selection: Selection = Selection.mean  # by which measure the best version is told
 
 
-@dataclass
+@dataclass(slots=True)
 class Transfer:
     method: TransferMethod = TransferMethod.reshard  # which needs room for a second copy of an engine's shard
     landing: Landing = Landing.auto  # of reshard: into live parameters, or through vLLM's own loader
@@ -322,25 +322,25 @@ class Transfer:
     timeout_s: float = 300.0  # for one sync
 
 
-@dataclass
+@dataclass(slots=True)
 class Alarm:
     action: AlarmAction | None = AlarmAction.warn  # null = off
     window: int = 20  # steps that a mean is over, and that the alarm is silent for once raised
     lr_factor: float = 0.5  # of lower_lr
 
 
-@dataclass
+@dataclass(slots=True)
 class LengthCollapse(Alarm):
     fraction: float = 0.5  # of the first window's mean length: raised below it
 
 
-@dataclass
+@dataclass(slots=True)
 class EntropyCollapse(Alarm):
     fraction: float = 0.1  # of the first window's mean entropy of the policy: raised below it
     floor: float | None = None  # nats per token: raised below it too
 
 
-@dataclass
+@dataclass(slots=True)
 class Divergence(Alarm):
     reward_drop: float | None = 0.3  # in the reward's unit: raised this far below the best window's mean
     max_grad_norm: float | None = None  # before clipping
@@ -348,7 +348,7 @@ class Divergence(Alarm):
     max_drift: float | None = None  # nats per token: generator against the current policy
 
 
-@dataclass
+@dataclass(slots=True)
 class NoSignal(Alarm):
     """Steps in which no prompt's rewards differ, or no gradient comes of it."""
 
@@ -357,20 +357,20 @@ class NoSignal(Alarm):
     min_prompts: int = 64  # that they hold too, unless every reward of the run has been the same
 
 
-@dataclass
+@dataclass(slots=True)
 class RewardErrors(Alarm):
     action: AlarmAction | None = AlarmAction.stop  # null = off
     window: int = 10  # steps that a mean is over, and that the alarm is silent for once raised
     max_share: float = 0.5  # of the rollouts: raised when more than this have no reward
 
 
-@dataclass
+@dataclass(slots=True)
 class CutOffAnswers(Alarm):
     window: int = 10  # steps that a mean is over, and that the alarm is silent for once raised
     max_share: float = 0.3  # of the rollouts: raised when more than this are cut off
 
 
-@dataclass
+@dataclass(slots=True)
 class Alarms:
     no_signal: NoSignal = field(default_factory=NoSignal)
     reward_errors: RewardErrors = field(default_factory=RewardErrors)
@@ -380,7 +380,7 @@ class Alarms:
     divergence: Divergence = field(default_factory=Divergence)
 
 
-@dataclass
+@dataclass(slots=True)
 class Checkpoint:
     """What is kept below `run.dir`/`run.name`/checkpoints; `schedule.save_every` says when one is written."""
 
@@ -389,12 +389,12 @@ class Checkpoint:
     timeout_s: float = 600.0  # for the ranks to write or to read one
 
 
-@dataclass
+@dataclass(slots=True)
 class Recovery:
     max_restarts: int = 3  # processes replaced over the whole run; 0: the first failure ends it
 
 
-@dataclass
+@dataclass(slots=True)
 class Cluster:
     address: str | None = None  # of a running Ray cluster; null starts one on this machine, on loopback
     placement: Placement = Placement.split  # of policy and engines on GPUs
@@ -406,7 +406,7 @@ class Cluster:
     shutdown_timeout_s: float = 8.0  # for the processes to end by themselves
 
 
-@dataclass
+@dataclass(slots=True)
 class Telemetry:
     peak_tflops: float | None = None  # of a policy rank, for throughput/mfu; null = the GPU's data sheet's
     tensorboard: bool = False  # event files in the run's folder, below tensorboard/
@@ -414,7 +414,7 @@ class Telemetry:
     mlflow: str | None = None  # MLflow's tracking URI: http://HOST:PORT, or sqlite:///FILE; null = off
 
 
-@dataclass
+@dataclass(slots=True)
 class RunConfig:
     run: Run = field(default_factory=Run)
     schedule: Schedule = field(default_factory=Schedule)

@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
-from typing import Protocol
-
-from omegaconf import OmegaConf
+from typing import Any, Protocol
 
 from rlstack.config.divisors import indivisible
 from rlstack.config.loggers import logger_problems, missing_packages
 from rlstack.config.machine import Machine
+from rlstack.config.mistakes import refuse_wrong_types
 from rlstack.config.objective import cut_off_problems, objective_problems
 from rlstack.config.parallel import num_policy_ranks
 from rlstack.config.ranges import COLDEST, RANGES, REMEDIES
@@ -52,6 +52,7 @@ class ModelShape(LayerShape, Protocol):
 
 def validate(config: RunConfig, *, architecture: ModelShape, machine: Machine) -> None:
     """Raise one ConfigError that lists everything found, one line each."""
+    refuse_wrong_types(config)
     found = [
         *missing_inputs(config),
         *missing_packages(config.telemetry),
@@ -83,6 +84,7 @@ def missing_inputs(config: RunConfig) -> list[str]:
 
 def validate_evaluation(config: RunConfig, *, architecture: ModelShape, machine: Machine) -> None:
     """As `validate`, for engines without a policy: nothing is trained."""
+    refuse_wrong_types(config)
     found = [
         *missing_inputs(config),
         *surroundings_problems(config),
@@ -102,6 +104,7 @@ def validate_evaluation(config: RunConfig, *, architecture: ModelShape, machine:
 
 def validate_rewards(config: RunConfig) -> None:
     """As `validate`, for rewards alone: nothing is sampled."""
+    refuse_wrong_types(config)
     found = [*_out_of_range(config), *reward_problems(config), *missing_models(config)]
     if found := [*found, *placement_problems(config)]:
         raise ConfigError("\n".join(found))
@@ -156,9 +159,8 @@ def machine_problems(config: RunConfig, machine: Machine) -> list[str]:
 
 
 def _out_of_range(config: RunConfig) -> Iterator[str]:
-    settings = OmegaConf.structured(config)
     for key, accepted in RANGES.items():
-        value = OmegaConf.select(settings, key)
+        value: Any = reduce(getattr, key.split("."), config)
         if value is not None and not isinstance(value, str) and value not in accepted:
             remedy = f"; {REMEDIES[key]}" if key in REMEDIES else ""
             yield f"{key} = {value}: {accepted} is accepted{remedy}"

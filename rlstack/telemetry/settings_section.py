@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from rlstack.config.load import UNSET, dump_config
+from rlstack.config.load import dump_config
+from rlstack.config.references import UNSET
 from rlstack.config.schema import RunConfig
 from rlstack.telemetry.html_page import Section, code, folded, table, text
 from rlstack.telemetry.run_record import RunRecord

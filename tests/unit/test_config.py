@@ -1,5 +1,9 @@
+import copy
 import math
-from dataclasses import fields, is_dataclass
+import pickle
+import re
+from dataclasses import asdict, fields, is_dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +13,13 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from rlstack.config.load import dump_config, load_config
+from rlstack.config.mistakes import find_mistakes
 from rlstack.config.ranges import RANGES, Range
-from rlstack.config.schema import ObjectiveName, RunConfig
+from rlstack.config.schema import Data, ObjectiveName, Policy, Reward, RewardModel, RunConfig, Task
+from rlstack.config.validate import validate_rewards
+from rlstack.config.values import read_value, type_at
 from rlstack.errors import ConfigError
+from rlstack.running import check
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -129,7 +137,7 @@ def test_a_dumped_configuration_loads_as_the_same(path: Path) -> None:
         ("run.name.first=x", "run.name = {'first': 'x'}: text is accepted (default: run)"),
         ("rollout.n", "'rollout.n': KEY=VALUE is accepted"),
         ("=3", "'=3': KEY=VALUE is accepted"),
-        ("run.name={", "'run.name={': the value is not valid YAML"),
+        ("rollout.n={", "'rollout.n={': the value is not valid YAML"),
         ("run.name=${nothing}", "Interpolation key 'nothing' not found"),
         ("policy.model=???", "policy.model is not set; give it in"),
         ("data.tasks=[{name: x}]", "data.tasks[0].path is not set; give it in"),
@@ -152,7 +160,7 @@ def test_a_value_is_not_a_section(path: Path) -> None:
         (b"run: {seed: 1}\nrun: {seed: 2}\n", "run.yaml, line 2: is not valid YAML: found duplicate key run"),
         (b"- policy\n", "run.yaml: holds a list"),
         (b"\xff\xfe", "run.yaml: cannot be read"),
-        (b"base: 3\n", "run.yaml: base = 3: the path of another YAML file is accepted"),
+        (b"base: [3]\n", "run.yaml: base = [3]: the path of another YAML file is accepted"),
         (b"", "policy.model is not set; give it in"),
         (b"polcy: {}\nrun: {seed: x}\n", "polcy: there is no such setting; did you mean policy?"),
         (b"polcy: {}\nrun: {seed: x}\n", "run.seed = 'x': an integer is accepted"),
@@ -175,6 +183,15 @@ def settings(section: Any, prefix: str = "") -> dict[str, Any]:
         value, path = getattr(section, field.name), f"{prefix}{field.name}"
         found |= settings(value, f"{path}.") if is_dataclass(value) else {path: value}
     return found
+
+
+WHOLE = RunConfig(data=Data(tasks=[Task()]), reward=Reward(models=[RewardModel()]))
+SETTINGS = [
+    *settings(WHOLE),
+    *(section.name for section in fields(RunConfig)),
+    *(f"data.tasks[0].{each.name}" for each in fields(Task)),
+    *(f"reward.models[0].{each.name}" for each in fields(RewardModel)),
+]
 
 
 def test_every_number_has_a_range_that_its_default_is_in() -> None:
@@ -209,3 +226,278 @@ def test_any_text_as_a_key_is_either_a_setting_or_refused(key: str) -> None:
     quickstart = ROOT / "configs" / "quickstart.yaml"
     with pytest.raises(ConfigError):
         load_config(quickstart, [f"{key}=[[]]"])
+
+
+# What YAML would make of each: a number, false, a date, minutes, a mapping, a comment, an anchor.
+TYPED = [
+    "007",
+    "no",
+    "On",
+    "1.10",
+    "1_000",
+    "0x1f",
+    "1e3",
+    "12:30:45",
+    "2024_01_01",
+    "2024-01-01",
+    ".5",
+]
+TYPED_ON_THE_LINE = [
+    *TYPED,
+    "=",
+    "-",
+    "a #b",
+    "try: two",
+    "[a, b]",
+    "{a: b}",
+    "&a",
+    "*a",
+    "!x",
+    "%",
+    "@",
+    "`",
+    "'",
+    "a\\b",
+]
+
+
+@pytest.mark.parametrize("text", TYPED_ON_THE_LINE)
+def test_a_text_on_the_command_line_stays_what_was_typed(path: Path, text: str) -> None:
+    overrides = [f"run.name={text}", f"data.tasks[0].split={text}", f"cluster.env.A={text}"]
+    config = load_config(path, overrides)
+    assert (config.run.name, config.data.tasks[0].split, config.cluster.env) == (text, text, {"A": text})
+    path.write_text(dump_config(config))
+    assert load_config(path) == config
+
+
+@pytest.mark.parametrize("text", TYPED)
+def test_a_text_in_a_file_or_a_list_stays_what_was_typed(path: Path, text: str) -> None:
+    task = f"{{name: {text}, path: x, reward: {text}, weight: 2}}"
+    path.write_text(
+        f"run: {{name: {text}}}\npolicy: {{model: m}}\ndata: {{tasks: [{task}]}}\n"
+        f"cluster:\n  env: {{1: {text}, no: {text}}}\n"
+    )
+    config = load_config(path, [f"evaluation.tasks=[{task}]"])
+    assert config.run.name == text
+    assert config.cluster.env == {"1": text, "no": text}
+    for found in (config.data.tasks[0], config.evaluation.tasks[0]):
+        assert (found.name, found.reward, found.weight) == (text, text, 2.0)
+
+
+def test_quotes_and_null_keep_the_meaning_that_yaml_gives_them(path: Path) -> None:
+    overrides = ["run.name='a #b'", 'data.tasks[0].name="7\\u00e9"', "data.tasks[0].split=null"]
+    config = load_config(path, [*overrides, "data.tasks[0].reward='a' b", "telemetry.wandb="])
+    task = config.data.tasks[0]
+    assert (config.run.name, task.name, task.split, task.reward) == ("a #b", "7é", None, "'a' b")
+    assert config.telemetry.wandb is None
+    assert "run.name = None: text is accepted" in refusal(path, "run.name=null")
+    assert load_config(path, ["run.name='null'"]).run.name == "null"
+
+
+def test_one_anchor_is_a_text_here_and_a_number_there(path: Path) -> None:
+    path.write_text(
+        "run: &r {name: &n 010, seed: *n}\npolicy: {model: *n}\n"
+        "data:\n  tasks:\n  - &t {name: 1.10, path: x}\n  - {<<: *t, path: 2.0}\n"
+        "  - {name: 3.0, <<: [{split: no}, *t]}\n"
+    )
+    config = load_config(path)
+    assert (config.run.name, config.run.seed, config.policy.model) == ("010", 8, str(path.parent / "010"))
+    tasks = [(task.name, Path(task.path).name, task.split) for task in config.data.tasks]
+    assert tasks == [("1.10", "x", None), ("1.10", "2.0", None), ("3.0", "x", "no")]
+
+
+def test_a_base_s_name_is_a_text_and_may_begin_at_home(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(path.parent))
+    monkeypatch.setenv("WHERE", "below")
+    (path.parent / "below").mkdir()
+    (path.parent / "1.10").write_text("run: {seed: 3}\n")
+    (path.parent / "below" / "b.yaml").write_text("base: ~/1.10\npolicy: {model: ~/m}\n")
+    path.write_text("base: ${oc.env:WHERE}/b.yaml\n")
+    config = load_config(path)
+    assert (config.run.seed, config.policy.model) == (3, str(path.parent / "m"))
+    path.write_text("base: ${oc.env:NOWHERE}/b.yaml\n")
+    assert "run.yaml: base cannot be read (Environment variable 'NOWHERE' not found)" in refusal(path)
+
+
+def test_a_reference_has_the_type_of_the_setting_that_it_stands_in(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in {"TEN": "10", "NIL": "null", "PAIR": "[2,2]", "SMALL": "1e-6", "NO": "no"}.items():
+        monkeypatch.setenv(name, text)
+    config = load_config(
+        path,
+        [
+            "schedule.sync_interval=${oc.env:TEN}",
+            "schedule.reference_sync=${schedule.sync_interval}",
+            "schedule.evaluate_every=${oc.env:NIL}",
+            "policy.pipeline_layers=${oc.env:PAIR}",
+            "optimizer.lr=${oc.env:SMALL}",
+            "policy.sequence_parallel=${oc.env:NO}",
+            "run.name=${oc.env:NO}-${oc.env:TEN}-${run.seed}",
+            "telemetry.wandb=${oc.env:NIL}",
+            "run.dir=${oc.env:NO}",
+            "run.seed=4",
+            "evaluation.tasks=${data.tasks}",
+        ],
+    )
+    assert (config.schedule.sync_interval, config.schedule.reference_sync) == (10, 10)
+    assert config.schedule.evaluate_every is config.telemetry.wandb is None
+    assert config.policy.pipeline_layers == [2, 2]
+    assert (config.optimizer.lr, config.policy.sequence_parallel) == (1e-6, False)
+    assert (config.run.name, config.run.dir) == ("no-10-4", "no")
+    assert config.evaluation.tasks == config.data.tasks
+
+
+def test_a_number_in_quotes_is_one_where_a_number_or_text_is_accepted(path: Path) -> None:
+    path.write_text(path.read_text() + "schedule: {sync_interval: '10', reference_sync: \"0x5\"}\n")
+    assert load_config(path).schedule.sync_interval == 10
+    assert load_config(path).schedule.reference_sync == 5
+    path.write_text(path.read_text().replace("'10'", "'null'").replace('"0x5"', "'never'"))
+    assert load_config(path).schedule.sync_interval is None
+    assert load_config(path).schedule.reference_sync == "never"
+
+
+def test_a_path_with_a_reference_is_relative_to_its_file(
+    path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("else ${where}")
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("D", "d2")
+    below = path.parent / "below"
+    below.mkdir()
+    over = below / "over.yaml"
+    path.write_text(
+        "policy: {model: '${run.name}/m'}\ndata: {tasks: [{name: a, path: '${oc.env:D}/x.jsonl'}]}\n"
+        "schedule: {adaptive: {replay: '${policy.model}/r.jsonl'}}\n"
+    )
+    over.write_text(
+        "base: ../run.yaml\nrun: {name: over}\n"
+        "evaluation: {tasks: [{name: b, path: '${data.tasks[0].path}'}, {name: c, path: '${oc.env:D}/y'}]}\n"
+    )
+    config = load_config(over, ["reward.models=[{name: m, path: '${oc.env:D}/j'}]"])
+    assert config.policy.model == str(path.parent / "over" / "m")
+    assert config.schedule.adaptive.replay == str(path.parent / "over" / "m" / "r.jsonl")
+    assert [task.path for task in config.data.tasks] == [str(path.parent / "d2" / "x.jsonl")]
+    assert [t.path for t in config.evaluation.tasks] == [config.data.tasks[0].path, str(below / "d2" / "y")]
+    assert config.reward.models[0].path == str(elsewhere / "d2" / "j")
+    again = path.parent / "runs" / "config.yaml"
+    again.parent.mkdir()
+    again.write_text(dump_config(config))
+    monkeypatch.delenv("D")
+    assert load_config(again) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "run.name=${oc.env:NOWHERE}",
+            "run.name = ${oc.env:NOWHERE}: Environment variable 'NOWHERE' not found",
+        ),
+        ("run.name=a${", "run.name cannot be read"),
+        ("run.name=${run.name}", "run.name = ${run.name}: Recursive interpolation detected"),
+        ("data.tasks[0].path=${run.nme}/x", "data.tasks[0].path = ${run.nme}/x: Interpolation key 'run.nme'"),
+        ("data.tasks[0].path=${evaluation}", "data.tasks[0].path = {'tasks': [],"),
+        ("policy.model=${policy.model}", "policy.model = ${policy.model}: Recursive interpolation detected"),
+        ("rollout.n=${run.name}", "rollout.n = 'run': an integer is accepted (default: 8)"),
+        ("rollout.n=\\${run.seed}", "rollout.n = '${run.seed}': an integer is accepted (default: 8)"),
+        ("rollout=${run.name}", "rollout = 'run': a section is accepted"),
+        ("data.tasks=${run.seed}", "data.tasks = 0: a list is accepted"),
+    ],
+)
+def test_a_reference_that_leads_nowhere_is_refused_with_its_path(
+    path: Path, override: str, message: str
+) -> None:
+    assert message in refusal(path, override)
+
+
+def test_all_references_that_lead_nowhere_are_told_at_once(path: Path) -> None:
+    lines = refusal(path, "run.name=${a}", "run.dir=${b}", "policy.model=${oc.env:NOWHERE}/m").split("\n")
+    assert [line.partition(" = ")[0] for line in lines] == ["policy.model", "run.name", "run.dir"]
+    assert all("write \\${ for the text itself" in line for line in lines)
+
+
+@examples(max_examples=15)
+@given(st.text(st.sampled_from("\\${}a:.'\" #\n") | st.characters(codec="utf-8", exclude_characters="\0")))
+def test_any_text_is_dumped_so_that_it_loads_as_itself(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    config = RunConfig()
+    config.policy.model, config.run.name, config.cluster.env = "/m", text, {"A": text, text: "b"}
+    config.data.tasks = [Task(name="a", path=f"/{text}".rstrip("/.") + "x", split=text)]
+    file = tmp_path_factory.getbasetemp() / "dumped.yaml"
+    file.write_text(dump_config(config), encoding="utf-8", newline="")
+    again = load_config(file)
+    again.data.tasks[0].path = config.data.tasks[0].path  # which is made a normal one
+    assert again == config
+
+
+@pytest.mark.parametrize("text", ["2,2", "4", "[a]", "[2.5,1]", "{a: 1}", "[[1]]", "true", "[null]"])
+def test_a_list_of_numbers_is_one_or_refused_with_an_example(path: Path, text: str) -> None:
+    said = refusal(path, f"policy.pipeline_layers={text}")
+    assert "policy.pipeline_layers = " in said
+    assert "a list of integers or null is accepted, for example [2,2]" in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["7", "-", "2,2", "[a]", "[[]]", "{a: 1}", "{}", "no", "null", "2024-01-01", "'7'", ".nan", "!!set {a}"],
+)
+def test_any_yaml_at_any_setting_fits_or_is_a_mistake_in_words(text: str) -> None:
+    for key in SETTINGS:
+        names = re.findall(r"\w+", key)
+        value = read_value(text, type_at(names))
+        nested: Any = value
+        for name in reversed(names):
+            nested = [nested] if name == "0" else {name: nested}
+        for mistake in find_mistakes(nested):
+            assert (
+                mistake.startswith(key) and " accepted" in mistake
+            ) or ": there is no such setting" in mistake
+
+
+def test_a_misspelt_attribute_raises_in_every_section() -> None:
+    sections = [WHOLE, *WHOLE.data.tasks, *WHOLE.reward.models]
+    for section in sections:
+        sections += [value for each in fields(section) if is_dataclass(value := getattr(section, each.name))]
+        with pytest.raises(AttributeError):
+            section.no_such_setting = 1
+    assert len(sections) > 20
+
+
+def test_settings_made_in_python_can_be_copied_and_sent() -> None:
+    config = replace(RunConfig(), policy=Policy(model="m"))
+    assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
+    assert asdict(config)["policy"]["model"] == "m"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("rollout.n", "8", "rollout.n = '8': an integer is accepted"),
+        ("rollout.n", True, "rollout.n = True: an integer is accepted"),
+        ("rollout.n", None, "rollout.n = None: an integer is accepted"),
+        ("optimizer.lr", "1e-4", "optimizer.lr = '1e-4': a number is accepted"),
+        ("objective.name", "grpo", "objective.name = 'grpo': dpo | group_dpo | grpo | group_dpo_grpo is"),
+        ("policy.model", Path("m"), "policy.model = PosixPath('m'): text is accepted"),
+        ("policy.pipeline_layers", (2, 2), "policy.pipeline_layers = (2, 2): a list of integers or null is"),
+        ("data.tasks", "x", "data.tasks = 'x': a list is accepted"),
+        ("data.tasks", [{"name": "a"}], "data.tasks[0] = {'name': 'a'}: a section Task is accepted"),
+        (
+            "cluster.env",
+            {"A": 1},
+            "cluster.env = {'A': 1}: a mapping of texts is accepted, for example {NAME",
+        ),
+        ("rollout", None, "rollout = None: a section Rollout is accepted"),
+        ("run.name", "a\ud800", "run.name = 'a\\ud800': text is accepted"),
+    ],
+)
+def test_a_value_of_another_type_made_in_python_is_refused(key: str, value: object, message: str) -> None:
+    config = RunConfig()
+    *sections, name = key.split(".")
+    setattr(reduce(getattr, sections, config), name, value)
+    with pytest.raises(ConfigError) as error:
+        validate_rewards(config)
+    assert message in str(error.value)
+    with pytest.raises(ConfigError, match=r"^the configuration = 'a.yaml': a section RunConfig is accepted"):
+        check("a.yaml")  # type: ignore[arg-type]
