@@ -23,7 +23,7 @@ class Unanchored(str):
 
 
 def absolute(text: str, folder: Path) -> str:
-    """The path `text`, relative to `folder` unless it begins with / or ~; a URL as it is, to be refused so."""
+    """The path `text`, relative to `folder` unless it begins with / or ~; a URL as it is, to be refused."""
     return text if is_url(text) else os.path.abspath(folder / os.path.expanduser(text))
 
 

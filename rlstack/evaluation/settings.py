@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from rlstack.config.load import load_config
+from rlstack.config.references import escaped
 from rlstack.config.schema import RunConfig
+from rlstack.config.values import read_value, type_at
 from rlstack.errors import ConfigError
 
 
@@ -85,17 +87,19 @@ def evaluation_config(
     # The version that an evaluation is of does not train; what only training needs must not refuse it.
     ours |= {"schedule.evaluate_every": None}
     if target.model is not None:
-        ours["policy.model"] = str(target.model)
+        ours["policy.model"] = escaped(str(target.model))
     if tasks:
         ours["evaluation.tasks"] = [parse_task(task) for task in tasks]
-    written = [f"{key}={json.dumps(value)}" for key, value in ours.items()]  # JSON is YAML
+    # JSON is YAML, but for the escapes of what is beyond 16 bits.
+    written = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in ours.items()]
     return load_config(target.config, ["evaluation.num_prompts=null", *written, *overrides])
 
 
-def parse_task(text: str) -> dict[str, str]:
+def parse_task(text: str) -> dict[str, Any]:
     """The task that NAME=PATH[,SETTING=VALUE...] stands for, its settings those of an evaluation task.
 
-    Raises ConfigError for a text without a name or a path.
+    Raises ConfigError for a text without a name or a path, or with a value that is not YAML where the setting
+    is not a text.
     """
     name, equals, rest = text.partition("=")
     path, *settings = re.split(r",(?=\w+=)", rest)
@@ -104,4 +108,13 @@ def parse_task(text: str) -> dict[str, str]:
             f"--task {text}: NAME=PATH is accepted, for example math500=math500.jsonl, or "
             "notes=notes.jsonl,template=chat,reward=my_rewards:brevity"
         )
-    return {"name": name, "path": path} | dict(setting.split("=", 1) for setting in settings)
+    return {"name": name, "path": path} | dict(map(_task_setting, settings))
+
+
+def _task_setting(text: str) -> tuple[str, Any]:
+    key, _, value = text.partition("=")
+    hint = type_at(("evaluation", "tasks", "0", key))
+    try:
+        return key, json.loads(json.dumps(read_value(value, hint)))
+    except Exception:  # what PyYAML lets through, and what JSON has not
+        raise ConfigError(f"--task ...,{text}: the value is not valid YAML; put it in quotes") from None
