@@ -44,6 +44,11 @@ class PromptSampler:
         """The number of prompts of each task."""
         return {task: len(prompts) for task, prompts in self._tasks.items()}
 
+    @property
+    def tasks(self) -> Mapping[str, Sequence[Prompt]]:
+        """All prompts of each task, by its name."""
+        return self._tasks
+
     def take(self, step: int, num_prompts: int) -> list[Prompt]:
         """The prompts of `step`, whatever was asked before; `num_prompts` must not change within a run."""
         before, after = self._taken_before(step, num_prompts), self._taken_before(step + 1, num_prompts)

@@ -33,6 +33,7 @@ from rlstack.policy.architecture import Architecture
 from rlstack.preflight.checks import checks_named
 from rlstack.preflight.planned import Planned
 from rlstack.preflight.runner import refuse
+from rlstack.rewards.gold_check import refuse_unverifiable
 from rlstack.rewards.router import Rewards
 from rlstack.telemetry.console import Console
 from rlstack.telemetry.environment import hardware, package_versions
@@ -51,6 +52,7 @@ def evaluate(request: Request) -> None:
     started = time.perf_counter()
     refuse(Planned(config=request.config, own=OwnCode()), checks_named("rewards"))
     prompts = load_held_out(request.config) if request.config.evaluation.tasks else []
+    refuse_unverifiable(request.config, prompts)
     questions = _questions(request.benchmarks, request.config) if request.benchmarks else []
     with closing(KeptAnswers(request.out)) as kept:
         hold_to(request.out / "settings.json", identity(request.config))

@@ -80,6 +80,15 @@ def _prompts(planned: Planned) -> Iterator[str]:
         yield from cache_problems(config, planned.architecture, max_prompt_tokens=longest)
 
 
+def _golds(planned: Planned) -> list[str]:
+    from rlstack.rewards.gold_check import by_setting, gold_problems
+
+    prompts, held_out = planned.read_prompts()
+    config = planned.config
+    trained = {f"data.tasks[{i}]": prompts.tasks[task.name] for i, task in enumerate(config.data.tasks)}
+    return gold_problems(config, trained | by_setting(config.evaluation.tasks, "evaluation", held_out))
+
+
 CHECKS = (
     Check("inputs", _inputs),
     Check("settings", _settings),
@@ -100,6 +109,7 @@ CHECKS = (
         "prompts", _prompts, needs=("inputs", "settings", "model", "layout", "machine", "rows"), is_slow=True
     ),
     Check("loss", _loss, needs=("loss in a child",)),
+    Check("gold answers", _golds, needs=("prompts",), is_slow=True),
 )
 
 

@@ -44,6 +44,10 @@ class MathVerifier:
             self._remember(key, score)
         return [Score(reward=0.0) if answer is None else verdicts[gold, answer] for gold, answer in keys]
 
+    def check_golds(self, golds: Sequence[str]) -> list[Score]:
+        """1.0 for each gold answer that is read as a value, as words or the like, else 0.0; see `score`."""
+        return list(self._pool.map(verify, [(gold, None) for gold in golds]))
+
     def close(self) -> None:
         """End the processes at once; a `score` that still waits for one raises RuntimeError."""
         self._pool.close()

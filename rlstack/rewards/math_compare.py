@@ -45,6 +45,22 @@ def is_equal(gold: str, answer: str) -> bool:
     return _equal(gold, answer, MAX_DEPTH)
 
 
+def is_value(gold: str) -> bool:
+    """Whether `gold` is read as a value, as words or as another kind of answer; unbounded in time.
+
+    Any text equals itself as a text, so that `is_equal` does not tell. Raises whatever sympy raises.
+    """
+    gold = normalised(gold)
+    if not gold:
+        return False
+    if number(gold) is not None or any(kind(gold, gold) is not None for kind in KINDS):
+        return True
+    part = partial(_equal, depth=MAX_DEPTH - 1)
+    if any(composed(gold, gold, part) for composed in COMPOSED):
+        return True
+    return _parsed(gold, bool(COMPLEX.search(gold) or IMAGINARY.search(gold)))[0] is not None
+
+
 def _equal(gold: str, answer: str, depth: int) -> bool:
     if not answer:
         return False

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def math_process(timeout_s: float) -> WorkerProcess:
-    """A process that takes [gold, answer] and ends itself after `timeout_s` seconds on one of them."""
+    """A process that takes [gold, answer or None] and ends itself after `timeout_s` seconds on one."""
     return WorkerProcess(
         "the math verifier",
         "rlstack.rewards.math_worker",
@@ -23,17 +23,21 @@ def math_process(timeout_s: float) -> WorkerProcess:
     )
 
 
-def verify(process: WorkerProcess, key: tuple[str, str]) -> Score:
-    """1.0 if the second of (gold, answer) equals the first, else 0.0; no reward if there is no verdict."""
+def verify(process: WorkerProcess, key: tuple[str, str | None]) -> Score:
+    """1.0 if the second of (gold, answer) equals the first, else 0.0; no reward if there is no verdict.
+
+    With None as answer it is 1.0 if the gold answer can be read at all.
+    """
     gold, answer = key
+    level = logging.DEBUG if answer is None else logging.WARNING
     reply = process.ask([gold, answer])
     if isinstance(reply, Ended):
         if reply.late or reply.status == -signal.SIGALRM:
-            logger.warning("math-verify was out of time on %r against %r", answer, gold)
+            logger.log(level, "math-verify was out of time on %r against %r", answer, gold)
             return Score(reward=None, outcome=Outcome.timeout)
-        logger.warning("math-verify died with status %s on %r against %r", reply.status, answer, gold)
+        logger.log(level, "math-verify died with status %s on %r against %r", reply.status, answer, gold)
         return Score(reward=None, outcome=Outcome.error)
     if "error" in reply:
-        logger.warning("math-verify failed on %r against %r: %s", answer, gold, reply["error"])
+        logger.log(level, "math-verify failed on %r against %r: %s", answer, gold, reply["error"])
         return Score(reward=None, outcome=Outcome.error)
     return Score(reward=float(reply["equal"]))

@@ -1,7 +1,8 @@
 """The process that compares answers: `python -m rlstack.rewards.math_worker TIMEOUT_S`.
 
 Reads one JSON line `[gold, answer]` at a time and writes one JSON line: `{"equal": bool}`, or
-`{"error": str}` if that raised. It writes "ready" once the imports are done.
+`{"error": str}` if that raised. `[gold, null]` tells if the gold answer is read as a value. It writes "ready"
+once the imports are done.
 
 sympy can compute for hours inside one C call, where Python runs no signal handler and no other thread. The
 limit is therefore a kernel timer whose signal has its default action: it ends the process, and the exit
@@ -19,7 +20,7 @@ import signal
 import sys
 from typing import Any
 
-from rlstack.rewards.math_compare import is_equal
+from rlstack.rewards.math_compare import is_equal, is_value
 
 START_LIMIT_S = 300.0  # for the imports, on a machine that is busy
 MEMORY_LIMIT_GIB = 4  # of address space: 10^(10^10) must not take the machine's memory
@@ -49,9 +50,9 @@ def main(timeout_s: float) -> None:
         print(json.dumps(reply), file=replies)
 
 
-def _reply(gold: str, answer: str) -> dict[str, Any]:
+def _reply(gold: str, answer: str | None) -> dict[str, Any]:
     try:
-        return {"equal": is_equal(gold, answer)}
+        return {"equal": is_value(gold) if answer is None else is_equal(gold, answer)}
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"[:200]}
 
