@@ -33,7 +33,7 @@ def arrow_records(
     for path in files:
         try:
             for batch in _batches(path, columns, here=here):
-                yield from batch.to_pylist()
+                yield from _as_written(batch).to_pylist()
         except UNREADABLE as error:
             raise _unreadable(path, error, here=here) from error
 
@@ -64,6 +64,15 @@ def _batches(path: Path, columns: Collection[str] | None, *, here: str) -> Itera
             batch.validate(full=True)  # or offsets that lead outside the file would end the process
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 yield batch.select(names).slice(start, BATCH_ROWS)
+
+
+def _as_written(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with its numbers of 32 bits as they were written: 0.1, not 0.10000000149011612."""
+    for place, field in enumerate(batch.schema):
+        if pa.types.is_float32(field.type):
+            written = batch.column(place).cast(pa.string()).cast(pa.float64())
+            batch = batch.set_column(place, field.with_type(pa.float64()), written)
+    return batch
 
 
 def _arrow_batches(source: pa.NativeFile) -> Iterator[pa.RecordBatch]:

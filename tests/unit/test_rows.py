@@ -306,3 +306,11 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         list(read_rows(tmp_path / "answer.parquet", where="path", columns=("problem", "answer")))
     rows = read_rows(tmp_path / "other.parquet", where="path", columns=("problem", "answer"))
     assert [row.record for row in rows] == [{"problem": "a", "answer": "1"}]
+
+
+def test_numbers_of_32_bits_are_as_they_were_written(tmp_path: Path) -> None:
+    numbers = [1234.567, 0.1, 1e-05, None, float("inf")]
+    table = pa.table({"answer": pa.array(numbers, pa.float32()), "other": pa.array(numbers)})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    rows = list(read_rows(tmp_path / "rows.parquet", where="path"))
+    assert [row.record for row in rows] == [{"answer": number, "other": number} for number in numbers]
