@@ -78,8 +78,8 @@ def _splits_below(folder: Path, depth: int, *, here: str) -> dict[str | None, li
         return {name: [file for files in splits.values() for file in files] for name, splits in found.items()}
     if len(found) == 1:  # a configuration, the only one
         return next(iter(found.values()))
-    names = ", ".join(list(found)[:MAX_NAMED])
-    raise ConfigError(f"{here} has the folders {names}, each a dataset; add one of them to the path.")
+    folders = ", ".join(list(found)[:MAX_NAMED])
+    raise ConfigError(f"{here} has the folders {folders}, each a dataset; add one of them to the path.")
 
 
 def _folders(folder: Path) -> list[Path]:
