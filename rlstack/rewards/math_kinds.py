@@ -16,7 +16,7 @@ CHOICE = re.compile(r"[A-J]")
 # (B), B., B) 12, Option B, B: 12, (B) 12
 DECORATED = re.compile(
     r"(?:(?:the )?(?:correct )?(?:option|choice|answer)(?: is)?:? ?)?"
-    r"(?:\(([A-J])\)|([A-J])(?=[).:]|$)\)?)[.:]? ?(.*)",
+    r"(?:\(([A-J])\)|([A-J])(?= ?[).:]|$) ?\)?)[.:]? ?(.*)",
     re.IGNORECASE | re.ASCII,
 )
 ANOTHER = re.compile(r"(?<![A-Za-z\\])[A-J](?![A-Za-z])|(?<![A-Za-z])(?:or|and|not)(?![A-Za-z])")
@@ -42,7 +42,8 @@ TIME = re.compile(
 )
 
 CONGRUENCE = re.compile(
-    r"(?a)([^=]+?) ?(?:\\equiv|=|≡) ?(-?\d{1,300}) ?\\?p?\(?(?:\\pmod|\\bmod|\\mod|mod) ?\{?(\d{1,300})\}?\)?"
+    r"(?a)(?:([^=]+?) ?(?:\\equiv|=|≡) ?)?(-?\d{1,300})"
+    r" ?\\?p?\(?(?:\\pmod|\\bmod|\\mod|mod) ?\{?(\d{1,300})\}?\)?"
 )
 
 
@@ -169,6 +170,8 @@ def congruences(gold: str, answer: str) -> bool | None:
     if one is None or other is None:
         return None
     modulus = int(one[3])
-    if modulus == 0 or modulus != int(other[3]) or one[1].replace(" ", "") != other[1].replace(" ", ""):
+    if modulus == 0 or modulus != int(other[3]):
+        return False
+    if one[1] and other[1] and one[1].replace(" ", "") != other[1].replace(" ", ""):
         return False
     return (int(one[2]) - int(other[2])) % modulus == 0

@@ -28,6 +28,7 @@ DRESSING = _rules(
     (r"^\s*(?:\\\(|\\\[|\$+)|(?:\\\)|\\\]|\$+)[\s.]*$", " "),  # \[5\], $5$
     (r"(?<!\\)\\(?:text|math)?color\s*(?:\[\w+\])?\{[^{}]*\}", " "),  # \color{red}{5}, \textcolor{blue}{5}
     (r"(?<!\\)\\colorbox\s*\{[^{}]*\}", " "),
+    (r"(?<!\\)\\q?quad(?=\s*[A-Za-z]\s*=)", ", "),  # x=1 \quad y=2
     (r"(?<!\\)\\(?:hspace|vspace|hphantom|phantom|tag|label)\*?\s*\{[^{}]*\}", " "),
     (r"(?<!\\)\\(?:left|right)\s*\.", " "),  # \left. x \right|
     (r"(?<!\\)\\(?:left|right|middle|[bB]igg?[lrm]?)(?![A-Za-z])\s*", ""),  # \left( x \right)
@@ -35,7 +36,7 @@ DRESSING = _rules(
     (r"(?<!\\)\\(?:bf|rm|it|sf|tt|bfseries|boldmath|normalsize|large|Large|huge)(?![A-Za-z])", " "),  # \bf 5
     (r"(?<!\\)\\(?:mathbb|Bbb)\s*\{?\s*([RZNQC])\s*\}?(?![A-Za-z])", r"\\mathbb{\1} "),  # \mathbb R
     (r"(?<!\\)\\R(?:eals)?(?![A-Za-z])", r"\\mathbb{R} "),
-    (r"^\s*\\(?:mathbf|mathrm|bf)\s*\{?R\}?\s*$", r"\\mathbb{R}"),
+    (r"^\s*\\(?:mathbf|mathrm|bf)\s*\{?([RZNQC])\}?\s*$", r"\\mathbb{\1}"),
     (r"(?<!\\)\\mathrm\s*\{([eidT])\}", r" \1 "),
     (r"(?<!\\)\\(?:mathrm|mbox|hbox|textrm|textbf|textit|textsf|texttt|textnormal|emph)\s*\{", r"\\text{"),
     (r"(?<!\\)\\(?:mathbf|mathsf|mathit|mathtt|mathcal|boldsymbol|bm|pmb)\s*\{([^{}]*)\}", r" \1 "),
@@ -70,6 +71,8 @@ SPELLING = _rules(
     (r"(?<!\\)\\rbrack(?![A-Za-z])", "]"),
     (r"(?<!\\)\\(?:varnothing|O)(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset "),
     (r"(?<!\\)\\(?:degree|textdegree)(?![A-Za-z])|\^\s*\{\s*\\circ\s*\}|\^\s*\\degree", r"^\\circ "),
+    (r"\{?\b(\w+)\s*\\choose\s*(\w+)\}?", r"\\binom{\1}{\2}"),
+    (r"^(?:\\text\s*\{)?\s*[Aa]ll real(?: number)?s\s*\}?$", r"\\mathbb{R}"),
     (r"(?<!\\)\\lg(?![A-Za-z])", r"\\log_{10}"),
     (r"(?<!\\)\\tg(?![A-Za-z])", r"\\tan"),
     (r"(?<!\\)\\ctg(?![A-Za-z])", r"\\cot"),
@@ -90,11 +93,12 @@ PLAIN = _rules(
     (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),  # pi/2
     (rf"(?<![\\A-Za-z])({GREEK})(?=\s*(?:[-+*/^=,)]|$))", r"\\\1 "),  # theta/2
     (r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+    (r"(?<![\\A-Za-z])abs\s*\(([^()]*)\)", r"|\1|"),
     (r"(?<![\\A-Za-z])cbrt\s*\(([^()]*)\)", r"\\sqrt[3]{\1}"),
     (r"\*\*\s*(-?\d+|\w)", r"^{\1}"),  # x**2
     (r"\*\*\s*\(([^()]*)\)", r"^{\1}"),
     (r"(?<=[\w)}\]])\s*\*\s*(?=[\w(\\])", r" \\cdot "),  # 2*x
-    (r"(?<![A-Za-z\\])_?\{?(\d+)\}?C_?\{?(\d+)\}?(?![A-Za-z\d])", r"\\binom{\1}{\2}"),  # _{10}C_3
+    (r"(?<![A-Za-z\\])[_^]?\{?(\d+)\}?C_?\{?(\d+)\}?(?![A-Za-z\d])", r"\\binom{\1}{\2}"),  # _{10}C_3
     (r"(?<![A-Za-z\\])C\(\s*(\d+)\s*,\s*(\d+)\s*\)", r"\\binom{\1}{\2}"),  # C(10,3)
 )
 
@@ -102,7 +106,10 @@ TRIG = r"\\(?:sin|cos|tan|cot|sec|csc)(?:\s*\^\s*(?:\{[^{}]*\}|\d))?"
 ARGUMENT = r"(-?\d+(?:\.\d+)?|[a-z]|\\[a-z]+)"
 FUNCTION_RULES = _rules(
     (rf"({TRIG}\s*[({{]?\s*){ARGUMENT}\s*\^\s*\\circ\s*", r"\1{(\\frac{\2\\pi}{180})}"),  # \sin 45^\circ
-    (r"\\sqrt\s*\[\s*(\d*[13579])\s*\]\s*\{\s*-\s*(\d+)\s*\}", r"-\\sqrt[\1]{\2}"),  # \sqrt[3]{-8}
+    (
+        r"\\sqrt\s*\[\s*(\d*[13579])\s*\]\s*\{\s*-\s*(\d+|\\frac\{\d+\}\{\d+\})\s*\}",
+        r"-\\sqrt[\1]{\2}",
+    ),  # \sqrt[3]{-8}
     (r"\\sqrt\s*\{\s*-\s*1\s*\}", "i"),  # \sqrt{-1}
     (r"\\sqrt\s*\{\s*-\s*(\d+|\d*[a-z])\s*\}", r"i\\sqrt{\1}"),
 )

@@ -16,8 +16,8 @@ PERCENT = re.compile(
 TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
 UNIT = r"\\text ?\{[^{}]*\}(?: ?\^ ?\{? ?-?\d ?\}?)?"
 # 9.8 \frac{\text{m}}{\text{s}^2}, 9.8 \text{m}/\text{s}^2
-UNIT_FRACTION = re.compile(rf"(?<=[\w)}}]) ?\\frac ?\{{ ?{UNIT} ?\}} ?\{{ ?{UNIT}(?: ?{UNIT})* ?\}}$")
-UNIT_PRODUCT = re.compile(rf"(?<=[\w)}}]) ?{UNIT}(?: ?(?:/|\\cdot) ?{UNIT})*$")
+UNIT_FRACTION = re.compile(rf"(?<=[A-Za-z\d)}}]) ?\\frac ?\{{ ?{UNIT} ?\}} ?\{{ ?{UNIT}(?: ?{UNIT})* ?\}}$")
+UNIT_PRODUCT = re.compile(rf"(?<=[A-Za-z\d)}}]) ?{UNIT}(?: ?(?:/|\\cdot) ?{UNIT})*$")
 # Beside a number or a choice, all text is plain: 2:30 \text{ p.m.}, \text{(B) }12
 PLAIN_REST = re.compile(r"[-\d .,:;()\[\]/+%\\]*[A-Z]?[-\d .,:;()\[\]/+%\\]*")
 
