@@ -111,8 +111,10 @@ def _running(reward: str, config: RunConfig) -> Iterator[Scorer]:
         with closing(start_scorer(reward, config.reward, setting="--reward")) as scorer:
             yield scorer
         return
+    from rlstack.data.load import refuse_reward_models  # imports transformers
     from rlstack.orchestration.cluster import Cluster
 
+    refuse_reward_models(config)
     logs = Path(tempfile.mkdtemp(prefix="rlstack-score-"))
     with Cluster(config, logs, policy=False, engines=False) as cluster:
         models = cluster.start_reward_models()
