@@ -27,6 +27,14 @@ class UserCodeError(RuntimeError):
         self.line = line
 
 
+class UnreadableCheckpoint(CheckpointError):
+    """A checkpoint that the file system does not give out at the moment; it may be whole all the same."""
+
+
+class DiskError(RuntimeError):
+    """A file system that cannot take what a command is to write; the message says where, and the remedy."""
+
+
 def _line(text: str) -> str:
     if len(text) > MAX_LINE_CHARS:
         half = MAX_LINE_CHARS // 2  # the end has the remedy

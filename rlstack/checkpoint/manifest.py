@@ -10,17 +10,19 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlstack.errors import CheckpointError
+from rlstack.errors import CheckpointError, UnreadableCheckpoint
 from rlstack.files import written_at_once
 
 MANIFEST = "manifest.json"
 _CHUNK_BYTES = 8 * 1024**2
+_NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class Digest(NamedTuple):
@@ -45,15 +47,12 @@ class Manifest:
     def read(cls, folder: Path) -> Manifest:
         """Read that of the checkpoint `folder`.
 
-        Raises CheckpointError if there is none, or if it is not to the letter what `write` writes.
+        Raises CheckpointError if there is none, or if it is not to the letter what `write` writes;
+        UnreadableCheckpoint if it cannot be read.
         """
         path = folder / MANIFEST
-        try:
+        with reading(path, f"is missing, so {folder.name} is no checkpoint"):
             content = path.read_bytes()
-        except FileNotFoundError:
-            raise CheckpointError(f"{path}: is missing, so {folder.name} is no checkpoint") from None
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read ({error})") from None
         try:
             manifest = _parsed(json.loads(content))
             if _text(manifest).encode() != content:
@@ -61,6 +60,24 @@ class Manifest:
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
             raise CheckpointError(f"{path}: is damaged ({error}); use another checkpoint") from None
         return manifest
+
+
+@contextmanager
+def reading(path: Path, missing: str = "is missing; use another checkpoint") -> Iterator[None]:
+    """Raise what an OSError inside says of a checkpoint's file or folder at `path`.
+
+    That is CheckpointError with `missing` where nothing of that kind is there, and UnreadableCheckpoint where
+    it cannot be told what is there: a lost mount, a failing disk, missing rights.
+    """
+    try:
+        yield
+    except _NOT_THERE:
+        raise CheckpointError(f"{path}: {missing}") from None
+    except OSError as error:
+        raise UnreadableCheckpoint(
+            f"{path}: cannot be read ({error.strerror or error}), which says nothing about what is in it; "
+            "nothing was changed: try again once it can be read"
+        ) from None
 
 
 def digest_of(path: Path) -> Digest:
@@ -76,40 +93,48 @@ def digest_of(path: Path) -> Digest:
 def files_in(folder: Path) -> list[str]:
     """Every file of the checkpoint `folder` but the manifest, sorted.
 
-    Raises CheckpointError for what is neither a folder nor a file of its own, such as a link.
+    Raises CheckpointError for what is neither a folder nor a file of its own, such as a link; OSError if a
+    folder cannot be listed.
     """
     found = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_dir() and not path.is_symlink():
-            continue
-        if path.is_symlink() or not path.is_file():
-            raise CheckpointError(f"{path}: is not a plain file, and a checkpoint has no others")
-        found.append(path.relative_to(folder).as_posix())
-    return [name for name in found if name != MANIFEST]
+    for place, folders, files in os.walk(folder, onerror=_raise):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            if path.is_symlink() or not (path.is_dir() or path.is_file()):
+                raise CheckpointError(f"{path}: is not a plain file, and a checkpoint has no others")
+        found += [Path(place, name).relative_to(folder).as_posix() for name in files]
+    return sorted(name for name in found if name != MANIFEST)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def check_names(folder: Path, manifest: Manifest) -> None:
-    """Raise CheckpointError unless the files in `folder` are those of the manifest, by name and size."""
-    found = files_in(folder)
-    for name in sorted(manifest.files.keys() - set(found)):
+    """Raise CheckpointError unless the files in `folder` are those of the manifest, by name and size.
+
+    Raises UnreadableCheckpoint if a folder in it cannot be read.
+    """
+    with reading(folder):
+        found = {name: (folder / name).stat().st_size for name in files_in(folder)}
+    for name in sorted(manifest.files.keys() - found.keys()):
         raise CheckpointError(f"{folder / name}: is missing; use another checkpoint")
-    for name in found:
+    for name, size in found.items():
         if name not in manifest.files:
             raise CheckpointError(f"{folder / name}: is not part of the checkpoint; remove it")
-        size, expected = (folder / name).stat().st_size, manifest.files[name].num_bytes
-        if size != expected:
+        if size != (expected := manifest.files[name].num_bytes):
             raise CheckpointError(
                 f"{folder / name}: has {size} bytes, but {expected} were written; use another checkpoint"
             )
 
 
 def check_files(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:
-    """Raise CheckpointError for the first of the files `names` that is not what was written."""
+    """Raise CheckpointError for the first of the files `names` that is not what was written.
+
+    Raises UnreadableCheckpoint if it cannot be read.
+    """
     for name in names:
-        try:
+        with reading(folder / name):
             found = digest_of(folder / name)
-        except OSError as error:
-            raise CheckpointError(f"{folder / name}: cannot be read ({error})") from None
         if found != manifest.files[name]:
             raise CheckpointError(
                 f"{folder / name}: its digest is {found.sha256[:12]}..., but what was written had "
@@ -120,7 +145,8 @@ def check_files(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:
 def check(folder: Path) -> Manifest:
     """The manifest of the checkpoint `folder`, of which every file has been read.
 
-    Raises CheckpointError naming the first file that is damaged, missing or too many.
+    Raises CheckpointError naming the first file that is damaged, missing or too many; UnreadableCheckpoint
+    naming one that cannot be read.
     """
     manifest = Manifest.read(folder)
     check_names(folder, manifest)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from rlstack.checkpoint.manifest import reading
 from rlstack.data.records import Prompt, Rollout, RolloutGroup
 from rlstack.errors import CheckpointError
 
@@ -33,12 +34,19 @@ class RunState:
 
     @classmethod
     def read(cls, folder: Path) -> RunState:
-        """Of the checkpoint `folder`. Raises CheckpointError if it is missing or not what `write` writes."""
+        """Of the checkpoint `folder`.
+
+        Raises CheckpointError if it is missing or not what `write` writes; UnreadableCheckpoint if it cannot
+        be read.
+        """
         path = folder / RUN_STATE
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            state = cls(**record)
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+            with reading(path):
+                content = path.read_bytes()
+            state = cls(**json.loads(content))
+        except CheckpointError:  # which is a ValueError too
+            raise
+        except (ValueError, TypeError, RecursionError) as error:
             raise CheckpointError(f"{path}: cannot be read ({error}); use another checkpoint") from None
         for item in fields(cls):
             kind = int if item.type == "int" else dict
@@ -59,7 +67,8 @@ def write_rollouts(folder: Path, rollouts: Rollouts) -> None:
 def read_rollouts(folder: Path) -> dict[int, dict[int, RolloutGroup]]:
     """Of the checkpoint `folder`, as they were given to `write_rollouts`.
 
-    Raises CheckpointError naming the line that is not one of its.
+    Raises CheckpointError naming the line that is not one of its; UnreadableCheckpoint if they cannot
+    be read.
     """
     found: dict[int, dict[int, RolloutGroup]] = {}
     for number, line in _lines(folder / ROLLOUTS):
@@ -75,9 +84,9 @@ def read_rollouts(folder: Path) -> dict[int, dict[int, RolloutGroup]]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        with path.open(encoding="utf-8") as file:
+        with reading(path), path.open(encoding="utf-8") as file:
             yield from enumerate(file, start=1)
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); use another checkpoint") from None
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
-from rlstack.checkpoint.manifest import Digest, Manifest, check, digest_of, files_in
+from rlstack.checkpoint.manifest import (
+    Digest,
+    Manifest,
+    check,
+    check_names,
+    digest_of,
+    files_in,
+    reading,
+)
 from rlstack.checkpoint.retention import Candidate, kept
 from rlstack.config.schema import Checkpoint
-from rlstack.errors import CheckpointError
+from rlstack.errors import CheckpointError, UnreadableCheckpoint
 from rlstack.files import sync_to_disk
 
 _NAME = re.compile(r"step-(\d{8,})")
@@ -26,6 +34,7 @@ class CheckpointStore:
         self._root = root
         self._settings = settings
         self._note = note
+        self._damaged: set[Path] = set()  # as far as they have been read
 
     def draft(self, step: int) -> Path:
         """An empty folder to write the checkpoint of `step` to; a draft left from before is gone."""
@@ -56,13 +65,18 @@ class CheckpointStore:
             folder.rename(self._root / f".{_name(step)}.old")
         draft.rename(folder)
         sync_to_disk(self._root)
-        self._delete_superseded()
+        self._damaged.discard(folder)
+        self._delete_superseded(step)
         return folder
 
     def newest(self) -> Path | None:
-        """The newest checkpoint of which every byte is as it was written; None if there is none.
+        """The newest checkpoint of which every byte is as it was written; None only if there are none at all.
 
         Those that are damaged are passed over, with a note each.
+
+        Raises:
+            CheckpointError: there are checkpoints, and none is whole; what is wrong with each, line by line.
+            UnreadableCheckpoint: one that may be the newest cannot be read now.
         """
         return self._first_whole(sorted(self._folders(), key=_step, reverse=True))
 
@@ -70,18 +84,34 @@ class CheckpointStore:
         """As `newest`, the best of those with an evaluation; of two that are equally good the later one."""
         judged = []
         for folder in self._folders():
-            with suppress(CheckpointError):
-                if (selection := Manifest.read(folder).selection) is not None:
-                    judged.append((selection, _step(folder), folder))
+            try:
+                selection = Manifest.read(folder).selection
+            except UnreadableCheckpoint:
+                raise
+            except CheckpointError:
+                continue
+            if selection is not None:
+                judged.append((selection, _step(folder), folder))
         return self._first_whole(folder for _, _, folder in sorted(judged, reverse=True))
+
+    def has_draft(self) -> bool:
+        """Whether a checkpoint was begun and did not come to its end."""
+        return any(self._root.glob(_LEFTOVERS[0]))
+
+    def empty_draft(self, step: int) -> None:
+        """Free the room that the draft of `step` takes, which will not come to its end."""
+        folder = self._root / f".{_name(step)}.part"
+        if folder.is_dir():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(exist_ok=True)
 
     def of_step(self, step: int) -> Path:
         """The checkpoint of `step`; raises CheckpointError if there is none, or if it is damaged."""
         folder = self._root / _name(step)
-        if not folder.is_dir():
+        if folder not in self._folders():
             steps = ", ".join(str(_step(path)) for path in sorted(self._folders(), key=_step)) or "none"
             raise CheckpointError(f"{self._root}: has no checkpoint of step {step}; there are: {steps}")
-        check(folder)
+        _check(folder)
         return folder
 
     def sweep(self) -> None:
@@ -91,26 +121,45 @@ class CheckpointStore:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _first_whole(self, folders: Iterable[Path]) -> Path | None:
+        passed: list[str] = []
         for folder in folders:
             try:
-                if check(folder).step != _step(folder):
-                    raise CheckpointError(f"{folder}: is the checkpoint of another step")
-                return folder
+                _check(folder)
+            except UnreadableCheckpoint:
+                raise
             except CheckpointError as error:
-                self._note(f"passing over checkpoint {folder.name}: {error}")
+                self._damaged.add(folder)
+                passed.append(f"{folder.name}: {error}")
+            else:
+                for each in passed:
+                    self._note(f"passing over checkpoint {each}")
+                return folder
+        if passed:
+            raise CheckpointError("\n".join([f"{self._root}: {_count(passed)}", *passed]))
         return None
 
     def _folders(self) -> list[Path]:
-        if not self._root.is_dir():
+        """What has the name of a checkpoint, whatever it is."""
+        if not os.path.lexists(self._root):
             return []
-        return [path for path in self._root.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
+        with reading(self._root, "is not a folder that is there, and checkpoints were to be in it"):
+            names = os.listdir(self._root)
+        return [self._root / name for name in names if _NAME.fullmatch(name)]
 
-    def _delete_superseded(self) -> None:
-        """What has no valid manifest counts as none and stays for the user to look at."""
+    def _delete_superseded(self, newest: int) -> None:
+        """After the commit of step `newest`, which always stays.
+
+        What is damaged counts as none and stays for the user to look at: what lacks a valid manifest, or a
+        file of its size; what was found so when it was read; and what is of a later step, for otherwise the
+        run would have gone on from there.
+        """
         found = {}
         for folder in self._folders():
+            if _step(folder) > newest or folder in self._damaged:
+                continue
             try:
                 manifest = Manifest.read(folder)
+                check_names(folder, manifest)
             except CheckpointError:
                 continue
             found[folder] = Candidate(_step(folder), manifest.selection)
@@ -135,6 +184,18 @@ def _name(step: int) -> str:
 
 def _step(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
+
+
+def _check(folder: Path) -> None:
+    """Raise CheckpointError unless `folder` is a whole checkpoint, of the step in its name."""
+    if check(folder).step != _step(folder):
+        raise CheckpointError(f"{folder}: is the checkpoint of another step")
+
+
+def _count(damaged: list[str]) -> str:
+    if len(damaged) == 1:
+        return "the one checkpoint that is there is damaged"
+    return f"{len(damaged)} checkpoints are there, and none of them is whole"
 
 
 def _check_written(draft: Path, digests: Mapping[str, Digest]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
+from rlstack.checkpoint.manifest import reading
 from rlstack.errors import CheckpointError
 
 _DTYPES = {"bfloat16", "bool", "float16", "float32", "float64", "int32", "int64", "uint8"}
@@ -37,9 +38,10 @@ def check_pickle(path: Path, *, allowed: Mapping[str, Set[str]] = CONTENTS) -> N
     """Read the pickle at `path`, looking up and calling nothing but what is `allowed`, by module.
 
     Raises CheckpointError naming the first other thing that it asks for, which has not been imported, or if
-    it is no pickle.
+    it is no pickle; UnreadableCheckpoint if it cannot be read.
     """
-    content = path.read_bytes()
+    with reading(path):
+        content = path.read_bytes()
     try:
         _Unpickler(io.BytesIO(content), allowed).load()
     except _Refused as refused:

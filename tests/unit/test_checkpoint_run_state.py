@@ -59,7 +59,7 @@ def test_a_state_of_another_form_is_refused(tmp_path, change) -> None:
 
 
 def test_a_missing_state_is_refused(tmp_path) -> None:
-    with pytest.raises(CheckpointError, match=r"run\.json: cannot be read"):
+    with pytest.raises(CheckpointError, match=r"run\.json: is missing"):
         RunState.read(tmp_path)
 
 

@@ -76,8 +76,9 @@ def test_a_checkpoint_under_another_name_is_none(tmp_path) -> None:
     notes: list[str] = []
     store = CheckpointStore(tmp_path, Checkpoint(), note=notes.append)
     save(store, 1).rename(tmp_path / "step-00000009")
-    assert store.newest() is None
-    assert "another step" in notes[0]
+    with pytest.raises(CheckpointError, match=r"is damaged\n.* another step"):
+        store.newest()
+    assert notes == []
 
 
 def test_drafts_left_behind_are_swept(tmp_path) -> None:
