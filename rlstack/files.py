@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
+
+# What keeps files from being written until somebody sees to it, by its error number.
+DISK_REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or have the quota raised",
+    errno.EFBIG: "have the limit on the size of files raised",
+    errno.EROFS: "have the file system mounted for writing",
+    errno.EACCES: "have the rights to write there restored",
+    errno.EIO: "have the disk looked at",
+}
 
 
 @contextmanager
@@ -27,6 +38,17 @@ def written_at_once(path: Path) -> Iterator[TextIO]:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an OSError inside the name of `path` if it has none, as that of a write to an open file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def sync_to_disk(path: Path) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import typer
 
-from rlstack.errors import ConfigError, UserCodeError
+from rlstack.errors import ConfigError, DiskError, UserCodeError
 
 
 @contextmanager
@@ -24,6 +24,9 @@ def exit_status() -> Iterator[None]:
         for problem in str(error).splitlines():
             typer.echo(f"error: {problem}", err=True)
         raise typer.Exit(2) from None
+    except DiskError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise typer.Exit(130) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,8 +26,7 @@ def find_checkpoint(
 
     Raises ConfigError if there is none, if it is damaged, or if it cannot be told which is meant.
     """
-    if out.exists():
-        raise ConfigError(f"OUT = {out}: is there already; remove it, or give another folder")
+    _check_out(out)
     is_checkpoint = (target / MANIFEST).is_file()
     if step is not None and best:
         raise ConfigError(f"--step {step} --best: one of them is accepted; leave the other out")
@@ -47,6 +47,15 @@ def find_checkpoint(
         wanted = "a whole checkpoint with an evaluation" if best else "a whole checkpoint"
         raise ConfigError(f"RUN = {target}: {run / CHECKPOINTS} has not {wanted}; {_remedy(best)}")
     return CheckpointTarget(chosen, source)
+
+
+def _check_out(out: Path) -> None:
+    """Raise ConfigError if `out` is there, or cannot be made."""
+    if os.path.lexists(out):
+        raise ConfigError(f"OUT = {out}: is there already; remove it, or give another folder")
+    there = next(path for path in out.absolute().parents if os.path.lexists(path))
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise ConfigError(f"OUT = {out}: {there} is no folder to write to; give another folder")
 
 
 def _remedy(best: bool) -> str:

@@ -17,6 +17,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from rlstack.errors import ConfigError, UserCodeError
+from rlstack.files import DISK_REMEDIES
 from rlstack.orchestration.home import Home
 from rlstack.orchestration.processes import Processes, end_processes
 from rlstack.orchestration.role_errors import RoleError, RoleLost, UserCodeFailed
@@ -215,7 +216,8 @@ def _failed(role: Role, cause: BaseException, doing: str, log: str) -> RoleError
 
 def _was_bad_luck(cause: BaseException) -> bool:
     """Whether another process in the role's place may do better."""
-    return not isinstance(cause, ConfigError | TransferError)
+    of_the_disk = getattr(cause, "errno", None) in DISK_REMEDIES
+    return not (isinstance(cause, ConfigError | TransferError) or of_the_disk)
 
 
 def _death(

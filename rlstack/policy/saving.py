@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch.distributed as dist
 from torch.distributed.checkpoint import FileSystemWriter
@@ -58,25 +58,36 @@ class BackgroundSave:
     def finish(self, *, timeout_s: float) -> dict[str, Digest]:
         """Wait for all ranks and write the table of contents; the digests of this rank's files, by name.
 
-        Raises RuntimeError on all ranks, naming those that could not write or took longer than `timeout_s`.
+        Raises on all ranks, naming those that could not write or took longer than `timeout_s`: OSError, with
+        the first one's number, where a file system has refused, and otherwise RuntimeError.
         """
-        troubles: list[str | None] = [None] * dist.get_world_size()
+        troubles: list[_Trouble | None] = [None] * dist.get_world_size()
         dist.all_gather_object(troubles, self._trouble(timeout_s))
-        if any(troubles):
-            named = (f"policy rank {rank}: {trouble}" for rank, trouble in enumerate(troubles) if trouble)
-            raise RuntimeError("the checkpoint could not be written: " + "; ".join(named))
+        if found := {rank: trouble for rank, trouble in enumerate(troubles) if trouble is not None}:
+            named = (f"policy rank {rank}: {trouble.text}" for rank, trouble in found.items())
+            message = "the checkpoint could not be written: " + "; ".join(named)
+            if numbers := [trouble.errno for trouble in found.values() if trouble.errno is not None]:
+                raise OSError(numbers[0], message)
+            raise RuntimeError(message)
         for finalize in self._request.finalize_fns:
             finalize()
         return self._strategy.writer.digests()
 
-    def _trouble(self, timeout_s: float) -> str | None:
+    def _trouble(self, timeout_s: float) -> _Trouble | None:
         try:
             self._writing.result(timeout_s)
         except TimeoutError:
-            return f"writing took longer than {timeout_s:g} s (checkpoint.timeout_s)"
+            return _Trouble(f"writing took longer than {timeout_s:g} s (checkpoint.timeout_s)")
         except Exception as error:
-            return str(error) or type(error).__name__
+            return _Trouble(str(error) or type(error).__name__, getattr(error, "errno", None))
         return None
+
+
+class _Trouble(NamedTuple):
+    """Of one rank."""
+
+    text: str
+    errno: int | None = None
 
 
 class _ThreadStrategy(TorchDistSaveShardedStrategy):

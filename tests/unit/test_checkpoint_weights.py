@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import resource
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +22,7 @@ from typer.testing import CliRunner
 from rlstack.checkpoint.store import CheckpointStore
 from rlstack.cli import app
 from rlstack.config.schema import Checkpoint
-from rlstack.errors import CheckpointError
+from rlstack.errors import CheckpointError, DiskError
 from rlstack.policy.architecture import Architecture
 from rlstack.policy.checkpoint_export import export_checkpoint
 from rlstack.policy.checkpoint_header import Header
@@ -173,3 +176,30 @@ def test_the_command_exports_a_run_and_says_which_version(tmp_path, architecture
     again = CliRunner().invoke(app, command)
     assert again.exit_code == 2
     assert "is there already; remove it" in again.output
+
+
+def test_an_export_that_finds_no_room_says_so_and_leaves_nothing(
+    tmp_path, architecture, model, monkeypatch
+) -> None:
+    checkpoint = save(stacked(architecture, weights_of(architecture)), tmp_path / "step", architecture)
+    out = tmp_path / "there" / "out"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(DiskError, match=r"OUT = .*out: cannot be written .*File too large.* are needed"):
+            export_checkpoint(checkpoint, out, source=model)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(out.parent.iterdir()) == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(DiskError, match=r"GB are needed, and 1e-06 GB are free there"):
+        export_checkpoint(checkpoint, out, source=model)
+    assert list(out.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["a-file/out", "a-file/below/out"])
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path, place) -> None:
+    (tmp_path / "a-file").write_text("")
+    done = CliRunner().invoke(app, ["export", str(tmp_path / "no-run"), str(tmp_path / place)])
+    assert done.exit_code == 2
+    assert "a-file is no folder to write to; give another folder" in done.output
