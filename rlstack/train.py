@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from rlstack.config.own_code import OwnCode
 from rlstack.config.schema import RunConfig
@@ -12,10 +13,14 @@ from rlstack.data.load import load_prompts, max_prompt_tokens
 from rlstack.data.records import Prompt
 from rlstack.data.samples import sample_rows
 from rlstack.data.sampling import PromptSampler
+from rlstack.errors import ConfigError
 from rlstack.evaluation.evaluator import Evaluator
 from rlstack.orchestration.adaptive_schedule import build_schedule
-from rlstack.orchestration.role_errors import BackToCheckpoint
-from rlstack.orchestration.saving import Place, Saver
+from rlstack.orchestration.contents import contents_of
+from rlstack.orchestration.interrupts import Interrupts
+from rlstack.orchestration.places import Place, place_to_resume
+from rlstack.orchestration.role_errors import BackToCheckpoint, RoleError
+from rlstack.orchestration.saving import Saver
 from rlstack.orchestration.schedule import Schedule
 from rlstack.orchestration.stream import RolloutStream
 from rlstack.orchestration.sync_rounds import SyncRounds
@@ -49,9 +54,14 @@ def train(
     """
     schedule = build_schedule(config.schedule)
     training, held_out = prompts or load_prompts(config)
-    with Recorder(config, resume=resume) as recorder:
+    inputs = contents_of(config)
+    earlier = place_to_resume(config, inputs=inputs) if resume else None
+    interrupts = Interrupts(config.checkpoint.interrupt_timeout_s)
+    with interrupts.handled(), Recorder(config, resume=earlier is not None, inputs=inputs) as recorder:
         saver = Saver(config, schedule, recorder)
-        place = saver.go_back() if recorder.is_resumed else Place()
+        if earlier is not None:
+            saver.go_to(earlier)
+        place = earlier or Place()
         probe = training.take(0, 1)[0].token_ids
         longest = max_prompt_tokens(training, held_out)
         with assembled(
@@ -59,11 +69,24 @@ def train(
         ) as team:
             while True:
                 try:
-                    return _run(place, config, schedule, training, held_out, team, recorder, saver)
+                    return _run(
+                        place, config, schedule, training, held_out, team, recorder, saver, interrupts
+                    )
                 except BackToCheckpoint as lost:
-                    with recorder.starting("the policy again"):
-                        team.rebuild_policy(lost)
-                    place = saver.go_back()
+                    place = _back(lost, team, recorder, saver, interrupts)
+
+
+def _back(
+    lost: BackToCheckpoint, team: Team, recorder: Recorder, saver: Saver, interrupts: Interrupts
+) -> Place:
+    """Where the run goes on after its policy was lost. Raises RoleError if there is no place any more."""
+    interrupts.settle()
+    with recorder.starting("the policy again"):
+        team.rebuild_policy(lost)
+    try:
+        return saver.go_back()
+    except ConfigError as error:
+        raise RoleError(f"{lost.reason}; the run cannot go back: {error}") from error
 
 
 def _run(
@@ -75,6 +98,7 @@ def _run(
     team: Team,
     recorder: Recorder,
     saver: Saver,
+    interrupts: Interrupts,
 ) -> None:
     """From `place` to the end."""
     policy, engines, rewards, first = team.policy, team.engines, team.rewards, place.state
@@ -91,6 +115,8 @@ def _run(
         recorder.interval(schedule.decide(0, recorder.history.steps))
     rollouts.admit(version=first.served_version)
 
+    if schedule.save_every is not None:
+        interrupts.defer(recorder.note)
     for step in range(first.step, schedule.num_steps):
         with recorder.phase("generate_wait"):
             groups = rollouts.take(step)
@@ -128,12 +154,21 @@ def _run(
             policy.export(recorder.model)
             raise StoppedByAlarm(verdict.stop)
         saver.save_due(version, policy, rollouts, syncs)
+        if interrupts.is_asked:
+            saver.save_now(version, policy, rollouts, syncs)
+            raise KeyboardInterrupt
 
-    syncs.end()
-    policy.export(recorder.model)
-    if held_out and schedule.generator_version_at(schedule.num_steps) < schedule.num_steps:
-        with recorder.phase("sync"):
-            team.weight_sync.run(schedule.num_steps)  # the final evaluation is of the final weights
-    with recorder.phase("evaluate"):
-        recorder.evaluated(evaluator.run())
+    try:
+        interrupts.settle()
+        syncs.end()
+        policy.export(recorder.model)
+        if held_out and schedule.generator_version_at(schedule.num_steps) < schedule.num_steps:
+            with recorder.phase("sync"):
+                team.weight_sync.run(schedule.num_steps)  # the final evaluation is of the final weights
+        with recorder.phase("evaluate"):
+            recorder.evaluated(evaluator.run())
+    except KeyboardInterrupt:
+        with suppress(RoleError):
+            saver.finish(policy)
+        raise
     saver.finish(policy)

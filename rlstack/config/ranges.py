@@ -133,6 +133,7 @@ RANGES: dict[str, Range] = {
     "checkpoint.keep_last": ONE_OR_MORE,
     "checkpoint.keep_best": NOT_NEGATIVE,
     "checkpoint.timeout_s": POSITIVE,
+    "checkpoint.interrupt_timeout_s": POSITIVE,
     "recovery.max_restarts": NOT_NEGATIVE,
     "cluster.ranks_per_core": ONE_OR_MORE,
     "cluster.placement_timeout_s": POSITIVE,

@@ -14,6 +14,9 @@ from typing import Any
 
 from rlstack.config.schema import RunConfig
 
+# What the paths among the settings lead to: by setting, digests by the names of the files.
+Contents = Mapping[str, Mapping[str, str]]
+
 # Paths of settings; * stands for anything.
 MAY_DIFFER = (
     "run.name",  # of a folder that was renamed
@@ -51,16 +54,40 @@ MAY_DIFFER = (
 )
 
 
-def resume_problems(before: RunConfig, now: RunConfig) -> list[str]:
-    """The settings of `now` with which a run of the settings `before` cannot go on; one line each."""
+def resume_problems(
+    before: RunConfig, now: RunConfig, *, had: Contents | None = None, has: Contents | None = None
+) -> list[str]:
+    """The settings of `now` with which a run of the settings `before` cannot go on; one line each.
+
+    had, has: what their paths lead to. A path of which both tell may be another one, with the same files.
+    """
+    had, has = had or {}, has or {}
+    known = had.keys() & has.keys()
     old, new = dict(_flat(asdict(before))), dict(_flat(asdict(now)))
     changed = [key for key in {**old, **new} if old.get(key, "") != new.get(key, "")]
-    return [
+    problems = [
         f"{key} = {new.get(key, 'not given')}: {old.get(key, 'not given')} is accepted with --resume, as in "
         "the run that goes on; set it back, or give another run.name to start afresh"
         for key in changed
-        if not any(fnmatchcase(key, pattern) for pattern in MAY_DIFFER)
+        if key not in known and not any(fnmatchcase(key, pattern) for pattern in MAY_DIFFER)
     ]
+    return problems + [
+        f"{key} = {new.get(key, 'not given')}: {_difference(had[key], has[key])}; the same files are "
+        "accepted with --resume, wherever they are: put them back, or give another run.name to start afresh"
+        for key in sorted(known)
+        if had[key] != has[key]
+    ]
+
+
+def _difference(had: Mapping[str, str], has: Mapping[str, str]) -> str:
+    """In which files two inputs differ, in words."""
+    words = {
+        "has changed": [name for name in sorted(had) if name in has and had[name] != has[name]],
+        "is missing": sorted(had.keys() - has.keys()),
+        "is new": sorted(has.keys() - had.keys()),
+    }
+    told = [f"{name} {what}" for what, names in words.items() for name in names]
+    return ", ".join([*told[:3], *([f"and {len(told) - 3} more"] if len(told) > 3 else [])])
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:

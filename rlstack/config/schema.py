@@ -387,6 +387,7 @@ class Checkpoint:
     keep_last: int = 2  # the newest ones
     keep_best: int = 1  # by eval/selection; those without one are not among the best
     timeout_s: float = 600.0  # for the ranks to write or to read one
+    interrupt_timeout_s: float = 600.0  # for the first Ctrl-C or SIGTERM to end the step and save it
 
 
 @dataclass(slots=True)

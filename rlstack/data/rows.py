@@ -41,7 +41,7 @@ def read_rows(
         ConfigError: the dataset or one of its rows cannot be read.
     """
     here = f"{where} = {str(path)!r}"
-    files = _files(path, split, here=here)
+    files = files_of_dataset(path, split, here=here)
     kind = kind_of(files[0], here=here)
     if kind is FileKind.jsonl:
         for index, record in json_records(path, here=here):
@@ -54,7 +54,7 @@ def read_rows(
 def count_rows(path: Path, *, where: str, split: str | None = None) -> int:
     """How many rows `read_rows` gives, blank lines of a JSONL file included; raises as it does."""
     here = f"{where} = {str(path)!r}"
-    files = _files(path, split, here=here)
+    files = files_of_dataset(path, split, here=here)
     kind = kind_of(files[0], here=here)
     if kind in (FileKind.parquet, FileKind.arrow):
         return num_arrow_rows(files, here=here)
@@ -74,7 +74,8 @@ def _records(
         yield from arrow_records(files, columns=columns, here=here)
 
 
-def _files(path: Path, split: str | None, *, here: str) -> list[Path]:
+def files_of_dataset(path: Path, split: str | None, *, here: str) -> list[Path]:
+    """The file or files that hold the rows of the dataset at `path`; arguments and errors as read_rows."""
     if os.path.isdir(path):
         return files_of_split(path, split, here=here)
     if split is not None:

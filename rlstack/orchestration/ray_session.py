@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,9 +31,13 @@ def start_ray(settings: Cluster) -> list[psutil.Process]:
     """
     # Read by the Ray processes that start now; a cluster that runs already keeps its own settings.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    with _own_sigterm():
+        return _start(settings)
+
+
+def _start(settings: Cluster) -> list[psutil.Process]:
     if settings.address is not None:
-        with _own_sigterm():
-            _join(settings.address)
+        _join(settings.address)
         return []
     before = psutil.Process().children()
     stay_on_loopback()
@@ -73,7 +78,7 @@ def _own_sigterm() -> Iterator[None]:
     """Keep the handler that this process has set, if it has, which Ray replaces by one of its own."""
     handler = signal.getsignal(signal.SIGTERM)
     yield
-    if callable(handler):
+    if callable(handler) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
 
 

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from rlstack.checkpoint.run_state import Rollouts, RunState, read_rollouts, write_rollouts
+from rlstack.checkpoint.run_state import RunState, write_rollouts
 from rlstack.checkpoint.store import CheckpointStore
 from rlstack.config.schema import RunConfig
-from rlstack.errors import ConfigError
+from rlstack.errors import CheckpointError
+from rlstack.files import naming
+from rlstack.orchestration.places import Place, newest_place
 from rlstack.orchestration.policy_group import PolicyGroup
 from rlstack.orchestration.schedule import Schedule
 from rlstack.orchestration.stream import RolloutStream
 from rlstack.orchestration.sync_rounds import SyncRounds
 from rlstack.telemetry.recorder import Recorder
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """From where a run goes on."""
-
-    checkpoint: Path | None = None  # None: the start
-    state: RunState = field(
-        default_factory=lambda: RunState(step=0, served_version=0, reference_version=0, positions={})
-    )
-    rollouts: Rollouts = field(default_factory=dict)  # finished ones of steps not trained on
 
 
 class Saver:
@@ -36,56 +27,82 @@ class Saver:
         self._store = CheckpointStore(recorder.checkpoints, config.checkpoint, note=recorder.note)
         self._under_way: int | None = None  # the step of the checkpoint that is being written
 
-    def go_back(self) -> Place:
-        """Take the run's files and its schedule back to the newest checkpoint, or to the start.
+    def go_to(self, place: Place) -> None:
+        """Take the run's files and its schedule to `place`.
 
-        Raises ConfigError if the files or schedule.num_steps do not fit it.
+        Raises ConfigError, with all as it was, if the files do not fit it.
         """
-        self._under_way = None  # who was writing it has gone
-        self._store.sweep()
-        folder = self._store.newest()
-        if folder is None:
-            place = Place()
-        else:
-            place = Place(checkpoint=folder, state=RunState.read(folder), rollouts=read_rollouts(folder))
-        state, num_steps = place.state, self._schedule.num_steps
-        if state.step > num_steps:
-            raise ConfigError(
-                f"schedule.num_steps = {num_steps}: at least {state.step} is accepted with --resume, for "
-                f"that is the step of {folder}"
-            )
+        state = place.state
         self._recorder.rewind(state.step, state.positions, state.recorder)
         self._schedule.go_on_after(self._recorder.history.intervals)
+        self._store.sweep()
+        if place.checkpoint is not None:
+            self._recorder.saved_step = state.step
         self._recorder.note(_where(place))
+
+    def go_back(self) -> Place:
+        """As go_to() the newest checkpoint, or the start of a run that has none yet.
+
+        Raises CheckpointError, with all as it was, if none is whole any more, or it cannot be read.
+        """
+        self._under_way = None  # who was writing it has gone
+        place = newest_place(self._store)
+        if place is None and self._recorder.saved_step is not None:
+            raise CheckpointError(
+                f"{self._recorder.checkpoints}: the checkpoints that were written have gone"
+            )
+        place = place or Place()
+        self.go_to(place)
         return place
 
     def save_due(self, version: int, policy: PolicyGroup, rollouts: RolloutStream, syncs: SyncRounds) -> None:
         """Begin the checkpoint of `version` if one is due; the step that made it has been logged.
 
-        Finishes the one before if it has been written, or has to be.
+        Finishes the one before if it has been written, or has to be. Raises OSError or RoleError if a
+        checkpoint cannot be written; those before it stay.
         """
         if self._under_way is not None and policy.is_saved():
             self.finish(policy)
-        if not self._schedule.saves_at(version):
-            return
+        if self._schedule.saves_at(version):
+            self._begin(version, policy, rollouts, syncs)
+
+    def save_now(self, version: int, policy: PolicyGroup, rollouts: RolloutStream, syncs: SyncRounds) -> None:
+        """As `save_due`, whether one is due or not, and wait until it is there."""
+        if version not in (self._under_way, self._recorder.saved_step):
+            self._begin(version, policy, rollouts, syncs)
         self.finish(policy)
-        with self._recorder.saving():
-            syncs.settle()
-            draft = self._store.draft(version)
-            policy.save(draft)
-            write_rollouts(draft, rollouts.finished())
-            self._state(version, syncs).write(draft)
-            self._under_way = version
 
     def finish(self, policy: PolicyGroup) -> None:
         """Wait for the checkpoint that is being written, if there is one, and put it in place."""
-        if self._under_way is None:
+        if (step := self._under_way) is None:
             return
-        with self._recorder.saving():
+        with self._recorder.saving(), self._written(step):
             digests = policy.finish_save()
-            evaluation = self._recorder.history.evaluations.get(self._under_way, {})
-            self._store.commit(self._under_way, evaluation.get("eval/selection"), digests)
+            evaluation = self._recorder.history.evaluations.get(step, {})
+            self._store.commit(step, evaluation.get("eval/selection"), digests)
+            self._recorder.saved_step, self._under_way = step, None
+
+    def _begin(self, version: int, policy: PolicyGroup, rollouts: RolloutStream, syncs: SyncRounds) -> None:
+        self.finish(policy)
+        with self._recorder.saving():
+            syncs.settle()
+            with self._written(version):
+                draft = self._store.draft(version)
+                policy.save(draft)
+                self._under_way = version
+                write_rollouts(draft, rollouts.finished())
+                self._state(version, syncs).write(draft)
+
+    @contextmanager
+    def _written(self, step: int) -> Iterator[None]:
+        """Where the checkpoint of `step` cannot be written, free the room that its draft takes."""
+        try:
+            with naming(self._recorder.checkpoints):
+                yield
+        except Exception:
             self._under_way = None
+            self._store.empty_draft(step)
+            raise
 
     def _state(self, version: int, syncs: SyncRounds) -> RunState:
         return RunState(

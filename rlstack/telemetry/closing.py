@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rlstack.errors import UserCodeError
+from rlstack.files import DISK_REMEDIES
 from rlstack.telemetry.alarms import StoppedByAlarm
 from rlstack.telemetry.log_files import ROLLOUTS
-from rlstack.telemetry.logs import ERROR_LOG
+from rlstack.telemetry.logs import ERROR_LOG, write_traceback
 from rlstack.telemetry.report import write_outputs
 from rlstack.telemetry.run_record import read_record
 
@@ -18,6 +20,62 @@ from rlstack.telemetry.run_record import read_record
 REPORT_S_PER_SPAN = 7e-5
 REPORT_S_PER_BYTE = 2e-8  # of rollouts.jsonl
 REPORT_S, REPORT_SHARE = 2.0, 0.02
+
+
+class Attempts:
+    """Writes that are made when a run ends, of which none keeps the next one from being made."""
+
+    def __init__(self, note: Callable[[str], object]) -> None:
+        """note: is told what could not be written, in a line each."""
+        self._note = note
+        self._failed: OSError | None = None
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        """Try what is inside, which writes the file `name`."""
+        try:
+            yield
+        except OSError as error:
+            self._note(f"{name} could not be written: {error.strerror or error}")
+            self._failed = self._failed or error
+
+    def settle(self) -> None:
+        """Raise the first OSError, if there was one."""
+        if self._failed is not None:
+            raise self._failed
+
+
+def how_to_go_on(config: Path, *, saved_step: int | None, save_every: int | None) -> str:
+    """The line for a run that has broken off.
+
+    config: its config.yaml; saved_step: its newest checkpoint's; save_every: schedule.save_every.
+    """
+    if saved_step is not None:
+        return f"saved up to step {saved_step}; to go on: rlstack train {config} --resume"
+    if save_every is None:
+        return "there is nothing to go on from: with schedule.save_every = null no checkpoint is written"
+    return f"there is nothing to go on from: the first checkpoint is written after step {save_every}"
+
+
+def explain(error: BaseException, logs: Path) -> None:
+    """Add to `error`, which ended a run, where its traceback is, and what to do about a disk that refuses."""
+    remedy = next(
+        (text for each in _causes(error) if (text := DISK_REMEDIES.get(getattr(each, "errno", None) or 0))),
+        None,
+    )
+    if remedy is not None:
+        error.add_note(f"{remedy}, and go on as above")
+    try:
+        error.add_note(f"the traceback is in {write_traceback(error, logs)}")
+    except OSError:
+        error.add_note("the traceback could not be written to a file either")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what led to it, and what another process raised."""
+    while error is not None:
+        yield error
+        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
 
 
 def status_of(kind: type[BaseException] | None) -> str:

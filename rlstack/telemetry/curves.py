@@ -95,13 +95,17 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+def read_rows(path: Path, *, num_bytes: int | None = None) -> Iterator[dict[str, Any]]:
     """The rows of a JSON-lines file; a last line that is still being written is left out.
+
+    num_bytes: how much of the file is read, up to the end of a line; None: all.
 
     Raises OSError if there is no such file, ConfigError for a line that is not a JSON object.
     """
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
+            if num_bytes is not None and (num_bytes := num_bytes - len(line)) < 0:
+                return
             if line.endswith(b"\n"):
                 yield _object(line, at=f"{path}, line {number}")
 

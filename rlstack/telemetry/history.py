@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlstack.errors import ConfigError
 from rlstack.telemetry.curves import read_rows
 from rlstack.telemetry.log_files import ALARMS, INTERVALS, METRICS
 
@@ -22,12 +23,20 @@ class History:
     evaluations: dict[int, Row] = field(default_factory=dict)  # eval/*, by version
 
     @classmethod
-    def read(cls, folder: Path, evaluations: Iterable[Row]) -> History:
-        """That of the run in `folder`, with these evaluations, which have their eval/version."""
+    def read(cls, folder: Path, evaluations: Iterable[Row], lengths: Mapping[str, int]) -> History:
+        """That of the run in `folder`, with these evaluations, which have their eval/version.
+
+        lengths: how much of each file is read, in bytes; nothing of one that is not among them.
+
+        Raises ConfigError if a file is damaged or cannot be read.
+        """
+        rows = {
+            name: _rows_up_to(folder / name, lengths.get(name, 0)) for name in (METRICS, ALARMS, INTERVALS)
+        }
         return cls(
-            steps=[_measured(row) for row in rows_of(folder / METRICS)],
-            alarms=rows_of(folder / ALARMS),
-            intervals=rows_of(folder / INTERVALS),
+            steps=[_measured(row) for row in rows[METRICS]],
+            alarms=rows[ALARMS],
+            intervals=rows[INTERVALS],
             evaluations={row["eval/version"]: row for row in evaluations},
         )
 
@@ -49,6 +58,13 @@ class History:
 def rows_of(path: Path) -> list[Row]:
     """Of a file of lines; none of one that is not there."""
     return list(read_rows(path)) if path.exists() else []
+
+
+def _rows_up_to(path: Path, num_bytes: int) -> list[Row]:
+    try:
+        return list(read_rows(path, num_bytes=num_bytes)) if num_bytes else []
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); try again once it can") from None
 
 
 def _measured(row: Row) -> Row:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 
 from rlstack.errors import ConfigError
@@ -11,6 +13,7 @@ from rlstack.errors import ConfigError
 METRICS, ROLLOUTS, ALARMS, INTERVALS = "metrics.jsonl", "rollouts.jsonl", "alarms.jsonl", "intervals.jsonl"
 TIMELINE, GPUS = "timeline.jsonl", "gpus.jsonl"
 RESTARTS = "restarts.jsonl"  # which is never cut: what was undone is in it too
+UNDONE = "undone"  # how the folders are called that keep what was logged before a start from step 0
 FILES = (METRICS, ROLLOUTS, ALARMS, INTERVALS, TIMELINE, GPUS)
 
 
@@ -25,19 +28,48 @@ def lengths(folder: Path) -> dict[str, int]:
     return found
 
 
+def check_lengths(folder: Path, to: Mapping[str, int]) -> None:
+    """Raise ConfigError if one of FILES is shorter than its bytes in `to`, or cannot be changed."""
+    for path in (folder / name for name in FILES):
+        wanted = to.get(path.name, 0)
+        try:
+            with path.open("r+b"):
+                size = path.stat().st_size
+        except FileNotFoundError:
+            size = 0
+        except OSError as error:
+            raise ConfigError(
+                f"{path}: cannot be read and written ({error.strerror}), and the run goes on in it; nothing "
+                "was changed: try again once it can"
+            ) from None
+        if size < wanted:
+            raise ConfigError(
+                f"{path}: has {size} bytes, and its run had written {wanted} of them when the "
+                "checkpoint was saved; put the whole file back to resume the run"
+            )
+
+
 def cut_back(folder: Path, to: Mapping[str, int]) -> None:
     """Cut each of FILES to its length in bytes in `to`, 0 where it has none; others may hold them open.
 
-    Raises ConfigError, before anything is cut, if a file is shorter than that.
+    Raises ConfigError, before anything is cut, if a file is shorter than that, or cannot be changed.
     """
-    paths = [folder / name for name in FILES]
-    now = {path: path.stat().st_size if path.exists() else 0 for path in paths}
-    for path, size in now.items():
-        if size < to.get(path.name, 0):
-            raise ConfigError(
-                f"{path}: has {size} bytes, and its run had written {to[path.name]} of them when the "
-                "checkpoint was saved; put the whole file back to resume the run"
-            )
-    for path, size in now.items():
-        if size > to.get(path.name, 0):
+    check_lengths(folder, to)
+    for path in (folder / name for name in FILES):
+        if path.exists() and path.stat().st_size > to.get(path.name, 0):
             os.truncate(path, to.get(path.name, 0))
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether a run in `folder` has logged a rollout or a step."""
+    return any((folder / name).exists() and (folder / name).stat().st_size for name in (METRICS, ROLLOUTS))
+
+
+def keep_aside(folder: Path) -> Path:
+    """Copy FILES to a new folder in `folder`: undone.1, .2, ..."""
+    aside = next(path for n in count(1) if not (path := folder / f"{UNDONE}.{n}").exists())
+    aside.mkdir()
+    for path in (folder / name for name in FILES):
+        if path.exists():
+            shutil.copyfile(path, aside / path.name)
+    return aside

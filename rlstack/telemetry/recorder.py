@@ -10,17 +10,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rlstack.config.resume import Contents
 from rlstack.config.schema import RunConfig
 from rlstack.errors import ConfigError
 from rlstack.telemetry import nvml, sampled
 from rlstack.telemetry.alarms import Alarms, StoppedByAlarm, Verdict
-from rlstack.telemetry.closing import error_of, report, status_of
+from rlstack.telemetry.closing import Attempts, error_of, explain, how_to_go_on, report, status_of
 from rlstack.telemetry.console import Console
 from rlstack.telemetry.environment import hardware, package_versions
 from rlstack.telemetry.history import History, rows_of
 from rlstack.telemetry.log_files import RESTARTS, lengths
 from rlstack.telemetry.loggers.loggers import Loggers
-from rlstack.telemetry.logs import write_traceback
 from rlstack.telemetry.run_dir import RunDirectory
 from rlstack.telemetry.run_timeline import RunTimeline
 from rlstack.telemetry.skips import skipped_too_often
@@ -37,18 +37,30 @@ class Recorder:
     An error's traceback goes to logs/error.log, and a note on the error says so.
     """
 
-    def __init__(self, config: RunConfig, *, resume: bool = False, can_resume: bool = True) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        resume: bool = False,
+        can_resume: bool = True,
+        inputs: Contents | None = None,
+    ) -> None:
         """resume: in the folder of an earlier run if there is one; then `rewind` has to follow.
 
         can_resume: whether `rlstack train --resume` goes on with the run, should it break off.
+        inputs: what the paths among the settings lead to, for inputs.json; None: there is no such file.
 
         Raises ConfigError if the folder cannot be used, or a logger cannot begin.
         """
         self._stopwatch, start_s = Stopwatch(), now_s()
         self._console = Console(config.schedule.num_steps)
-        self._run = RunDirectory.resume(config) if resume else RunDirectory.create(config)
+        begin = RunDirectory.resume if resume else RunDirectory.create
+        self._run = begin(config, inputs=inputs)
         self._loggers = Loggers.of_run(config, self._run, note=self.note)
         self._can_resume = can_resume
+        self.saved_step: int | None = None  # of the newest checkpoint, as far as whoever writes them tells
+        self._save_every = config.schedule.save_every
+        self._attempts = Attempts(self.note)
         self._has_begun = not self._run.is_resumed  # until then the earlier run's files stay as they are
         self._timeline = RunTimeline(self._run.path, start_s=start_s)
         self._throughput = Throughput.of(config)
@@ -161,11 +173,11 @@ class Recorder:
 
         0, {} and {} are the start, before anything was logged.
 
-        Raises ConfigError if a file is shorter than that.
+        Raises ConfigError, with all as it was, if a file is shorter than that or cannot be read.
         """
+        history = History.read(self._run.path, state.get("evaluations", []), lengths)
         self._run.cut_back(lengths, last_step=step)
-        self._has_begun = True
-        self._history = History.read(self._run.path, state.get("evaluations", []))
+        self._has_begun, self._history = True, history
         self._resumed = [*state.get("resumed", []), step]
         self._loggers.rewind(step)
         self._console.go_on_after(self._history.steps)
@@ -202,11 +214,15 @@ class Recorder:
         trace: TracebackType | None,
     ) -> None:
         self._console.close()
-        self._timeline.close(with_lap=self._has_begun)
+        with self._attempts.of("timeline.jsonl"):
+            self._timeline.close(with_lap=self._has_begun)
         if self._has_begun:
             self._leave(kind, error)
         self._loggers.close()
-        self._run.close()
+        with self._attempts.of("metrics.jsonl"):
+            self._run.close()
+        if error is None:
+            self._attempts.settle()
 
     def _leave(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
         summary = summarise(
@@ -227,14 +243,17 @@ class Recorder:
             "versions": package_versions(),
             "hardware": hardware(),
         }
-        self._run.write_summary(summary)
+        with self._attempts.of("summary.json"):
+            self._run.write_summary(summary)
         self._loggers.finish(summary)
         self._console.summary(summary, self._run.path)
         broke_off = summary["status"] in ("failed", "interrupted")
         if broke_off and self._can_resume and not isinstance(error, ConfigError):
-            self._console.note(f"to go on: rlstack train {self._run.config} --resume")
+            self._console.note(
+                how_to_go_on(self._run.config, saved_step=self.saved_step, save_every=self._save_every)
+            )
         if error is not None and summary["status"] == "failed":
-            error.add_note(f"the traceback is in {write_traceback(error, self._run.logs)}")
+            explain(error, self._run.logs)
         if isinstance(error, StoppedByAlarm):
             error.add_note(f"the model as it was then is in {self._run.model}")
         report(

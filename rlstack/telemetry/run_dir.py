@@ -6,22 +6,32 @@ import json
 import math
 import numbers
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from rlstack.config.load import dump_config, load_config
-from rlstack.config.resume import resume_problems
+from rlstack.config.resume import Contents, resume_problems
 from rlstack.config.schema import RunConfig
 from rlstack.errors import ConfigError
-from rlstack.files import try_lock, written_at_once
+from rlstack.files import naming, try_lock, written_at_once
 from rlstack.telemetry.curves import read_summary
-from rlstack.telemetry.log_files import ALARMS, INTERVALS, METRICS, RESTARTS, ROLLOUTS, cut_back
+from rlstack.telemetry.log_files import (
+    ALARMS,
+    INTERVALS,
+    METRICS,
+    RESTARTS,
+    ROLLOUTS,
+    cut_back,
+    is_begun,
+    keep_aside,
+)
 from rlstack.telemetry.metrics import check_declared
 from rlstack.telemetry.run_links import refuse_links
 
-CONFIG, SUMMARY, CHECKPOINTS = "config.yaml", "summary.json", "checkpoints"
+CONFIG, SUMMARY, CHECKPOINTS, INPUTS = "config.yaml", "summary.json", "checkpoints", "inputs.json"
 
 
 class RunDirectory:
@@ -43,42 +53,36 @@ class RunDirectory:
         self._last_step = 0
 
     @classmethod
-    def create(cls, config: RunConfig) -> RunDirectory:
+    def create(cls, config: RunConfig, *, inputs: Contents | None = None) -> RunDirectory:
         """Make the folder `run.dir`/`run.name`; one that is there already is kept as `run.name`.1, .2, ...
+
+        inputs: what inputs.json is to hold.
 
         Raises ConfigError if a run of this name is going on, or if the folder cannot be made.
         """
         path = folder_of(config)
-        refuse_links(path)
-        try:
+        with _usable(config):
+            refuse_links(path)
             moved_to = _move_aside(path)
             (path / "logs").mkdir(parents=True)
-            lock = _lock(path)
-        except OSError as error:
-            raise ConfigError(f"run.dir = {config.run.dir}: {error}; give a folder to write to") from None
-        _write_config(path, config)
-        return cls(path, config, moved_to=moved_to, lock=lock)
+            if inputs is not None:
+                write_json(path / INPUTS, inputs)
+            _write_config(path, config)
+            return cls(path, config, moved_to=moved_to, lock=_lock(path))
 
     @classmethod
-    def resume(cls, config: RunConfig) -> RunDirectory:
+    def resume(cls, config: RunConfig, *, inputs: Contents | None = None) -> RunDirectory:
         """Take over the folder of an earlier run, with the settings of `config`; make it if there is none.
 
-        What the run has left stays as it is, until it is cut back.
+        What the run has left stays as it is, until it is cut back. inputs: as take_over takes it.
 
-        Raises ConfigError if a run of this name is going on, if it cannot go on with these settings, or if it
-        has come to its end without a checkpoint.
+        Raises ConfigError as `take_over` does.
         """
-        path = folder_of(config)
-        refuse_links(path, below=(CHECKPOINTS,))
-        if not (path / CONFIG).exists():
-            return cls.create(config)
-        lock = _lock(path)
-        try:
-            _refuse_to_resume(path, config)
-        except ConfigError:
-            os.close(lock)
-            raise
-        return cls(path, config, moved_to=None, lock=lock, is_resumed=True)
+        lock = take_over(config, inputs=inputs)
+        if lock is None:
+            return cls.create(config, inputs=inputs)
+        with _usable(config):
+            return cls(folder_of(config), config, moved_to=None, lock=lock, is_resumed=True)
 
     @property
     def config(self) -> Path:
@@ -93,13 +97,15 @@ class RunDirectory:
         if step <= self._last_step:
             raise ValueError(f"step {step} comes after step {self._last_step}: each is logged once, in order")
         self._last_step = step
-        self._metrics.write(to_json(metrics) + "\n")
-        self._metrics.flush()
+        with naming(self.path / METRICS):
+            self._metrics.write(to_json(metrics) + "\n")
+            self._metrics.flush()
 
     def log_rollouts(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append the rows to rollouts.jsonl."""
-        self._rollouts.writelines(to_json(row) + "\n" for row in rows)
-        self._rollouts.flush()
+        with naming(self.path / ROLLOUTS):
+            self._rollouts.writelines(to_json(row) + "\n" for row in rows)
+            self._rollouts.flush()
 
     def log_alarms(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append the rows to alarms.jsonl, which is there from the first alarm on."""
@@ -115,14 +121,19 @@ class RunDirectory:
 
     def _append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         if lines := [to_json(row) + "\n" for row in rows]:
-            with (self.path / name).open("a", encoding="utf-8") as file:
+            path = self.path / name
+            with naming(path), path.open("a", encoding="utf-8") as file:
                 file.writelines(lines)
 
     def cut_back(self, lengths: Mapping[str, int], *, last_step: int) -> None:
         """Take the files of lines back to where they had these `lengths`, in bytes, after `last_step`.
 
+        What is logged is kept in a folder beside them where that is the start.
+
         Raises ConfigError if one of them is shorter.
         """
+        if last_step == 0 and is_begun(self.path):
+            keep_aside(self.path)
         cut_back(self.path, lengths)
         _write_config(self.path, self._config)
         (self.path / SUMMARY).unlink(missing_ok=True)  # it is there for a run that has ended
@@ -134,9 +145,10 @@ class RunDirectory:
 
     def close(self) -> None:
         """Close the files and let another run of this name begin."""
-        self._metrics.close()
-        self._rollouts.close()
-        os.close(self._lock)
+        with ExitStack() as closing:  # whatever the disk says to the first of them
+            closing.callback(os.close, self._lock)
+            closing.callback(self._rollouts.close)
+            closing.callback(self._metrics.close)
 
 
 def folder_of(config: RunConfig) -> Path:
@@ -189,14 +201,82 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{value!r} cannot be written as JSON")
 
 
-def _refuse_to_resume(folder: Path, config: RunConfig) -> None:
+def take_over(config: RunConfig, *, inputs: Contents | None = None) -> int | None:
+    """Hold the folder of the earlier run of the same name, of which everything stays as it is.
+
+    inputs: what the paths among the settings lead to; None: a run is known by its paths alone.
+
+    Returns:
+        What to close with os.close() when it is no longer to be held; None if there is no earlier run.
+
+    Raises ConfigError if a run of this name is going on, if it cannot go on with these settings, if it has
+    come to its end without a checkpoint, or if its files cannot be read.
+    """
+    path = folder_of(config)
+    with _usable(config):
+        refuse_links(path, below=(CHECKPOINTS,))
+        if not (path / CONFIG).exists():
+            _refuse_without_settings(path)
+            return None
+        lock = _lock(path)
+        try:
+            _refuse_to_resume(path, config, inputs or {})
+        except BaseException:
+            os.close(lock)
+            raise
+        return lock
+
+
+def read_inputs(folder: Path) -> Contents:
+    """What inputs.json of the run in `folder` holds; nothing of a run that has none.
+
+    Raises ConfigError if it is damaged, OSError if it cannot be read.
+    """
+    path = folder / INPUTS
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_bytes())
+        return {
+            str(key): {str(name): str(digest) for name, digest in of.items()} for key, of in found.items()
+        }
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ConfigError(
+            f"{path}: is damaged ({error}); remove it to go on with the same paths and what is there now"
+        ) from None
+
+
+@contextmanager
+def _usable(config: RunConfig) -> Iterator[None]:
+    """Raise an OSError inside as a ConfigError about the run's folder."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"run.dir = {config.run.dir}: {error}; give a folder to write to, or try again once it can be"
+        ) from None
+
+
+def _refuse_to_resume(folder: Path, config: RunConfig, inputs: Contents) -> None:
     """Raise ConfigError if the run in `folder` cannot go on with the settings of `config`."""
-    if problems := resume_problems(load_config(folder / CONFIG), config):
+    before = load_config(folder / CONFIG)
+    if problems := resume_problems(before, config, had=read_inputs(folder), has=inputs):
         raise ConfigError("\n".join(problems))
     if num_steps_completed(folder) and not any((folder / CHECKPOINTS).glob("step-*")):
         raise ConfigError(
             f"run.name = {folder.name}: that run has completed and left no checkpoint in {folder} to go on "
             "from; leave --resume out to run it again"
+        )
+
+
+def _refuse_without_settings(folder: Path) -> None:
+    """Raise ConfigError if `folder`, which has no settings, has checkpoints."""
+    if not (folder / CHECKPOINTS).exists():
+        return
+    if found := [name for name in os.listdir(folder / CHECKPOINTS) if name.startswith("step-")]:
+        raise ConfigError(
+            f"{folder / CONFIG}: is missing, and {len(found)} checkpoints are there, up to {max(found)}; "
+            "put it back to go on from there, or leave --resume out to start afresh beside that folder"
         )
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rlstack.files import naming
 from rlstack.telemetry import nvml, timeline
 from rlstack.telemetry.curves import read_rows
 from rlstack.telemetry.energy import energy_by_kind
@@ -129,8 +130,9 @@ class RunTimeline:
 
     def _write(self, spans: Iterable[Span]) -> None:
         rows = [span._replace(step=self._step_at(span.start_s)) for span in spans]
-        self._file.writelines(json.dumps(_row(span)) + "\n" for span in rows)
-        self._file.flush()
+        with naming(self._folder / TIMELINE):
+            self._file.writelines(json.dumps(_row(span)) + "\n" for span in rows)
+            self._file.flush()
         self.num_spans += len(rows)
 
     def _step_at(self, time_s: float) -> int | None:

@@ -128,6 +128,82 @@ def test_a_run_that_is_killed_while_it_saves_goes_on_from_the_checkpoint_before(
     assert not draft.exists()
 
 
+def logged(folder: Path) -> int:
+    """How many steps the run in `folder` has logged so far."""
+    path = folder / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_ctrl_c_saves_the_step_and_the_run_goes_on_from_there(whole: Path) -> None:
+    folder = whole.with_name("interrupted")
+    process = subprocess.Popen(
+        command(folder, "schedule.save_every=100"), stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    started: list[psutil.Process] = []
+    try:
+        while logged(folder) < 3 and process.poll() is None:
+            time.sleep(0.01)
+        started = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)  # what a terminal does: to every process of the group
+        printed, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130, printed[-3000:]
+    saved = logged(folder)
+    assert f"saved up to step {saved}; to go on: rlstack train" in printed
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == [f"step-{saved:08d}"]
+    assert not psutil.wait_procs(started, timeout=10)[1]
+
+    assert f"goes on after step {saved}, from step-{saved:08d}" in run(folder, "--resume")
+    assert left(folder) == left(whole)
+
+
+@pytest.mark.thorough
+def test_sigterm_saves_as_ctrl_c_does(whole: Path) -> None:
+    folder = whole.with_name("terminated")
+    process = subprocess.Popen(command(folder, "schedule.save_every=100"), stdout=subprocess.PIPE, text=True)
+    try:
+        while logged(folder) < 2 and process.poll() is None:
+            time.sleep(0.01)
+        process.terminate()  # as a batch system, which tells the driver alone
+        printed, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130, printed[-3000:]
+    assert f"saved up to step {logged(folder)}; to go on: rlstack train" in printed
+
+
+@pytest.mark.thorough
+def test_a_full_disk_ends_the_run_in_a_sentence_and_costs_no_checkpoint(whole: Path, tmp_path: Path) -> None:
+    """A tmpfs with room for two checkpoints, and no third."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    size = sum(path.stat().st_size for path in (whole / "checkpoints" / "step-00000002").rglob("*"))
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={int(2.5 * size) + 400_000}", "tmpfs", disk],
+        capture_output=True,
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        overrides = ["schedule.save_every=1", "recovery.max_restarts=3"]
+        done = subprocess.run(
+            command(disk / "full", *overrides), capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 1, done.stdout[-3000:]
+        assert done.stderr.startswith("error: ") and "No space left on device" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert "free some space, and go on as above" in done.stderr
+        assert "saved up to step 2; to go on: rlstack train" in done.stdout
+        assert "was replaced" not in done.stdout
+        assert json.loads((disk / "full" / "summary.json").read_text())["status"] == "failed"
+        subprocess.run(["mount", "-o", f"remount,size={20 * size}", disk], check=True)
+        assert "goes on after step 2, from step-00000002" in run(disk / "full", *overrides, "--resume")
+        assert left(disk / "full") == left(whole)
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
 @pytest.mark.thorough
 def test_another_layout_goes_on_alike_within_rounding(whole: Path) -> None:
     folder = broken_off(whole, "another-layout", after=6)

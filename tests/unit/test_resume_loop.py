@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
-from collections.abc import Sequence
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,10 +22,10 @@ from rlstack.config.schema import RunConfig, Task
 from rlstack.data.records import Prompt
 from rlstack.data.sampling import PromptSampler
 from rlstack.errors import ConfigError
-from rlstack.orchestration.role_errors import PolicyLost
+from rlstack.orchestration.role_errors import PolicyLost, RoleError
 from rlstack.telemetry import recorder
 from rlstack.telemetry.metrics import is_timing
-from tests.unit.played_team import Killed, play
+from tests.unit.played_team import Killed, Policy, play
 
 NUM_STEPS = 9
 PROMPTS = [Prompt(task="notes", row=row, problem=f"problem {row}", token_ids=(row,)) for row in range(7)]
@@ -40,6 +46,7 @@ class Runs:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
         self.saved: list[int] = []
+        self.beside: Callable[[str, int], None] = lambda what, version: None  # is told what happens too
         self._patch = monkeypatch
         for slow in ("report", "package_versions", "hardware"):
             monkeypatch.setattr(recorder, slow, lambda *_, **__: None)
@@ -53,14 +60,22 @@ class Runs:
         seed: int = 0,
         kill: tuple[str, int] | None = None,
         lose: Sequence[tuple[str, int]] = (),
+        interrupt: Sequence[tuple[str, int]] = (),
         resume: bool = False,
     ) -> None:
-        """kill, lose: what is going on when the driver or the policy dies, and the policy's version then."""
-        to_lose = list(lose)
+        """kill, lose: what is going on when the driver or the policy dies, and the policy's version then.
+
+        interrupt: likewise, when Ctrl-C is pressed.
+        """
+        to_lose, to_come = list(lose), list(interrupt)
 
         def faults(what: str, version: int) -> None:
+            self.beside(what, version)
             if (what, version) == kill:
                 raise Killed
+            while (what, version) in to_come:
+                to_come.remove((what, version))
+                signal.raise_signal(signal.SIGINT)
             if (what, version) in to_lose:
                 to_lose.remove((what, version))
                 raise PolicyLost("training: policy rank 0 died", role=cast(Any, None))
@@ -142,7 +157,187 @@ def test_a_run_may_be_killed_again_and_again(runs: Runs) -> None:
     runs.train("killed", *regime, resume=True)
     assert runs.left("killed") == runs.left("whole")
     summary = json.loads((runs.folder / "killed" / "summary.json").read_text())
-    assert summary["resumed"] == [0, 2, 4]
+    assert summary["resumed"] == [2, 4]
+    before = runs.folder / "killed.1" / "metrics.jsonl"  # killed before there was a checkpoint
+    assert len(before.read_text().splitlines()) == 3
+
+
+CTRL_C = [("train", 2, 3), ("train", 5, 6), ("save", 6, 6), ("train", 8, 9)]  # with the step that is saved
+
+
+@pytest.mark.parametrize(
+    ("regime", "presses"),
+    [(regime, CTRL_C if name == "with lag" else CTRL_C[:1]) for name, regime in REGIMES.items()],
+    ids=REGIMES.keys(),
+)
+def test_ctrl_c_ends_the_step_and_saves_it(
+    runs: Runs, regime: list[str], presses: list[tuple[str, int, int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs.train("whole", *regime)
+    for what, version, saved in presses:
+        name = f"{what}{version}"
+        with pytest.raises(KeyboardInterrupt):
+            runs.train(name, *regime, interrupt=[(what, version)])
+        printed = capsys.readouterr().out
+        assert f"saved up to step {saved}; to go on: rlstack train" in printed
+        assert json.loads((runs.folder / name / "summary.json").read_text())["status"] == "interrupted"
+        runs.train(name, *regime, resume=True)
+        assert f"goes on after step {saved}, from step-{saved:08d}" in capsys.readouterr().out
+        assert runs.left(name) == runs.left("whole")
+
+
+def test_the_second_ctrl_c_ends_at_once(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    regime = REGIMES["with lag"]
+    with pytest.raises(KeyboardInterrupt):
+        runs.train("twice", *regime, interrupt=[("train", 4), ("train", 4)])
+    assert "saved up to step 2; to go on" in capsys.readouterr().out
+    assert len((runs.folder / "twice" / "metrics.jsonl").read_text().splitlines()) == 4
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_ends_at_once_where_nothing_may_be_saved(
+    runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        runs.train("unsaved", *REGIMES["online"], "schedule.save_every=null", interrupt=[("train", 4)])
+    assert "with schedule.save_every = null no checkpoint is written" in capsys.readouterr().out
+    assert not (runs.folder / "unsaved" / "checkpoints").exists()
+
+
+def test_a_step_that_does_not_end_is_not_waited_for(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck = threading.Event()
+    monkeypatch.setattr(Policy, "scale_lr", lambda policy, factor: stuck.wait(60) and None)
+    with pytest.raises(KeyboardInterrupt):
+        runs.train(
+            "stuck", *REGIMES["online"], "checkpoint.interrupt_timeout_s=0.1", interrupt=[("train", 0)]
+        )
+    assert not (runs.folder / "stuck" / "checkpoints").exists()
+
+
+def test_ctrl_c_while_the_run_ends_leaves_its_last_checkpoint(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    regime = REGIMES["online"]
+    runs.train("whole", *regime)
+    export = Policy.export
+
+    def interrupted(policy: Policy, folder: Path) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Policy, "export", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runs.train("end", *regime)
+    assert (runs.folder / "end" / "checkpoints" / "step-00000009").is_dir()
+    monkeypatch.setattr(Policy, "export", export)
+    runs.train("end", *regime, resume=True)
+    assert runs.left("end") == runs.left("whole")
+
+
+def test_a_run_in_another_thread_leaves_the_signals_alone(runs: Runs) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(runs.train, "aside", *REGIMES["online"]).result()
+    assert (runs.folder / "aside" / "summary.json").exists()
+
+
+def everything(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+def cut(checkpoint: Path) -> None:
+    os.truncate(checkpoint / "run.json", 10)
+
+
+def empty(checkpoint: Path) -> None:
+    shutil.rmtree(checkpoint)
+    checkpoint.mkdir()
+
+
+def lose_all(checkpoint: Path) -> None:
+    shutil.rmtree(checkpoint.parent)
+
+
+def lose_settings(checkpoint: Path) -> None:
+    (checkpoint.parents[1] / "config.yaml").unlink(missing_ok=True)
+
+
+def lose_log(checkpoint: Path) -> None:
+    (checkpoint.parents[1] / "metrics.jsonl").unlink(missing_ok=True)
+
+
+def lose_all_and_the_log(checkpoint: Path) -> None:
+    lose_log(checkpoint)
+    shutil.rmtree(checkpoint.parent)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut, "2 checkpoints are there, and none of them is whole"),
+        (empty, "2 checkpoints are there, and none of them is whole"),
+        (lose_all, "metrics.jsonl: has 7 steps, with a checkpoint after every 2, and there is none"),
+        (lose_settings, "config.yaml: is missing, and 2 checkpoints are there"),
+        (lose_log, "metrics.jsonl: has 0 bytes, and its run had written"),
+        (lose_all_and_the_log, "metrics.jsonl: is missing, and other logs"),
+    ],
+)
+def test_a_run_whose_place_is_lost_is_refused_and_left_as_it_is(
+    runs: Runs, damage: Callable[[Path], None], message: str
+) -> None:
+    with pytest.raises(Killed):
+        runs.train("killed", *REGIMES["online"], kill=("train", 7))
+    for checkpoint in sorted((runs.folder / "killed" / "checkpoints").iterdir()):
+        if checkpoint.exists():
+            damage(checkpoint)
+    before = everything(runs.folder)
+    with pytest.raises(ConfigError, match=message) as refused:
+        runs.train("killed", *REGIMES["online"], resume=True)
+    assert "--resume" in str(refused.value) or "put the whole file back" in str(refused.value)
+    assert everything(runs.folder) == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "manifest.json",
+        "run.json",
+        "rollouts.jsonl",
+        "policy.json",
+        "config.yaml",
+        "metrics.jsonl",
+        "inputs.json",
+    ],
+)
+def test_a_run_that_cannot_be_read_now_is_refused_and_goes_on_later(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with pytest.raises(Killed):
+        runs.train("killed", *REGIMES["online"], kill=("train", 7))
+    before, opened = everything(runs.folder), Path.open
+
+    def refuse(path: Path, *arguments: Any, **keywords: Any) -> Any:
+        if path.name == name and "killed" in path.parts:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        return opened(path, *arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        with pytest.raises(ConfigError, match=name):
+            runs.train("killed", *REGIMES["online"], resume=True)
+    assert everything(runs.folder) == before
+    runs.train("killed", *REGIMES["online"], resume=True)
+    assert runs.left("killed")["summary"]["status"] == "completed"
+
+
+def test_a_run_that_goes_back_by_itself_destroys_nothing(runs: Runs) -> None:
+    def damaged(what: str, version: int) -> None:
+        if (what, version) == ("train", 7):
+            for checkpoint in (runs.folder / "lost" / "checkpoints").iterdir():
+                cut(checkpoint)
+
+    runs.beside = damaged
+    with pytest.raises(RoleError, match=r"policy rank 0 died; the run cannot go back: .* is whole"):
+        runs.train("lost", *REGIMES["online"], lose=[("train", 7)])
+    assert len((runs.folder / "lost" / "metrics.jsonl").read_text().splitlines()) == 7
 
 
 @pytest.mark.parametrize("regime", REGIMES.values(), ids=REGIMES.keys())

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,8 @@ def test_a_run_is_taken_back_while_it_goes_on_and_to_its_start(config: RunConfig
         assert [row["step"] for row in recorder.history.steps] == [1, 2]
         steps(recorder, range(3, 6))
         recorder.rewind(0, {}, {})
+        undone = (tmp_path / "a" / "undone.1" / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in undone] == [*range(1, 6)]
         assert recorder.history.evaluations == {}
         begin(recorder)
         steps(recorder, range(1, 7))
@@ -126,9 +129,11 @@ def test_how_to_go_on_is_said_where_a_run_breaks_off(
     config: RunConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(config.run.dir)
-    with pytest.raises(RuntimeError), Recorder(config):
+    with pytest.raises(RuntimeError), Recorder(config) as recorder:
+        recorder.saved_step = 50
         raise RuntimeError("a rank died")
-    assert "to go on: rlstack train a/config.yaml --resume\n" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "saved up to step 50; to go on: rlstack train a/config.yaml --resume\n" in printed
     with Recorder(config):
         pass
     with pytest.raises(ConfigError), Recorder(config):
@@ -136,6 +141,19 @@ def test_how_to_go_on_is_said_where_a_run_breaks_off(
     with pytest.raises(RuntimeError), Recorder(config, can_resume=False):
         raise RuntimeError("a rank died")
     assert "to go on" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("save_every", "why"), [(50, "first checkpoint .* after step 50"), (None, "= null")])
+def test_nothing_is_said_to_go_on_where_there_is_no_checkpoint(
+    config: RunConfig, capsys: pytest.CaptureFixture[str], save_every: int | None, why: str
+) -> None:
+    config.schedule.save_every = save_every
+    with pytest.raises(KeyboardInterrupt), Recorder(config) as recorder:
+        steps(recorder, range(1, 3))
+        raise KeyboardInterrupt
+    printed = capsys.readouterr().out
+    assert "--resume" not in printed
+    assert re.search(f"there is nothing to go on from: .*{why}", printed)
 
 
 def test_other_settings_are_refused_by_name_and_the_folder_is_free_again(config: RunConfig) -> None:
