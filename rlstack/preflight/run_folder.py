@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlstack.config.schema import Precision
+from rlstack.config.resume import Contents
+from rlstack.config.schema import Precision, RunConfig
 from rlstack.config.urls import is_url
 from rlstack.config.validate_placement import FIRST_PORT, LAST_PORT
 from rlstack.config.weight_index import num_parameters
+from rlstack.errors import ConfigError
+from rlstack.orchestration.contents import contents_of
 from rlstack.preflight.machine import (
     busy_ports,
     free_bytes,
@@ -32,11 +35,20 @@ def folder(planned: Planned) -> Iterator[str]:
     try:
         error = write_error(nearest_folder(folder_of(config).parent))
         if error is None:
-            check_folder(config, resume=planned.resume)
+            inputs = _contents(config) if planned.resume else None
+            check_folder(config, resume=planned.resume, inputs=inputs)
     except OSError as found:
         error = str(found)
     if error is not None:
         yield f"run.dir = {config.run.dir}: {error}; give a folder to write to"
+
+
+def _contents(config: RunConfig) -> Contents | None:
+    """What the paths among the settings lead to; None where that is refused by another check."""
+    try:
+        return contents_of(config)
+    except ConfigError:
+        return None
 
 
 def room(planned: Planned) -> Iterator[str]:

@@ -156,15 +156,20 @@ def folder_of(config: RunConfig) -> Path:
     return Path(config.run.dir).expanduser().absolute() / config.run.name
 
 
-def check_folder(config: RunConfig, *, resume: bool) -> None:
-    """Raise ConfigError for what RunDirectory would refuse of the run's folder; nothing is changed there."""
+def check_folder(config: RunConfig, *, resume: bool, inputs: Contents | None = None) -> None:
+    """Raise ConfigError for what RunDirectory would refuse of the run's folder; nothing is changed there.
+
+    inputs: as take_over takes it.
+    """
     path = folder_of(config)
     refuse_links(path, below=(CHECKPOINTS,) if resume else ())
     if not path.is_dir():
         return
     os.close(_lock(path))
-    if resume and (path / CONFIG).exists() and num_steps_completed(path) < config.schedule.num_steps:
-        _refuse_to_resume(path, config)
+    if resume and num_steps_completed(path) < config.schedule.num_steps:
+        lock = take_over(config, inputs=inputs)
+        if lock is not None:
+            os.close(lock)
 
 
 def num_steps_completed(folder: Path) -> int:
