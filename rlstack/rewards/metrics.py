@@ -20,7 +20,7 @@ def reward_metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
     metrics: dict[str, float] = {
         "reward/timeouts": sum(score.outcome is Outcome.timeout for score in scores),
         "reward/errors": sum(score.outcome is Outcome.error for score in scores),
-        "reward/missing": fmean(score.reward is None for score in scores),
+        "reward/missing": sum(score.reward is None for score in scores) / max(len(scores), 1),
         "reward/truncated": sum(score.truncated for score in scores),
     }
     if rewards:
