@@ -113,3 +113,20 @@ def test_torch_is_not_there_yet_when_a_role_settles() -> None:
     )
     code = f"{imports}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_torch_has_one_thread_wherever_it_computes_after_that() -> None:
+    """Ray calls an engine from another thread than the one in which it was made."""
+    code = (
+        "import os, threading\n"
+        "from rlstack.orchestration.home import compute_on_one_thread\n"
+        "compute_on_one_thread(os.environ)\n"
+        "import torch\n"
+        "found = []\n"
+        "thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))\n"
+        "thread.start(); thread.join()\n"
+        "print(*found, torch.get_num_threads())"
+    )
+    variables = os.environ | {"OMP_NUM_THREADS": "4", "MKL_NUM_THREADS": "4"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables)
+    assert done.stdout.split() == ["1", "1"]
