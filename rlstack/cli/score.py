@@ -40,7 +40,7 @@ def score(
     """Score given answers; where the rows have `correct` labels, say how far they agree with the rewards.
 
     A response without a reward gets null, and its outcome says why: none (a plug-in gave none), timeout or
-    error. Rows are written as they are scored; the same command after an interruption goes on after them.
+    error. Rows are written as they are scored; the same command after an interruption continues after them.
     Exits with 1 if no response has a reward.
     """
     with exit_status():

@@ -131,7 +131,7 @@ def _told(results: Results, total: int, out: Path) -> Iterator[None]:
     except BaseException:
         if results.scores:
             done = f"{len(results.scores)} of {total} responses are in {out}"
-            print(f"{done}; the same command goes on after them", file=sys.stderr)
+            print(f"{done}; the same command continues after them", file=sys.stderr)
         raise
 
 

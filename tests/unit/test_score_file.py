@@ -176,7 +176,7 @@ def test_an_interrupted_call_keeps_its_rewards_and_the_next_one_goes_on(
     assert first.exit_code == 130, first.output
     kept = Path("out.jsonl").read_bytes()
     assert [json.loads(line)["rewards"] for line in kept.splitlines()] == [[1.0, 2.0]] * 2
-    assert "4 of 10 responses are in out.jsonl; the same command goes on after them" in first.output
+    assert "4 of 10 responses are in out.jsonl; the same command continues after them" in first.output
     Path("out.jsonl").write_bytes(kept + b'{"problem": "c", "resp')  # as the end of a process may leave it
 
     monkeypatch.delenv("FAILS_AT")
@@ -286,7 +286,7 @@ def test_a_closed_terminal_ends_the_command_and_keeps_the_rewards(run: Run) -> N
         process.stdout.close()
         told = process.stderr.read()
     assert process.returncode == 1
-    assert told == "3 of 3 responses are in out.jsonl; the same command goes on after them\n"
+    assert told == "3 of 3 responses are in out.jsonl; the same command continues after them\n"
     assert len(Path("out.jsonl").read_text().splitlines()) == 3
 
 
