@@ -9,10 +9,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
-from transformers import AddedToken
+
+if TYPE_CHECKING:
+    from transformers import AddedToken
 
 Chat = Sequence[Mapping[str, Any]]
 
@@ -75,6 +77,8 @@ class ChatTokenizer:
     def _marking(self) -> tuple[Any, int]:
         """A copy of the tokenizer to which the mark is a token, and the id of that."""
         tokenizer = copy.deepcopy(self._tokenizer)
+        from transformers import AddedToken  # takes seconds
+
         tokenizer.add_tokens([AddedToken(self._mark, normalized=False, special=False)])
         return tokenizer, tokenizer.convert_tokens_to_ids(self._mark)
 

@@ -20,7 +20,6 @@ from rlstack.data.json_lines import shorten
 from rlstack.data.records import Prompt
 from rlstack.data.rows import Row, read_rows
 from rlstack.data.templates import TEMPLATES, render
-from rlstack.data.tokenizer import NUM_HELD, hold_to_file
 from rlstack.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -207,6 +206,8 @@ def tokenise_chats(
     Raises ConfigError naming policy.model if its chat template cannot make prompts, or if its tokenizer.json
     has other tokens for them.
     """
+    from rlstack.data.tokenizer import NUM_HELD, hold_to_file  # takes seconds, with transformers
+
     setting = "policy.model"
     for chat in {tuple(turn["role"] for turn in chat): chat for chat in chats}.values():
         last = {**chat[-1], "content": WORD}

@@ -50,7 +50,7 @@ def test_settings_are_refused_before_anything_heavy_is_imported(
 def quickstart(tmp_path: Path) -> Path:
     """The quickstart with a model and data files of its own."""
     shutil.copytree(ROOT / "configs" / "tiny" / "seed", tmp_path / "model")
-    (tmp_path / "train.jsonl").write_text("{}\n")
+    (tmp_path / "train.jsonl").write_text('{"problem": "1 + 1", "answer": "2"}\n')
     path = tmp_path / "run.yaml"
     path.write_text(
         f"base: {ROOT / 'configs' / 'quickstart.yaml'}\n"
@@ -82,7 +82,7 @@ def test_exit_status(
     status: int,
     shown: str,
 ) -> None:
-    def train(config: RunConfig, *, resume: bool, own: OwnCode) -> None:
+    def train(config: RunConfig, *, resume: bool, own: OwnCode, prompts: object) -> None:
         assert not resume
         assert config.schedule.num_steps == 7
         if error is not None:
@@ -98,7 +98,7 @@ def test_a_run_is_resumed_unless_it_has_taken_all_its_steps(
     quickstart: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     resumed = []
-    monkeypatch.setattr(rlstack.train, "train", lambda config, *, resume, own: resumed.append(resume))
+    monkeypatch.setattr(rlstack.train, "train", lambda config, *, resume, **given: resumed.append(resume))
     command = ["train", str(quickstart), "--resume", f"run.dir={tmp_path}", "run.name=run"]
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "summary.json").write_text('{"status": "completed", "steps": 7}')
@@ -115,7 +115,7 @@ def test_an_error_with_a_log_is_one_line_and_the_path(
     error = RuntimeError("a rank died\nwith details")
     error.add_note("the traceback is in runs/x/logs/error.log")
 
-    def train(config: RunConfig, *, resume: bool, own: OwnCode) -> None:
+    def train(config: RunConfig, *, resume: bool, own: OwnCode, prompts: object) -> None:
         raise error
 
     monkeypatch.setattr(rlstack.train, "train", train)
