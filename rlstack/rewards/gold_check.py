@@ -132,6 +132,6 @@ def _text(key: str, task: Task, found: Sequence[Unverifiable], total: int) -> st
     )
     return (
         f"{key}.path = {task.path!r}: {len(found)} of {total} rows have a gold answer that no answer in "
-        f"\\boxed{{}} can be verified to equal, so that its rollouts teach nothing: {rows}; write the value "
+        f"\\boxed{{}} can be verified to equal, and their rollouts teach nothing: {rows}; write the value "
         f"alone as `{task.answer_field}`, or name another field as {key}.answer_field"
     )
