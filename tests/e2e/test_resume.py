@@ -134,10 +134,19 @@ def logged(folder: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+def heed_interrupts() -> None:
+    """What a shell starts in the background ignores them, and so does all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_saves_the_step_and_the_run_goes_on_from_there(whole: Path) -> None:
     folder = whole.with_name("interrupted")
     process = subprocess.Popen(
-        command(folder, "schedule.save_every=100"), stdout=subprocess.PIPE, text=True, start_new_session=True
+        command(folder, "schedule.save_every=100"),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heed_interrupts,
     )
     started: list[psutil.Process] = []
     try:
