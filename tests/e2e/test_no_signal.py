@@ -40,8 +40,8 @@ CASES = {
     ),
     "raises": ({"data.tasks[0].reward": "my_rewards:broken"}, "reward_errors: reward/missing is 1"),
     "verifier-fails": ({"reward.timeout_s": 1e-6}, "reward_errors: reward/missing is 1"),
-    "16-tokens": (
-        {"batch.prompts_per_step": 16, "rollout.n": 8},
+    "too-few-tokens": (
+        {"rollout.max_new_tokens": 4},  # the shortest answers to the tiny task have 7
         "no_signal: nothing was learnt in 20 steps: every reward was 0, and 100% of the answers end at the "
         "token limit; raise rollout.max_new_tokens",
     ),
@@ -68,6 +68,6 @@ def test_a_run_that_teaches_nothing_ends_within_20_steps_and_says_why(name: str,
     assert f"error: StoppedByAlarm: {reason}" in done.stderr
     folder = tmp_path / "barren"
     summary = json.loads((folder / "summary.json").read_text())
-    assert (summary["status"], summary["alarms"][-1]["action"]) == ("stopped", "stop")
-    assert summary["steps"] <= 20
+    assert summary["status"] == "stopped" and summary["steps"] <= 20
+    assert "stop" in [row["action"] for row in summary["alarms"]]
     assert (folder / "model" / "config.json").is_file()
