@@ -12,8 +12,16 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
-from rlstack.config import schema
-from rlstack.config.schema import AlarmAction
+from rlstack.config.alarms import (
+    Alarm,
+    AlarmAction,
+    CutOffAnswers,
+    Divergence,
+    EntropyCollapse,
+    LengthCollapse,
+    RewardErrors,
+)
+from rlstack.config.alarms import Alarms as Settings
 from rlstack.telemetry.no_signal import Drought, no_signal_reasons
 
 LENGTH, ENTROPY, REWARD = "rollout/length_mean", "policy/entropy", "reward/mean"
@@ -83,7 +91,7 @@ class Alarms:
     `state` is for checkpoints: after `restore` of it, other Alarms go on as these would.
     """
 
-    def __init__(self, settings: schema.Alarms, *, needs_contrast: bool = True) -> None:
+    def __init__(self, settings: Settings, *, needs_contrast: bool = True) -> None:
         """needs_contrast: whether the objective can learn only from prompts whose rewards differ."""
         self._settings = settings
         self._needs_contrast = needs_contrast
@@ -117,7 +125,7 @@ class Alarms:
         return [raised for raised in found if raised is not None]
 
     def _raise(self, step: int, name: str, reasons: Iterator[str]) -> Raised | None:
-        settings: schema.Alarm = getattr(self._settings, name)
+        settings: Alarm = getattr(self._settings, name)
         if settings.action is None or step < self._silent_until.get(name, 0):
             return None
         reason = "; ".join(reasons)
@@ -142,7 +150,7 @@ class Alarms:
         self._silent_until = dict(state["silent_until"])
 
 
-def _missing_reasons(settings: schema.RewardErrors, missing: Series) -> Iterator[str]:
+def _missing_reasons(settings: RewardErrors, missing: Series) -> Iterator[str]:
     if missing.mean is not None and missing.mean > settings.max_share:
         yield (
             f"{_mean_text(MISSING, missing)}, the share of the rollouts without a reward: above "
@@ -151,7 +159,7 @@ def _missing_reasons(settings: schema.RewardErrors, missing: Series) -> Iterator
         )
 
 
-def _cut_off_reasons(settings: schema.CutOffAnswers, cut_off: Series) -> Iterator[str]:
+def _cut_off_reasons(settings: CutOffAnswers, cut_off: Series) -> Iterator[str]:
     if cut_off.mean is not None and cut_off.mean > settings.max_share:
         yield (
             f"{_mean_text(CUT_OFF, cut_off)}, the share of the answers that end at the token limit: above "
@@ -159,18 +167,18 @@ def _cut_off_reasons(settings: schema.CutOffAnswers, cut_off: Series) -> Iterato
         )
 
 
-def _length_reasons(settings: schema.LengthCollapse, lengths: Series) -> Iterator[str]:
+def _length_reasons(settings: LengthCollapse, lengths: Series) -> Iterator[str]:
     yield from _below_the_first(LENGTH, "tokens", lengths, settings.fraction)
 
 
-def _entropy_reasons(settings: schema.EntropyCollapse, entropies: Series) -> Iterator[str]:
+def _entropy_reasons(settings: EntropyCollapse, entropies: Series) -> Iterator[str]:
     yield from _below_the_first(ENTROPY, "nats", entropies, settings.fraction)
     mean = entropies.mean
     if mean is not None and settings.floor is not None and mean < settings.floor:
         yield f"{_mean_text(ENTROPY, entropies)}, in nats: below {settings.floor:g}"
 
 
-def _divergence_reasons(settings: schema.Divergence, rewards: Series, metrics: Metrics) -> Iterator[str]:
+def _divergence_reasons(settings: Divergence, rewards: Series, metrics: Metrics) -> Iterator[str]:
     for name in (LOSS, GRAD_NORM):
         if not math.isfinite(metrics.get(name, 0.0)):
             yield f"{name} is {metrics[name]}"

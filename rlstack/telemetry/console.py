@@ -14,7 +14,7 @@ from rich.console import Console as RichConsole
 from rich.live import Live
 from rich.table import Table
 
-from rlstack.config.schema import AlarmAction
+from rlstack.config.alarms import AlarmAction
 from rlstack.telemetry.alarms import Raised
 from rlstack.telemetry.clock import clock
 from rlstack.telemetry.live_panel import SMOOTHED_STEPS, LivePanel

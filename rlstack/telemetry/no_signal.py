@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rlstack.config.schema import NoSignal
+from rlstack.config.alarms import NoSignal
 
 FORMED, SKIPPED, GRAD_NORM = "pairs/formed", "pairs/skipped", "grad_norm"
 REWARD, MISSING, CUT_OFF = "reward/mean", "reward/missing", "rollout/cut_off"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import takewhile
 
-from rlstack.config.schema import AlarmAction
+from rlstack.config.alarms import AlarmAction
 from rlstack.telemetry.alarms import Metrics, Raised
 
 SKIPPED = "guard/skipped"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlstack.config.schema import AlarmAction
+from rlstack.config.alarms import AlarmAction
 from rlstack.config.schema import Alarms as Settings
 from rlstack.telemetry.alarms import Alarms, Raised, Series
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from rlstack.config.schema import AlarmAction, RunConfig
+from rlstack.config.alarms import AlarmAction
 from rlstack.config.schema import Alarms as Settings
+from rlstack.config.schema import RunConfig
 from rlstack.telemetry.alarms import Alarms, StoppedByAlarm
 from rlstack.telemetry.recorder import Recorder
 

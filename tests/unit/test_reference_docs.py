@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
-from rlstack.config import schema
+from rlstack.config import alarms, schema
 from rlstack.config.ranges import RANGES
 from rlstack.config.schema import RunConfig
 from rlstack.telemetry.metrics import METRICS
@@ -80,7 +80,7 @@ def test_every_setting_is_there_once_with_its_range() -> None:
 
 def test_comments_are_read_beside_what_they_are_about() -> None:
     assert comments_of(schema.Run)["dir"] == "relative to the working directory"
-    assert comments_of(schema.EntropyCollapse)["window"].startswith("steps that a mean is over")
+    assert comments_of(alarms.EntropyCollapse)["window"].startswith("steps that a mean is over")
     assert comments_of(schema.Placement)["split"] == "policy and engines have GPUs of their own"
     assert comments_of(schema.Objective)["clip_ratio_high"].startswith("and at 1 + this")
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rlstack.config.schema import AlarmAction, RunConfig
+from rlstack.config.alarms import AlarmAction
+from rlstack.config.schema import RunConfig
 from rlstack.telemetry.alarms import StoppedByAlarm
 from rlstack.telemetry.recorder import Recorder
 from rlstack.telemetry.skips import skipped_too_often

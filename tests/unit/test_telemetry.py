@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlstack.config.alarms import AlarmAction
 from rlstack.config.load import load_config
-from rlstack.config.schema import AlarmAction, RunConfig
+from rlstack.config.schema import RunConfig
 from rlstack.errors import ConfigError
 from rlstack.telemetry.alarms import StoppedByAlarm
 from rlstack.telemetry.clock import clock
