@@ -329,6 +329,7 @@ def test_what_a_configuration_is_asked_for(tmp_path: Path) -> None:
         "object_store_gib": 0.25,
         "ports": (20000, 20063),
         "checkpoints_gib": pytest.approx((5 * checkpoint + model) / 2**30),
+        "refused": [],
     }
     online = read(
         ROOT / "configs" / "quickstart.yaml", ["schedule.sync_interval=1", "schedule.save_every=null"]
