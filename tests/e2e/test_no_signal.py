@@ -39,7 +39,11 @@ CASES = {
         "no_signal: nothing was learnt in 20 steps: every reward was 0.5",
     ),
     "raises": ({"data.tasks[0].reward": "my_rewards:broken"}, "reward_errors: reward/missing is 1"),
-    "verifier-fails": ({"reward.timeout_s": 1e-6}, "reward_errors: reward/missing is 1"),
+    # An answer without a box, as those that are cut off are, is wrong without the verifier.
+    "verifier-fails": (
+        {"reward.timeout_s": 1e-6, "rollout.max_new_tokens": 40},
+        "reward_errors: reward/missing is ",
+    ),
     "too-few-tokens": (
         {"rollout.max_new_tokens": 4},  # the shortest answers to the tiny task have 7
         "no_signal: nothing was learnt in 20 steps: every reward was 0, and 99% of the answers end at the",
