@@ -77,7 +77,7 @@ BAD = {
     "no final answer": [
         numina("What is 10?", "It is 10."),
         numina("What is 11?", "$\\boxed{}$"),
-        numina("What is 12?", "$\\boxed{12}$" + " and so on" * 200),
+        numina("What is 12?", "$\\boxed{12}$" + " and so on" * 20_000),
         numina("What is 13?", "", answer="notfound"),
     ],
     "duplicate": [numina("what is  $ 3+3 $ ?"), numina("What is \\(4 + 4\\)?")],
