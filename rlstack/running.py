@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rlstack.config.mistakes import refuse_wrong_types
 from rlstack.config.own_code import OwnCode, with_own_code
 from rlstack.config.schema import RunConfig
+from rlstack.config.threads import unbind_threads
 from rlstack.preflight.checks import CHECKS
 from rlstack.preflight.planned import Planned
 from rlstack.preflight.runner import refuse
@@ -75,6 +77,7 @@ def prepare(
     resume: bool = False,
 ) -> Planned:
     """The run that would start, with its prompts; arguments as of run(), errors as of check()."""
+    unbind_threads(os.environ)
     refuse_wrong_types(config)
     config, own = with_own_code(config, rewards=rewards, loss=loss)
     planned = Planned(config=config, own=own, resume=resume)

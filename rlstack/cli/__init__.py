@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from rlstack.cli import (
     train,
     tune,
 )
+from rlstack.config.threads import unbind_threads
 
 EPILOG = """First steps:\n
   rlstack doctor\n
@@ -66,6 +68,7 @@ app.command("plan-transfer", epilog=plan_transfer.EPILOG)(plan_transfer.plan_tra
 def main() -> None:
     """The entry point of the `rlstack` script."""
     _show_any_text()
+    unbind_threads(os.environ)
     app()
 
 

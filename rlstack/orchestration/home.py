@@ -5,25 +5,13 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import psutil
 import ray
 
-# Of a role on the CPU, whatever a container, a module file or a launcher says: the number of threads that
-# OpenMP and MKL begin with, and no cores for them, which all roles of the machine would share.
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-BINDINGS = (
-    "GOMP_CPU_AFFINITY",
-    "KMP_AFFINITY",
-    "KMP_HW_SUBSET",
-    "MKL_DOMAIN_NUM_THREADS",
-    "OMP_DYNAMIC",
-    "OMP_PLACES",
-    "OMP_PROC_BIND",
-    "OMP_THREAD_LIMIT",
-)
+from rlstack.config.threads import compute_on_one_thread
 
 
 class Home(NamedTuple):
@@ -54,17 +42,6 @@ def settle(gpus: tuple[str, ...], environment: Mapping[str, str]) -> None:
     if (interface := interface_of(ray.util.get_node_ip_address(), interfaces())) is not None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface}")  # without = all that begin so
-
-
-def compute_on_one_thread(variables: MutableMapping[str, str]) -> None:
-    """Have libraries that read `variables` when they are loaded compute on one thread, on any core.
-
-    A thread that torch makes later takes the number that it read then, and vLLM's attention on the CPU ends
-    the process where two threads differ (csrc/cpu/cpu_attn_impl.hpp, thread_num).
-    """
-    variables.update(ONE_THREAD)
-    for name in BINDINGS:
-        variables.pop(name, None)
 
 
 def interfaces() -> dict[str, list[str]]:

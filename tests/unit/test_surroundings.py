@@ -13,7 +13,7 @@ import pytest
 
 from rlstack.config import surroundings
 from rlstack.config.schema import Cluster, RunConfig
-from rlstack.orchestration.home import BINDINGS, compute_on_one_thread
+from rlstack.config.threads import BINDINGS, compute_on_one_thread
 
 
 def package(folder: Path, *names: str) -> Path:
@@ -105,6 +105,23 @@ def test_a_role_on_the_cpu_computes_on_one_thread_whatever_a_launcher_says() -> 
     assert variables == {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HOME": "/"}
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_a_command_is_not_bound_to_one_core_by_a_launcher() -> None:
+    code = (
+        "import os, sys\n"
+        "from contextlib import suppress\n"
+        "from rlstack.cli import main\n"
+        "sys.argv[1:] = ['--version']\n"
+        "with suppress(SystemExit):\n"
+        "    main()\n"
+        "import torch\n"
+        "print(len(os.sched_getaffinity(0)))\n"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "4", "OMP_PROC_BIND": "true"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.split()[-1] == str(len(os.sched_getaffinity(0))), done.stderr
+
+
 def test_torch_is_not_there_yet_when_a_role_settles() -> None:
     """It reads the number of threads when it is imported."""
     imports = (
@@ -119,7 +136,7 @@ def test_torch_has_one_thread_wherever_it_computes_after_that() -> None:
     """Ray calls an engine from another thread than the one in which it was made."""
     code = (
         "import os, threading\n"
-        "from rlstack.orchestration.home import compute_on_one_thread\n"
+        "from rlstack.config.threads import compute_on_one_thread\n"
         "compute_on_one_thread(os.environ)\n"
         "import torch\n"
         "found = []\n"
