@@ -76,7 +76,11 @@ def test_the_answers_are_dealt_to_all_actors_and_come_back_in_order(tmp_path):
             RoleError, match=r"no answer from reward model judge 0.*reward\.models\[1\]\.timeout_s"
         ):
             models["judge"].score(QUESTIONS)
-    assert {path.name for path in tmp_path.iterdir()} == {"reward-judge-0.log", "reward-judge-1.log"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "ray.log",
+        "reward-judge-0.log",
+        "reward-judge-1.log",
+    }
 
 
 def test_a_file_is_scored_with_the_folder_of_a_reward_model(tmp_path):
@@ -90,4 +94,8 @@ def test_a_file_is_scored_with_the_folder_of_a_reward_model(tmp_path):
     assert [len(row["rewards"]) for row in scored] == [len(q.responses) for q in QUESTIONS]
     assert all(math.isfinite(reward) for row in scored for reward in row["rewards"])
     assert scored[0]["rewards"][0] > scored[0]["rewards"][1]  # thanks against rudeness
-    assert {path.name for path in tmp_path.iterdir()} == {"answers.jsonl", "out.jsonl"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "answers.jsonl",
+        "out.jsonl",
+        "out.jsonl.settings.json",
+    }
