@@ -22,7 +22,7 @@ from rlstack.config.alarms import (
     RewardErrors,
 )
 from rlstack.config.alarms import Alarms as Settings
-from rlstack.telemetry.no_signal import Drought, no_signal_reasons
+from rlstack.telemetry.no_signal import Drought, barren_reason, no_signal_reasons
 
 LENGTH, ENTROPY, REWARD = "rollout/length_mean", "policy/entropy", "reward/mean"
 LOSS, GRAD_NORM = "loss/total", "grad_norm"
@@ -123,6 +123,14 @@ class Alarms:
             self._raise(step, "divergence", _divergence_reasons(settings.divergence, rewards, metrics)),
         )
         return [raised for raised in found if raised is not None]
+
+    def at_end(self, step: int) -> list[Raised]:
+        """The alarms of a run that ends as planned after `step`; one too short for its `window` has one."""
+        if self._settings.no_signal.action is None or "no_signal" in self._silent_until:
+            return []
+        if (reason := barren_reason(self._drought)) is None:
+            return []
+        return [Raised(step=step, alarm="no_signal", action=AlarmAction.warn, reason=reason, lr_factor=1.0)]
 
     def _raise(self, step: int, name: str, reasons: Iterator[str]) -> Raised | None:
         settings: Alarm = getattr(self._settings, name)

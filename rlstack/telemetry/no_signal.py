@@ -75,6 +75,13 @@ def no_signal_reasons(settings: NoSignal, drought: Drought) -> Iterator[str]:
     yield f"nothing was learnt in {drought.steps} steps: {_cause(drought)}; {_LET_GO_ON}"
 
 
+def barren_reason(drought: Drought) -> str | None:
+    """What to tell at the end of a run none of whose steps taught anything; None for another, or no steps."""
+    if drought.has_broken or not drought.steps:
+        return None
+    return f"no step of the run taught anything: {_cause(drought)}"
+
+
 def _cause(drought: Drought) -> str:
     """What the rewards were, and the remedy."""
     if drought.with_contrast:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -14,7 +14,7 @@ from rlstack.config.resume import Contents
 from rlstack.config.schema import RunConfig
 from rlstack.errors import ConfigError
 from rlstack.telemetry import nvml, sampled
-from rlstack.telemetry.alarms import Alarms, StoppedByAlarm, Verdict
+from rlstack.telemetry.alarms import Alarms, Raised, StoppedByAlarm, Verdict
 from rlstack.telemetry.closing import Attempts, error_of, explain, how_to_go_on, report, status_of
 from rlstack.telemetry.console import Console
 from rlstack.telemetry.environment import hardware, package_versions
@@ -199,13 +199,16 @@ class Recorder:
         self._loggers.step(row)
         raised = self.alarms.update(version, row)
         raised += skipped_too_often(self._history.steps, limit=self._max_skipped_steps)
+        self._log_alarms(raised)
+        return Verdict.of(raised)
+
+    def _log_alarms(self, raised: Sequence[Raised]) -> None:
         rows = [asdict(each) for each in raised]
         self._history.alarms += rows
         self._run.log_alarms(rows)
         self._loggers.alarms(rows)
         for each in raised:
             self._console.alarm(each)
-        return Verdict.of(raised)
 
     def __exit__(
         self,
@@ -225,6 +228,8 @@ class Recorder:
             self._attempts.settle()
 
     def _leave(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
+        if error is None and self._history.steps:
+            self._log_alarms(self.alarms.at_end(self._history.steps[-1]["step"]))
         summary = summarise(
             self._history.steps,
             status=status_of(kind),

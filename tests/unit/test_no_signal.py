@@ -147,6 +147,32 @@ def test_the_run_ends_in_order_and_says_so(tmp_path: Path) -> None:
     assert [row["alarm"] for row in summary["alarms"]] == ["no_signal"]
 
 
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([step()] * 5, ["no step of the run taught anything: every reward was 0; read answers"]),
+        ([GOOD, *[step()] * 4], []),  # it did learn
+        ([step()] * 4 + [GOOD], []),
+        ([step()] * 20, ["nothing was learnt in 20 steps"]),  # told already
+    ],
+)
+def test_a_run_too_short_for_the_window_is_warned_of_at_its_end(
+    rows: list[Row], expected: list[str], tmp_path: Path
+) -> None:
+    config = RunConfig()
+    config.run.dir, config.run.name = str(tmp_path), "a"
+    with Recorder(config) as recorder:
+        for version, row in enumerate(rows, 1):
+            recorder.step(version, row)
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+    log = tmp_path / "a" / "alarms.jsonl"
+    logged = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    reasons = [row["reason"] for row in summary["alarms"] if row["alarm"] == "no_signal"]
+    assert logged == summary["alarms"] and summary["status"] == "completed"
+    assert len(reasons) == len(expected)
+    assert all(reason.startswith(text) for reason, text in zip(reasons, expected, strict=True))
+
+
 def test_a_recorder_that_is_taken_back_counts_on_from_there(tmp_path: Path) -> None:
     """As to a checkpoint in the middle of the window."""
     config = RunConfig()
