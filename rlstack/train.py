@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 from rlstack.config.own_code import OwnCode
 from rlstack.config.schema import RunConfig
 from rlstack.credit.assign import assign
 from rlstack.credit.pair_yield import pair_yield
 from rlstack.data.load import load_prompts, max_prompt_tokens
-from rlstack.data.records import Prompt
+from rlstack.data.records import Prompt, ScoredGroup
 from rlstack.data.samples import sample_rows
 from rlstack.data.sampling import PromptSampler
 from rlstack.errors import ConfigError
@@ -61,63 +63,87 @@ def train(
         saver = Saver(config, schedule, recorder)
         if earlier is not None:
             saver.go_to(earlier)
-        place = earlier or Place()
         probe = training.take(0, 1)[0].token_ids
         longest = max_prompt_tokens(training, held_out)
         with assembled(
             config, recorder, probe=probe, own=own or OwnCode(), max_prompt_tokens=longest
         ) as team:
+            loop = _Loop(
+                config=config,
+                schedule=schedule,
+                training=training,
+                held_out=held_out,
+                team=team,
+                recorder=recorder,
+                saver=saver,
+                interrupts=interrupts,
+            )
+            place = earlier or Place()
             while True:
                 try:
-                    return _run(
-                        place, config, schedule, training, held_out, team, recorder, saver, interrupts
-                    )
+                    return loop.run(place)
                 except BackToCheckpoint as lost:
-                    place = _back(lost, team, recorder, saver, interrupts)
+                    place = loop.back(lost)
 
 
-def _back(
-    lost: BackToCheckpoint, team: Team, recorder: Recorder, saver: Saver, interrupts: Interrupts
-) -> Place:
-    """Where the run goes on after its policy was lost. Raises RoleError if there is no place any more."""
-    interrupts.settle()
-    with recorder.starting("the policy again"):
-        team.rebuild_policy(lost)
-    try:
-        return saver.go_back()
-    except ConfigError as error:
-        raise RoleError(f"{lost.reason}; the run cannot go back: {error}") from error
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loop:
+    config: RunConfig
+    schedule: Schedule
+    training: PromptSampler
+    held_out: Sequence[Prompt]
+    team: Team
+    recorder: Recorder
+    saver: Saver
+    interrupts: Interrupts
 
+    def back(self, lost: BackToCheckpoint) -> Place:
+        """Where the run goes on after its policy was lost. Raises RoleError if there is no place any more."""
+        self.interrupts.settle()
+        with self.recorder.starting("the policy again"):
+            self.team.rebuild_policy(lost)
+        try:
+            return self.saver.go_back()
+        except ConfigError as error:
+            raise RoleError(f"{lost.reason}; the run cannot go back: {error}") from error
 
-def _run(
-    place: Place,
-    config: RunConfig,
-    schedule: Schedule,
-    prompts: PromptSampler,
-    held_out: Sequence[Prompt],
-    team: Team,
-    recorder: Recorder,
-    saver: Saver,
-    interrupts: Interrupts,
-) -> None:
-    """From `place` to the end."""
-    policy, engines, rewards, first = team.policy, team.engines, team.rewards, place.state
-    rollouts = RolloutStream(
-        prompts, engines, rewards, schedule, config, first_step=first.step, kept=place.rollouts
-    )
-    syncs = SyncRounds(team.weight_sync, rollouts, schedule, config, phase=recorder.phase, settled=first.sync)
-    evaluator = Evaluator(held_out, engines, rewards, config)
+    def run(self, place: Place) -> None:
+        """From `place` to the end."""
+        team, schedule, config, recorder = self.team, self.schedule, self.config, self.recorder
+        first = place.state
+        rollouts = RolloutStream(
+            self.training,
+            team.engines,
+            team.rewards,
+            schedule,
+            config,
+            first_step=first.step,
+            kept=place.rollouts,
+        )
+        syncs = SyncRounds(
+            team.weight_sync, rollouts, schedule, config, phase=recorder.phase, settled=first.sync
+        )
+        evaluator = Evaluator(self.held_out, team.engines, team.rewards, config)
 
-    team.go_to(place)
-    with recorder.phase("evaluate"):
-        recorder.evaluated(evaluator.run() if place.checkpoint is None else {})
-    if place.checkpoint is None:
-        recorder.interval(schedule.decide(0, recorder.history.steps))
-    rollouts.admit(version=first.served_version)
+        team.go_to(place)
+        with recorder.phase("evaluate"):
+            recorder.evaluated(evaluator.run() if place.checkpoint is None else {})
+        if place.checkpoint is None:
+            recorder.interval(schedule.decide(0, recorder.history.steps))
+        rollouts.admit(version=first.served_version)
 
-    if schedule.save_every is not None:
-        interrupts.defer(recorder.note)
-    for step in range(first.step, schedule.num_steps):
+        if schedule.save_every is not None:
+            self.interrupts.defer(recorder.note)
+        for step in range(first.step, schedule.num_steps):
+            scored, metrics = self._train(step, rollouts)
+            metrics |= self._sync(step + 1, metrics, rollouts, syncs, evaluator)
+            recorder.samples(sample_rows(scored))
+            self._end_step(step + 1, metrics, rollouts, syncs)
+        self._end(syncs, evaluator)
+
+    def _train(self, step: int, rollouts: RolloutStream) -> tuple[Sequence[ScoredGroup], dict[str, Any]]:
+        """The optimiser step on the rollouts of `step`; these with their scores, and its metrics."""
+        config, recorder = self.config, self.recorder
         with recorder.phase("generate_wait"):
             groups = rollouts.take(step)
         with recorder.phase("reward"):
@@ -129,46 +155,73 @@ def _run(
                 step=step,
                 max_new_tokens=config.rollout.max_new_tokens,
             )
-        metrics = rollout_metrics(groups, step) | rewards.metrics(scored) | credit.metrics()
-        metrics |= pair_yield(credit.groups) | dynamics(scored, credit.examples) | schedule.metrics(step)
+        metrics = rollout_metrics(groups, step) | self.team.rewards.metrics(scored) | credit.metrics()
+        metrics |= pair_yield(credit.groups) | dynamics(scored, credit.examples) | self.schedule.metrics(step)
         with recorder.phase("train"):
-            metrics |= policy.train_step(credit.examples, version=schedule.version_for(step))
-        version = step + 1
+            version = self.schedule.version_for(step)
+            metrics |= self.team.policy.train_step(credit.examples, version=version)
+        return scored, metrics
+
+    def _sync(
+        self,
+        version: int,
+        metrics: Mapping[str, Any],
+        rollouts: RolloutStream,
+        syncs: SyncRounds,
+        evaluator: Evaluator,
+    ) -> dict[str, Any]:
+        """What is due once the policy is at `version`: reference, engines, evaluation; metrics of these.
+
+        metrics: of the step that led there.
+        """
+        schedule, recorder = self.schedule, self.recorder
         if schedule.reference_syncs_at(version):
-            policy.sync_reference(version)
-        metrics |= syncs.end_due(version)
+            self.team.policy.sync_reference(version)
+        found = dict(syncs.end_due(version))
         if schedule.syncs_at(version):
             syncs.begin(version)
             evaluation = evaluator.start() if schedule.evaluates_at(version) else None
-            recorder.interval(schedule.decide(version, [*recorder.history.steps, metrics]))
+            recorder.interval(schedule.decide(version, [*recorder.history.steps, {**metrics, **found}]))
             rollouts.admit(version=version)
-            metrics |= syncs.end_due(version)
+            found |= syncs.end_due(version)
             if evaluation is not None:
                 with recorder.phase("evaluate"):
-                    metrics |= evaluation.result()
-        recorder.samples(sample_rows(scored))
-        verdict = recorder.step(version, metrics)
+                    found |= evaluation.result()
+        return found
+
+    def _end_step(
+        self, version: int, metrics: Mapping[str, Any], rollouts: RolloutStream, syncs: SyncRounds
+    ) -> None:
+        """Log the step, heed its alarms, and save what is due.
+
+        Raises StoppedByAlarm; KeyboardInterrupt once the step is saved, if the run was asked to end.
+        """
+        policy, saver = self.team.policy, self.saver
+        verdict = self.recorder.step(version, metrics)
         policy.scale_lr(verdict.lr_factor)
         if verdict.stop:
             saver.finish(policy)
-            policy.export(recorder.model)
+            policy.export(self.recorder.model)
             raise StoppedByAlarm(verdict.stop)
         saver.save_due(version, policy, rollouts, syncs)
-        if interrupts.is_asked:
+        if self.interrupts.is_asked:
             saver.save_now(version, policy, rollouts, syncs)
             raise KeyboardInterrupt
 
-    try:
-        interrupts.settle()
-        syncs.end()
-        policy.export(recorder.model)
-        if held_out and schedule.generator_version_at(schedule.num_steps) < schedule.num_steps:
-            with recorder.phase("sync"):
-                team.weight_sync.run(schedule.num_steps)  # the final evaluation is of the final weights
-        with recorder.phase("evaluate"):
-            recorder.evaluated(evaluator.run())
-    except KeyboardInterrupt:
-        with suppress(RoleError):
-            saver.finish(policy)
-        raise
-    saver.finish(policy)
+    def _end(self, syncs: SyncRounds, evaluator: Evaluator) -> None:
+        """Export the model, and evaluate it."""
+        num_steps, policy = self.schedule.num_steps, self.team.policy
+        try:
+            self.interrupts.settle()
+            syncs.end()
+            policy.export(self.recorder.model)
+            if self.held_out and self.schedule.generator_version_at(num_steps) < num_steps:
+                with self.recorder.phase("sync"):
+                    self.team.weight_sync.run(num_steps)  # the final evaluation is of the final weights
+            with self.recorder.phase("evaluate"):
+                self.recorder.evaluated(evaluator.run())
+        except KeyboardInterrupt:
+            with suppress(RoleError):
+                self.saver.finish(policy)
+            raise
+        self.saver.finish(policy)
