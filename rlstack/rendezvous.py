@@ -1,4 +1,8 @@
-"""Where processes find each other: a key-value store that listens on one address only.
+"""Where processes find each other: a key-value store, as a file of this user's or listening on one address.
+
+A store that listens gives all it holds to whoever connects, and takes what he gives. Processes of one machine
+that meet once use a file. Its readers look again every 10 ms, and do not notice when the others have gone, so
+the weight transfer, which exchanges words for each bucket and is given up when its driver says so, listens.
 
 torch's own TCPStore server binds to every interface; handing it a socket that is bound already keeps it on
 loopback (or on the one address it is given).
@@ -9,9 +13,23 @@ from __future__ import annotations
 import datetime
 import errno
 import socket
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
-from torch.distributed import TCPStore
+from torch.distributed import FileStore, TCPStore
+
+
+def private_place() -> Path:
+    """Where no other user of this machine gets: a path for store_in, in a new folder."""
+    return Path(tempfile.mkdtemp(prefix="rlstack-ranks-")) / "store"
+
+
+def store_in(file: Path, *, timeout_s: float) -> FileStore:
+    """The store that all processes have who open `file`; reads wait at most `timeout_s`."""
+    store = FileStore(str(file))
+    store.set_timeout(datetime.timedelta(seconds=timeout_s))
+    return store
 
 
 def serve_store(host: str, *, timeout_s: float, port_range: Sequence[int] | None = None) -> TCPStore:

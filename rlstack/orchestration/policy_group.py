@@ -59,7 +59,7 @@ class PolicyGroup:
     def start(self, host: str | None) -> None:
         """Join the ranks, build the model, load its weights.
 
-        host: where rank 0 listens; None: the address of its own node.
+        host: loopback, where all are on this machine; None: rank 0 listens at the address of its node.
         """
         wait = partial(
             wait_for, timeout_s=self._config.policy.start_timeout_s, setting="policy.start_timeout_s"

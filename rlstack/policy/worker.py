@@ -30,7 +30,7 @@ from rlstack.policy.saving import BackgroundSave
 from rlstack.policy.served import ServedWeights
 from rlstack.policy.staleness import check_versions, max_age
 from rlstack.policy.trainer import Trainer
-from rlstack.rendezvous import connect_store, serve_store
+from rlstack.rendezvous import connect_store, private_place, serve_store, store_in
 from rlstack.telemetry.timeline import span
 
 _BYTES_PER_MIB = 1024**2
@@ -48,33 +48,38 @@ class PolicyWorker:
         self._rank = rank
         self._world_size = world_size
         self._folder = Path(config.policy.model)
-        self._store: dist.TCPStore | None = None
+        self._store: dist.Store | None = None
         self._sources: dict[TransferMethod, WeightOutlet] = {}
         self._save: BackgroundSave | None = None
         self._serving: int | None = None  # the version that the model holds instead of the policy's
 
-    def serve(self, host: str | None) -> tuple[str, int]:
-        """On rank 0: open the rendezvous of the ranks on `host` (None: this node's address) and say where."""
-        if host is None:
-            import ray
+    def serve(self, host: str | None) -> tuple[str, int | Path]:
+        """On rank 0: open the rendezvous of the ranks, and say where, for start().
 
-            host = str(ray.util.get_node_ip_address())
+        host: loopback, for ranks that are all on this machine and meet at a file; None: they may be on
+        several, and meet at a port of this node's address.
+        """
+        if host is not None:
+            return host, private_place()
+        import ray
+
+        host = str(ray.util.get_node_ip_address())
         cluster, limit_s = self._config.cluster, self._config.policy.start_timeout_s
-        self._store = serve_store(host, timeout_s=limit_s, port_range=cluster.port_range)
-        return host, self._store.port
+        store = serve_store(host, timeout_s=limit_s, port_range=cluster.port_range)
+        self._store = store
+        return host, store.port
 
-    def start(self, host: str, port: int) -> None:
-        """Meet the other ranks, build the model and the optimiser, load the weights.
+    def start(self, host: str, where: int | Path) -> None:
+        """Meet the other ranks where serve() said, build the model and the optimiser, load the weights.
 
         Raises ConfigError if the model's folder cannot be used, or this machine for its precision.
         """
         config = self._config
         refuse(policy_machine_problems(config.policy, Machine.detect().arithmetic))
         architecture = Architecture.from_folder(self._folder)
-        store = self._store or connect_store(host, port, timeout_s=config.policy.start_timeout_s)
         init_parallel(
             config.policy,
-            store,
+            self._store or _store_at(host, where, timeout_s=config.policy.start_timeout_s),
             host=host,
             rank=self._rank,
             world_size=self._world_size,
@@ -229,3 +234,9 @@ class PolicyWorker:
     def stop(self) -> None:
         """Leave the process groups."""
         close_parallel()
+
+
+def _store_at(host: str, where: int | Path, *, timeout_s: float) -> dist.Store:
+    if isinstance(where, Path):
+        return store_in(where, timeout_s=timeout_s)
+    return connect_store(host, where, timeout_s=timeout_s)
