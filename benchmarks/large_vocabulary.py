@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -212,12 +213,14 @@ def hf_logprobs(folder: Path) -> list[float]:
 
 def policy_logprobs(folder: Path) -> list[float]:
     """As `hf_logprobs`, of a policy on one rank."""
+    from rlstack.collectives import SECRET, new_secret
     from rlstack.config.schema import RunConfig
     from rlstack.policy.worker import PolicyWorker
 
     config = RunConfig()
     config.policy.model = str(folder)
     worker = PolicyWorker(config, rank=0, world_size=1)
+    os.environ[SECRET] = new_secret()  # which a run's driver gives to its ranks
     worker.start(*worker.serve("127.0.0.1"))
     logprobs = worker.probe(PROBE)
     worker.stop()

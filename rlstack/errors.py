@@ -18,6 +18,10 @@ class CheckpointError(ConfigError):
     """A checkpoint that cannot be gone on from: damaged, or of another model. The message names the file."""
 
 
+class StrangerError(ConfigError):
+    """A process that is not of the run has spoken to it, or could: what it sent has not been used."""
+
+
 class UserCodeError(RuntimeError):
     """An exception that code of the user's own has raised; the message begins with its file and line."""
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from rlstack.collectives import SECRET
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -20,7 +22,7 @@ def run_ranks(arguments: Iterable[Sequence[object]], *, timeout_s: float, **envi
         subprocess.Popen(
             [sys.executable, *map(str, of_rank)],
             cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+            env=os.environ | {"OMP_NUM_THREADS": "1", SECRET: "of the test"} | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -17,6 +17,7 @@ from ray.exceptions import GetTimeoutError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from rlstack.collectives import SECRET, new_secret
 from rlstack.config.schema import Cluster
 from rlstack.errors import ConfigError
 from rlstack.orchestration.home import Home
@@ -33,7 +34,7 @@ class Reservation:
     def __init__(self, decision: Decision, settings: Cluster, *, deadline: float) -> None:
         """deadline: of time.monotonic(). Raises RuntimeError if a node does not give what it had."""
         self.decision = decision
-        self._environment = dict(settings.env)
+        self._environment = {**settings.env, SECRET: new_secret()}
         self._group: Any = placement_group(
             [_resources(bundle, settings.ranks_per_core) for bundle in decision.bundles],
             strategy="PACK",

@@ -9,6 +9,7 @@ import os
 import torch
 import torch.distributed as dist
 
+from rlstack.collectives import demand_proof
 from rlstack.config.schema import Policy
 from rlstack.policy.backend import model_parallel_cuda_manual_seed, on_gpu, parallel_state
 
@@ -16,7 +17,10 @@ from rlstack.policy.backend import model_parallel_cuda_manual_seed, on_gpu, para
 def init_parallel(
     policy: Policy, store: dist.Store, *, host: str, rank: int, world_size: int, seed: int
 ) -> None:
-    """Join the ranks that share `store`, served at `host`; collective over all of them."""
+    """Join the ranks that share `store`, on this machine if `host` is its loopback. Collective.
+
+    Raises RuntimeError if the environment lacks the run's secret (rlstack.collectives).
+    """
     if on_gpu():
         torch.cuda.set_device(rank % torch.cuda.device_count())
     else:
@@ -24,6 +28,7 @@ def init_parallel(
     if host in ("127.0.0.1", "::1", "localhost"):
         # gloo would listen on the address that the machine's name resolves to.
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    demand_proof()
     dist.init_process_group(
         "nccl" if on_gpu() else "gloo",
         store=store,

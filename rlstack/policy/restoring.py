@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from rlstack.checkpoint.manifest import Manifest, check_files, check_names, share
 from rlstack.checkpoint.trusted import check_pickle
+from rlstack.collectives import gather_json
 from rlstack.errors import CheckpointError
 from rlstack.policy.backend import dist_checkpointing
 
@@ -21,11 +22,9 @@ def verify(folder: Path) -> None:
 
     Raises CheckpointError on all ranks alike, naming the first file that is damaged, missing or too many.
     """
-    troubles: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(troubles, _trouble(folder))
-    for trouble in troubles:
+    for trouble in gather_json(_trouble(folder)):
         if trouble is not None:
-            raise CheckpointError(trouble)
+            raise CheckpointError(str(trouble))
 
 
 def check_trusted(folder: Path) -> None:

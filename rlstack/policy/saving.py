@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch.distributed as dist
 from torch.distributed.checkpoint import FileSystemWriter
 from torch.distributed.checkpoint.filesystem import FileSystem
 
 from rlstack.checkpoint.manifest import Digest
+from rlstack.collectives import gather_json
 from rlstack.policy.backend import (
     AsyncRequest,
     FullyParallelSaveStrategyWrapper,
@@ -61,9 +61,8 @@ class BackgroundSave:
         Raises on all ranks, naming those that could not write or took longer than `timeout_s`: OSError, with
         the first one's number, where a file system has refused, and otherwise RuntimeError.
         """
-        troubles: list[_Trouble | None] = [None] * dist.get_world_size()
-        dist.all_gather_object(troubles, self._trouble(timeout_s))
-        if found := {rank: trouble for rank, trouble in enumerate(troubles) if trouble is not None}:
+        troubles = gather_json(self._trouble(timeout_s))
+        if found := {rank: _Trouble(*row) for rank, row in enumerate(troubles) if row is not None}:
             named = (f"policy rank {rank}: {trouble.text}" for rank, trouble in found.items())
             message = "the checkpoint could not be written: " + "; ".join(named)
             if numbers := [trouble.errno for trouble in found.values() if trouble.errno is not None]:

@@ -6,6 +6,8 @@ import os
 from contextlib import suppress
 from typing import Any
 
+from rlstack.collectives import SECRET, demand_proof
+
 BACKEND = "reshard"  # the name under which vLLM finds our weight transfer engine
 
 # "1" keeps the weights of CPU linears as they are, for transfer.landing=direct. A variable, because nothing
@@ -14,13 +16,18 @@ PLAIN_WEIGHTS = "RLSTACK_PLAIN_WEIGHTS"
 
 
 def register() -> None:
-    """Make our weight transfer engine known to vLLM; harmless where it is not used."""
+    """Make our weight transfer engine known to vLLM, and have an engine's workers of a run know each other.
+
+    Harmless in a vLLM that is none of a run's.
+    """
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
     with suppress(ValueError):  # it has it already: vLLM may load plugins more than once
         WeightTransferEngineFactory.register_engine(BACKEND, "rlstack.transfer.vllm_engine", "ReshardEngine")
     if os.environ.get(PLAIN_WEIGHTS) == "1":
         keep_plain_weights()
+    if SECRET in os.environ:
+        demand_proof()
 
 
 def keep_plain_weights() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -20,6 +21,7 @@ from transformers import Qwen2Config
 
 from rlstack.checkpoint.manifest import MANIFEST, check, files_in
 from rlstack.checkpoint.store import CheckpointStore
+from rlstack.collectives import SECRET
 from rlstack.config.schema import Checkpoint
 from rlstack.data.records import MicroBatch
 from rlstack.errors import CheckpointError
@@ -244,7 +246,8 @@ def test_killed_while_writing_leaves_the_older_checkpoint_the_newest(saved, sequ
     store = serve_store("127.0.0.1", timeout_s=60.0)
     killed.write(tmp_path / "killed", store.port)
     command = [sys.executable, "-m", "tests.distributed.checkpoint_job", str(tmp_path), "0"]
-    done = subprocess.run(command, cwd=ROOT, timeout=120, capture_output=True, text=True)
+    environment = os.environ | {SECRET: "of the test"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, timeout=120, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     checkpoints = tmp_path / "killed" / "checkpoints"
     kept = CheckpointStore(checkpoints, Checkpoint())

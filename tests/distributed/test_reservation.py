@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import ray
 
+from rlstack.collectives import SECRET
 from rlstack.config.schema import Cluster, Placement, Policy, Rollout, RunConfig
 from rlstack.errors import ConfigError
 from rlstack.orchestration.home import Home
@@ -21,7 +22,7 @@ from rlstack.orchestration.reservation import Reservation, reserve
 from rlstack.orchestration.roles import Role, wait_for
 
 SETTINGS = Cluster(env={"NCCL_DEBUG": "WARN"}, placement_timeout_s=20.0)
-NAMES = ("CUDA_VISIBLE_DEVICES", "NCCL_DEBUG", "NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
+NAMES = ("CUDA_VISIBLE_DEVICES", "NCCL_DEBUG", "NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", SECRET)
 
 pytestmark = pytest.mark.slow
 
@@ -76,6 +77,7 @@ def test_each_role_sees_its_own_gpus_and_the_settings_of_the_network(tmp_path: P
     assert [each["CUDA_VISIBLE_DEVICES"] for each in found] == [*"0123", "4,5", "6,7"]
     assert all(each["NCCL_DEBUG"] == "WARN" for each in found)
     assert all(each["GLOO_SOCKET_IFNAME"] == "lo" and each["NCCL_SOCKET_IFNAME"] == "=lo" for each in found)
+    assert len({each[SECRET] for each in found}) == 1 and len(found[0][SECRET]) == 64
     assert f"witness 0 on node {LOOPBACK}, GPUs 0" in (tmp_path / "0.log").read_text()
     assert free_nodes(all_nodes())[0].num_gpus == 0
     reservation.close()

@@ -8,10 +8,12 @@ kinds of its layers.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
 from rlstack.checkpoint.store import CheckpointStore
+from rlstack.collectives import SECRET, new_secret
 from rlstack.config.schema import Checkpoint, Precision, RunConfig
 from rlstack.data.packing import pack
 from rlstack.data.records import PreferencePair, Prompt, Rollout
@@ -26,6 +28,7 @@ def worker_of(folder: Path) -> PolicyWorker:
     config.policy.precision = Precision.bf16
     config.optimizer.lr = 2e-4
     worker = PolicyWorker(config, rank=0, world_size=1)
+    os.environ[SECRET] = new_secret()
     worker.start(*worker.serve("127.0.0.1"))
     return worker
 

@@ -34,10 +34,20 @@ LOADERS = {
         for kind in ("Config", "Tokenizer", "ModelForCausalLM", "ModelForSequenceClassification")
     ),
 }
+# torch's collectives that unpickle what a stranger to the group may have sent.
+OBJECTS = {
+    "all_gather_object",
+    "broadcast_object_list",
+    "gather_object",
+    "recv_object_list",
+    "scatter_object_list",
+    "send_object_list",
+}
 EVERYONE = {"0.0.0.0", "::", "*"}
 EXCEPTIONS = {
     ("rlstack/tuning/planning/derivation.py", "eval"),  # of formulas that stand in the package
     ("rlstack/checkpoint/trusted.py", "pickle"),  # an unpickler that looks nothing up but a short list
+    ("rlstack/collectives.py", "pickle"),  # of whose writer it has proof
     ("rlstack/rewards/handover.py", "pickle"),  # from a process to its own child, through anonymous memory
     ("rlstack/rewards/handover.py", "cloudpickle"),
 }
@@ -64,6 +74,8 @@ def findings(source: str) -> Iterator[str]:
             continue
         name = name_of(node.func)
         given = {k.arg: k.value.value for k in node.keywords if isinstance(k.value, ast.Constant)}
+        if name.rpartition(".")[2] in OBJECTS:
+            yield name
         if name in CALLS:
             safe = CALLS[name]
             if safe is None or given.get(safe[0]) != safe[1]:
@@ -102,6 +114,8 @@ def test_nothing_that_is_read_is_run(path: Path) -> None:
         "LLM(folder)",
         "listener.bind(('0.0.0.0', 0))",
         "eval(text)",
+        "dist.all_gather_object(found, own)",
+        "broadcast_object_list(found)",
     ],
 )
 def test_what_is_forbidden_is_found(source: str) -> None:
@@ -118,6 +132,7 @@ def test_what_is_forbidden_is_found(source: str) -> None:
         "AutoTokenizer.from_pretrained(folder, trust_remote_code=False)",
         "model.eval()",
         "load(folder).eval()",
+        "read_object(path)",
         "listener.bind((host, 0))",
     ],
 )

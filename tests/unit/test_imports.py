@@ -14,6 +14,7 @@ ROOMS = (
     "child_process",
     "user_code",
     "rendezvous",
+    "collectives",
     "config",
     "telemetry",
     "data",
