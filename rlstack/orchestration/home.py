@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ import psutil
 import ray
 
 from rlstack.config.threads import compute_on_one_thread
+from rlstack.orchestration.loopback import is_loopback
 
 
 class Home(NamedTuple):
@@ -32,16 +32,23 @@ def settle(gpus: tuple[str, ...], environment: Mapping[str, str]) -> None:
     """Set this process's environment, before it imports what reads it.
 
     Ray's own address says which network interface the nodes reach each other by. Without being told, gloo
-    takes the one that the machine's name resolves to, which may be loopback, and NCCL the first.
+    takes the one that the machine's name resolves to, which may be loopback, and NCCL the first. What the
+    environment says of it counts on a cluster only: a Ray on loopback is one machine's, which nobody else is
+    to reach.
     """
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     else:
         compute_on_one_thread(os.environ)
     os.environ.update(environment)
-    if (interface := interface_of(ray.util.get_node_ip_address(), interfaces())) is not None:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
-        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface}")  # without = all that begin so
+    address = ray.util.get_node_ip_address()
+    if (interface := interface_of(address, interfaces())) is not None:
+        for name, value in (
+            ("GLOO_SOCKET_IFNAME", interface),
+            ("NCCL_SOCKET_IFNAME", f"={interface}"),  # without = all that begin so
+        ):
+            if is_loopback(address) or name not in os.environ:
+                os.environ[name] = value
 
 
 def interfaces() -> dict[str, list[str]]:
@@ -55,9 +62,8 @@ def interfaces() -> dict[str, list[str]]:
 
 def interface_of(address: str, found: Mapping[str, list[str]]) -> str | None:
     """The name of the interface with `address`, any for a loopback one; None if it is nobody's."""
-    of_loopback = ipaddress.ip_address(address).is_loopback
     for name, addresses in found.items():
         plain = [each.partition("%")[0] for each in addresses]
-        if address in plain or (of_loopback and any(ipaddress.ip_address(a).is_loopback for a in plain)):
+        if address in plain or (is_loopback(address) and any(map(is_loopback, plain))):
             return name
     return None

@@ -13,6 +13,7 @@ import ray
 from rlstack.config.surroundings import RENAME, foreign_modules
 from rlstack.errors import ConfigError
 from rlstack.orchestration.home import settle
+from rlstack.orchestration.loopback import is_loopback, refuse_listeners
 from rlstack.orchestration.processes import Processes, own_processes
 from rlstack.telemetry import nvml, timeline
 from rlstack.telemetry.logs import capture_output
@@ -47,6 +48,9 @@ PHASES = {
     "release_memory": "sync",
 }
 
+
+# Calls that open connections; the builders of the others do.
+CONNECTING = {"start", "open_transfer"}
 
 _END = object()
 
@@ -87,6 +91,7 @@ class Host:
             with timeline.span("start_up"), _own_words():
                 refuse_foreign_modules()
                 self._target = build(**kwargs)
+                _stay_on_loopback()
         except Exception as error:  # Ray would tell the driver of it as a long text
             traceback.print_exc()
             self._broken = error
@@ -100,6 +105,8 @@ class Host:
             raise self._broken
         with timeline.span(phase_of(method)), _own_words():
             result = getattr(self._target, method)(*args, **kwargs)
+            if method in CONNECTING:
+                _stay_on_loopback()
         return Answer.of(result)
 
     def stream(self, method: str, /, *args: Any, **kwargs: Any) -> Iterator[Answer]:
@@ -116,6 +123,12 @@ def refuse_foreign_modules() -> None:
     """Raise ConfigError if this process would import a package that is not the one installed."""
     for module, path, installed in foreign_modules():
         raise ConfigError(f"`import {module}` finds {path}, which is not {installed}; {RENAME}")
+
+
+def _stay_on_loopback() -> None:
+    """Raise StrangerError if other machines could connect to this role of a Ray that is on loopback."""
+    if is_loopback(ray.util.get_node_ip_address()):
+        refuse_listeners()
 
 
 def phase_of(method: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ from rlstack.transfer.errors import TransferError
 pytestmark = pytest.mark.slow
 
 
+EVERYONE = "0.0.0.0"
+
+
 class Foreign(Exception):
     """Of a library that the driver does not import, as far as the role knows."""
 
@@ -38,6 +42,11 @@ class Worker:
         self.children.append(subprocess.Popen(["sleep", "600"]))
         return self.children[-1].pid
 
+    def start(self) -> None:
+        """As a role whose first call opens its connections, which its child then keeps."""
+        with socket.create_server((EVERYONE, 0)) as listener:
+            self.children.append(subprocess.Popen(["sleep", "600"], pass_fds=[listener.fileno()]))
+
     def sleep(self, seconds: float) -> str:
         time.sleep(seconds)
         return "slept"
@@ -51,6 +60,12 @@ class Worker:
 
 def build_worker() -> Worker:
     return Worker()
+
+
+class Listener(Worker):
+    def __init__(self) -> None:
+        super().__init__()
+        self.socket = socket.create_server((EVERYONE, 0))
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +118,18 @@ def test_a_role_that_cannot_be_built_says_why(logs: Path, build: Any, kind: Any,
         wait({role: role.start("sleep", 0.0)})
     assert isinstance(error.value, RoleLost) == (kind is EngineLost)
     assert says in (logs / "broken.log").read_text()
+    role.kill()
+
+
+@pytest.mark.parametrize(("build", "process"), [(Listener, r"ray.*"), (build_worker, "sleep")])
+def test_a_role_that_other_machines_could_connect_to_ends_the_run(
+    logs: Path, build: Any, process: str
+) -> None:
+    role = Role(f"open {process}", log=logs / "open.log", build=build, lost=EngineLost)
+    says = rf"process \d+ \({process}\) listens on 0\.0\.0\.0, port \d+, where other machines can connect"
+    with pytest.raises(RoleError, match=says) as error:
+        wait({role: role.start("start")})
+    assert not isinstance(error.value, RoleLost)  # for another in its place would do the same
     role.kill()
 
 
