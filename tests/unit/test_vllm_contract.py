@@ -147,3 +147,25 @@ def test_vllm_finds_the_transfer_engine_through_its_plugins():
     register()  # vLLM may load plugins more than once
     assert issubclass(vllm_engine.ReshardEngine, WeightTransferEngine)
     assert not inspect.isabstract(vllm_engine.ReshardEngine)
+
+
+@pytest.mark.parametrize("of_a_run", [True, False])
+def test_the_workers_of_a_runs_engine_unpickle_nothing_of_a_strangers(
+    monkeypatch: pytest.MonkeyPatch, of_a_run: bool
+) -> None:
+    from torch.distributed import distributed_c10d
+    from vllm.v1.worker.worker_base import WorkerWrapperBase
+
+    from rlstack.collectives import SECRET
+    from rlstack.transfer.plugin import register
+
+    # A worker loads plug-ins here, before init_device, in which it joins the others.
+    assert "load_general_plugins()" in inspect.getsource(WorkerWrapperBase.init_worker)
+    for name in ("_pickler", "_unpickler"):
+        monkeypatch.setattr(distributed_c10d, name, name)
+    monkeypatch.delenv(SECRET, raising=False)
+    if of_a_run:
+        monkeypatch.setenv(SECRET, "secret")
+    register()
+    assert (distributed_c10d._pickler != "_pickler") == of_a_run
+    assert (distributed_c10d._unpickler != "_unpickler") == of_a_run
