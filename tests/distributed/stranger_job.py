@@ -115,7 +115,8 @@ def be_a_stranger(folder: Path, port: int, rank: int) -> None:
         os.setgroups([])
         os.setgid(NOBODY)
         os.setuid(NOBODY)
-    distributed_c10d._unpickler = Blind  # type: ignore[attr-defined, assignment]
+    torchs: Any = distributed_c10d
+    torchs._unpickler = Blind
     join(port, rank)
     for name, call in COLLECTIVES.items():
         (all_gather if name == "json" else call)(Touch(folder / name), rank)
