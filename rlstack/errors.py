@@ -1,5 +1,8 @@
 """The exceptions that speak to the user rather than to a developer."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 MAX_LINE_CHARS = 1000  # of a message, which repeats what was given
 
 
@@ -39,8 +42,38 @@ class DiskError(RuntimeError):
     """A file system that cannot take what a command is to write; the message says where, and the remedy."""
 
 
+@contextmanager
+def refusing(say: Callable[[BaseException], str]) -> Iterator[None]:
+    """Raise a ConfigError with what `say` makes of whatever code of others raises on files of others.
+
+    That is no Exception where it is a panic of a library in Rust.
+    """
+    try:
+        yield
+    except (ConfigError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise ConfigError(say(error)) from None
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what `error` says, or its type if it says nothing."""
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
+
+
 def _line(text: str) -> str:
     if len(text) > MAX_LINE_CHARS:
         half = MAX_LINE_CHARS // 2  # the end has the remedy
         text = f"{text[:half]} ... {text[-half:]}"
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return for_terminal(text)
+
+
+def for_terminal(text: str) -> str:
+    """`text`, of whatever file or process, fit to be shown: what is not printable is escaped.
+
+    Line breaks and tabs stay.
+    """
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode()
+        for each in text
+    )

@@ -30,8 +30,9 @@ def written_at_once(path: Path) -> Iterator[TextIO]:
     """
     draft = path.with_name(f".{path.name}.part")
     try:
+        draft.unlink(missing_ok=True)  # of a process that was killed; or a link, which would lead elsewhere
         # What UTF-8 has no form for, half of a surrogate pair, is written as the escape that JSON has for it.
-        with draft.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        with draft.open("x", encoding="utf-8", errors="backslashreplace") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

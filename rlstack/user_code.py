@@ -8,7 +8,7 @@ import sysconfig
 import traceback
 from typing import NamedTuple
 
-from rlstack.errors import UserCodeError
+from rlstack.errors import UserCodeError, for_terminal
 
 _OURS = (
     os.path.dirname(os.path.abspath(__file__)),
@@ -70,5 +70,6 @@ def raised_by_user(error: BaseException, *, below: int = 1) -> UserCodeError:
 
 def in_one_line(error: BaseException) -> str:
     """ "FILE:LINE: TYPE: MESSAGE", without the place if no code of the user's is to blame."""
-    place, what = place_of(error), f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+    place, said = place_of(error), for_terminal(" ".join(str(error).split()))
+    what = f"{type(error).__name__}: {said}".rstrip(": ")
     return what if place is None else f"{place}: {what}"

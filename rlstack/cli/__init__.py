@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 from typing import Annotated
@@ -24,6 +25,7 @@ from rlstack.cli import (
     tune,
 )
 from rlstack.config.threads import unbind_threads
+from rlstack.errors import for_terminal
 
 EPILOG = """First steps:\n
   rlstack doctor\n
@@ -72,8 +74,17 @@ def main() -> None:
     app()
 
 
+class _Shown(logging.Formatter):
+    """Of warnings, which repeat what files and answers hold."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return for_terminal(super().format(record))
+
+
 def _show_any_text() -> None:
-    """Have characters that the terminal's encoding lacks replaced, instead of ending the command."""
+    """Have characters replaced that the terminal's encoding lacks, or that would move its cursor."""
+    if logging.lastResort is not None:  # which writes warnings to the terminal
+        logging.lastResort.setFormatter(_Shown())
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")

@@ -9,6 +9,7 @@ import typer
 
 from rlstack.cli.completion import complete_setting
 from rlstack.cli.exit_status import exit_status
+from rlstack.errors import for_terminal
 
 EPILOG = """Examples:\n
   rlstack evaluate runs/quickstart\n
@@ -61,6 +62,14 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    trust_settings: Annotated[
+        bool,
+        typer.Option(
+            "--trust-settings",
+            help="Use all settings in a run's folder as those of a YAML file, plug-ins, models and addresses "
+            "among them. Without it only the tasks and how answers are sampled are taken from there.",
+        ),
+    ] = False,
 ) -> None:
     """Sample answers to held-out problems and score them: accuracy, pass@k, majority vote, rewards.
 
@@ -69,9 +78,12 @@ def evaluate(
     with exit_status():
         from rlstack.evaluation.benchmarks import BenchmarkName
         from rlstack.evaluation.request import make_request
+        from rlstack.evaluation.settings import find_target
 
+        found = find_target(target, trust_settings=trust_settings)
+        typer.echo(for_terminal(found.told), err=True)
         request = make_request(
-            target,
+            found,
             tasks=task or (),
             settings={
                 "evaluation.n": n,
@@ -85,6 +97,9 @@ def evaluate(
             name=name,
             out=out,
         )
+
+        for each in request.config.evaluation.tasks:
+            typer.echo(for_terminal(f"{each.name}: {each.path}"), err=True)
 
         from rlstack.evaluation.evaluate import evaluate as run  # imports torch and Ray
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import typer
 
-from rlstack.errors import ConfigError, DiskError, UserCodeError
+from rlstack.errors import ConfigError, DiskError, UserCodeError, for_terminal
 
 
 @contextmanager
@@ -20,22 +20,25 @@ def exit_status() -> Iterator[None]:
     """Turn what a command raises into the exit status and what the user reads."""
     try:
         yield
+    except (typer.Exit, SystemExit):
+        raise
     except ConfigError as error:
-        for problem in str(error).splitlines():
-            typer.echo(f"error: {problem}", err=True)
-        raise typer.Exit(2) from None
+        raise _ended(2, *(f"error: {problem}" for problem in str(error).splitlines())) from None
     except DiskError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+        raise _ended(1, f"error: {error}") from None
     except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(130) from None
-    except Exception as error:
-        typer.echo(_in_short(error), err=True)
-        raise typer.Exit(1) from None
+        raise _ended(130, "interrupted") from None
+    except BaseException as error:  # a panic of a library in Rust is no Exception
+        raise _ended(1, _in_short(error)) from None
 
 
-def _in_short(error: Exception) -> str:
+def _ended(status: int, *texts: str) -> typer.Exit:
+    for text in texts:
+        typer.echo(for_terminal(text), err=True)
+    return typer.Exit(status)
+
+
+def _in_short(error: BaseException) -> str:
     """One line and where the traceback is; the traceback itself if it has not been written anywhere."""
     notes: list[str] = getattr(error, "__notes__", [])
     if not notes:

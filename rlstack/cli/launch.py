@@ -50,6 +50,7 @@ def launch(
     """
     with exit_status():
         from rlstack.config.load import load_config
+        from rlstack.config.urls import secret_part, without_secrets
         from rlstack.errors import ConfigError
         from rlstack.running import run
 
@@ -57,6 +58,11 @@ def launch(
             raise ConfigError(
                 f"--address {address}: auto | HOST:PORT | http://HOST:PORT is accepted, for Ray Client has "
                 "no driver on the cluster; give the dashboard's address, or run this on a node"
+            )
+        if (part := secret_part(address)) is not None:
+            raise ConfigError(
+                f"--address {without_secrets(address)}: an address without {part} is accepted, for it is "
+                "shown; the cluster's token is read from the environment"
             )
         as_job = address.startswith(("http://", "https://"))
         if detach and not as_job:

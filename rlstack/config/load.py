@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,12 @@ from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
 from rlstack.config.input_paths import anchor, anchor_references
 from rlstack.config.mistakes import find_mistakes
-from rlstack.config.references import Settings, escaped, has_references, resolved, unreadable
+from rlstack.config.references import Settings, escaped, has_references, resolved, texts_of, unreadable
 from rlstack.config.schema import RunConfig
 from rlstack.config.values import Loader, as_written, children, read_value, type_at
 from rlstack.errors import ConfigError
 
+MAX_STORED_BYTES = 2**20  # of the settings in a run's folder
 KEY = re.compile(r"[A-Za-z_]\w*(\.\w+|\[\d+\])*")
 
 
@@ -45,6 +46,43 @@ def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> RunCo
     if overrides:
         _refuse_mistakes(settings, "command line")  # the file's own have been refused
         anchor(settings, Path.cwd())
+    return _config(settings, path)
+
+
+def load_stored(path: Path) -> RunConfig:
+    """The settings that a run has left in its folder, which may be anybody's: they lead nowhere else.
+
+    No other file is read as `base`, and references are not looked up; `dump_config` writes neither.
+
+    Raises ConfigError for those, for what is no plain file, and as load_config does.
+    """
+    settings = _parse(path, read=stored_text)
+    if "base" in settings or any(map(_is_looked_up, texts_of(settings))):
+        raise ConfigError(
+            f"{path}: has `base` or a reference, ${{...}}, which no run writes, and which nobody looks up in "
+            "its folder; write the values themselves"
+        )
+    _refuse_mistakes(settings, path)
+    anchor(settings, path.parent)
+    return _config(settings, path)
+
+
+def stored_text(path: Path) -> str:
+    """The YAML that a run has left at `path`: a file that is what it seems to be.
+
+    Raises OSError, ValueError or yaml.YAMLError if it is not: no plain file, too long, not UTF-8, not YAML,
+    or with aliases, *NAME, by which a short file can stand for a huge one.
+    """
+    if path.exists() and not (path.is_file() and path.stat().st_size <= MAX_STORED_BYTES):
+        raise ValueError(f"a plain file of at most {MAX_STORED_BYTES} bytes is accepted")
+    text = path.read_text(encoding="utf-8")
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=Loader)):
+        raise ValueError("it has an alias, *NAME; write the value itself")
+    return text
+
+
+def _config(settings: Settings, path: Path | str | None) -> RunConfig:
+    """As load_config, of settings that have been merged; `path` is for messages."""
     if has_references(settings):
         settings = resolved(anchor_references(settings))
         _refuse_mistakes(settings)
@@ -57,14 +95,17 @@ def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> RunCo
 
 def dump_config(config: RunConfig) -> str:
     """The settings as YAML; `load_config` of that text gives `config` again, without a reference in it."""
-    return OmegaConf.to_yaml(OmegaConf.create(escaped(_plain(asdict(config)))))
+    return OmegaConf.to_yaml(OmegaConf.create(escaped(plain(config))))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """`value`, a setting or a section, as dicts, lists and what YAML has by itself."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value.value if isinstance(value, Enum) else value
 
 
@@ -92,9 +133,13 @@ def _base(path: Path, text: str) -> Path:
         raise ConfigError(f"{path}: {unreadable(error)}") from None
 
 
-def _parse(path: Path) -> Settings:
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _parse(path: Path, *, read: Callable[[Path], str] = _read_text) -> Settings:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read(path)
         settings = OmegaConf.to_container(OmegaConf.create(text))
         node = yaml.compose(text, Loader=Loader)
         _refuse_huge_numbers(settings)
@@ -116,6 +161,11 @@ def _parse(path: Path) -> Settings:
     if isinstance(node, yaml.MappingNode) and "base" in written:
         written["base"] = as_written(written["base"], children(node)["base"], str)
     return written
+
+
+def _is_looked_up(text: str) -> bool:
+    """If OmegaConf takes a part of `text` for a reference; `escaped` puts an odd number of \\ before."""
+    return any(len(match[1]) % 2 == 0 for match in re.finditer(r"(\\*)\$\{", text))
 
 
 def _refuse_huge_numbers(value: Any) -> None:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from rlstack.config.schema import Telemetry
+from rlstack.config.urls import secret_part, without_secrets
 
 
 def wanted(telemetry: Telemetry) -> dict[str, bool | str]:
@@ -47,18 +48,13 @@ def _project(name: str | None) -> Iterator[str]:
 def _address(uri: str | None) -> Iterator[str]:
     if uri is None:
         return
-    try:
-        parts = urlsplit(uri)
-        has_password = parts.password is not None
-    except ValueError:
-        parts, has_password = urlsplit(""), False
-    if has_password:
+    if (part := secret_part(uri)) is not None or not uri.isprintable():
         yield (
-            f"telemetry.mlflow = {parts.scheme}://...: an address without a password is accepted, for it is "
-            "kept in the run's files; give MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the "
-            "environment"
+            f"telemetry.mlflow = {without_secrets(uri)}: an address without {part or 'control characters'} "
+            "is accepted, for it is kept in the run's files; give MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, in the environment"
         )
-    elif not parts.scheme or parts.scheme == "file":
+    elif urlsplit(uri).scheme in ("", "file"):
         yield (
             f"telemetry.mlflow = {uri}: http://HOST:PORT | https://HOST | sqlite:///FILE is accepted, for "
             "MLflow takes no new runs in folders; give sqlite:///mlflow.db"

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlstack.config.references import is_reference
 from rlstack.config.schema import RunConfig
+from rlstack.config.secrets import secret_in
 from rlstack.config.values import hints_of, is_section
 from rlstack.errors import ConfigError
 
@@ -45,6 +46,8 @@ def find_mistakes(
         name = f"{path}.{key}" if path else str(key)
         if key not in types:
             yield _unknown(str(key), path, types)
+        elif (isinstance(value, str) or not _has_sections(types[key])) and (problem := _unwritable(value)):
+            yield f"{name}{problem}"
         elif unresolved and is_reference(value):
             continue
         elif is_section(types[key]):
@@ -54,8 +57,6 @@ def find_mistakes(
         elif not _fits(section, key, value if unresolved else _literal(value)):
             wanted = f"{accepted(types[key])} is accepted{_example(types[key])}"
             yield f"{name} = {value!r}: {wanted}{_default(section, key)}"
-        elif not _can_be_written(value):
-            yield f"{name} = {value!r}: text without NUL and halves of surrogate pairs is accepted"
 
 
 def _mistakes_in_list(values: object, item: type, path: str, *, unresolved: bool) -> Iterator[str]:
@@ -84,7 +85,9 @@ def find_wrong_types(value: object, hint: Any = RunConfig, path: str = "") -> It
     elif is_section(_item(hint)) and isinstance(value, list):
         for i, each in enumerate(value):
             yield from find_wrong_types(each, _item(hint), f"{path}[{i}]")
-    elif not any(_is_of(value, option) for option in _options(hint)) or not _can_be_written(value):
+    elif problem := _unwritable(value):
+        yield f"{path}{problem}"
+    elif not any(_is_of(value, option) for option in _options(hint)):
         yield f"{path} = {value!r}: {accepted(hint)} is accepted{_example(hint)}"
 
 
@@ -153,13 +156,32 @@ def _nodes(section: type) -> DictConfig:
     return OmegaConf.structured(section)
 
 
-def _can_be_written(value: object) -> bool:
-    """If all texts are such that a file, a path and an environment variable can hold them."""
+def _has_sections(hint: Any) -> bool:
+    return is_section(hint) or is_section(_item(hint))
+
+
+def _unwritable(value: object) -> str | None:
+    """What to say of a value with a text that the run's files cannot hold, or must not; None: nothing."""
+    for text in _texts(value):
+        if UNWRITABLE.search(text):
+            return f" = {value!r}: text without NUL and halves of surrogate pairs is accepted"
+        if (name := secret_in(text)) is not None:
+            return (
+                f": holds the secret of the environment variable {name}, and settings are kept in the run's "
+                "files and sent to loggers; leave it out, for packages find it in the environment"
+            )
+    return None
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in `value`, keys included."""
     if isinstance(value, dict):
-        return all(map(_can_be_written, [*value, *value.values()]))
+        value = [*value, *value.values()]
     if isinstance(value, list):
-        return all(map(_can_be_written, value))
-    return not isinstance(value, str) or not UNWRITABLE.search(value)
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, str):
+        yield value
 
 
 def _unknown(key: str, path: str, types: dict[str, Any]) -> str:

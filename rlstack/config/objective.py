@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rlstack.config.reward_names import PLUGIN
+from rlstack.config.reward_names import NOT_STANDARD, is_plugin
 from rlstack.config.schema import CutOff, Objective, ObjectiveName, RunConfig
 
 _WITH_PAIRS = (ObjectiveName.dpo, ObjectiveName.group_dpo, ObjectiveName.group_dpo_grpo)
@@ -23,10 +23,10 @@ _TERMS = {
 
 def objective_problems(objective: Objective) -> Iterator[str]:
     """What `objective` asks for in vain or twice, one line each."""
-    if objective.loss is not None and not PLUGIN.fullmatch(objective.loss):
+    if objective.loss is not None and not is_plugin(objective.loss):
         yield (
-            f"objective.loss = {objective.loss}: null or package.module:attribute is accepted, such as "
-            "my_losses:ipo"
+            f"objective.loss = {objective.loss}: null or package.module:attribute is accepted, "
+            f"{NOT_STANDARD}, such as my_losses:ipo"
         )
     defaults = Objective()
     for key, names in _TERMS.items():

@@ -13,14 +13,17 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import reduce
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from rlstack.config.reward_names import PLUGIN
+from rlstack.config.reward_names import is_plugin, is_standard
 from rlstack.config.schema import RunConfig
 from rlstack.config.tasks import tasks_by_setting
 from rlstack.errors import ConfigError
 
 MAIN = "__main__"
+# What tells its module; an object that is called, such as functools.partial(...), has that of its class.
+_CODE = (type, FunctionType, BuiltinFunctionType, MethodType)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +67,7 @@ def name_of(value: Any) -> str:
     """The name under which `value` can be imported, or else one in MAIN."""
     named = value if hasattr(value, "__qualname__") else type(value)
     name = f"{named.__module__}:{named.__qualname__}"
-    if PLUGIN.fullmatch(name) and named.__module__ != MAIN:
+    if is_plugin(name) and named.__module__ != MAIN:
         try:
             if load_named(name) is value:
                 return name
@@ -76,14 +79,26 @@ def name_of(value: Any) -> str:
 def load_named(name: str) -> Any:
     """What `name`, "package.module:attribute", stands for.
 
-    Raises whatever importing it raises, AttributeError if the module has no such attribute.
+    Raises whatever importing it raises, AttributeError if the module has no such attribute, ImportError if it
+    is of Python's standard library, under whatever name.
     """
     module, _, attribute = name.partition(":")
+    if is_standard(module):
+        raise ImportError(f"{module} is of Python's standard library, which has no rewards and no losses")
     if module == MAIN and not hasattr(sys.modules[MAIN], attribute.partition(".")[0]):
         raise AttributeError(
             f"{attribute} was given in Python; go on from there: rlstack.run(..., resume=True)"
         )
-    return reduce(getattr, attribute.split("."), importlib.import_module(module))
+    return reduce(_attribute, attribute.split("."), importlib.import_module(module))
+
+
+def _attribute(of: Any, name: str) -> Any:
+    found = getattr(of, name)
+    if isinstance(found, ModuleType) or (isinstance(found, _CODE) and is_standard(found.__module__ or "")):
+        raise ImportError(
+            f"{name} is {found!r}; name what a module of your own defines, package.module:attribute"
+        )
+    return found
 
 
 def refuse_unknown_names(config: RunConfig, own: OwnCode) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, get_args
 
@@ -30,9 +30,16 @@ def is_reference(value: object) -> bool:
 
 def has_references(value: Any) -> bool:
     """If there is one anywhere in `value`."""
+    return any(map(is_reference, texts_of(value)))
+
+
+def texts_of(value: Any) -> Iterator[str]:
+    """Every text in `value`, in its lists and sections; the keys of these left out."""
     if isinstance(value, dict | list):
-        return any(map(has_references, value.values() if isinstance(value, dict) else value))
-    return is_reference(value)
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from texts_of(item)
+    elif isinstance(value, str):
+        yield value
 
 
 def escaped(value: Any) -> Any:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import sys
 from enum import StrEnum
 
 from rlstack.config.schema import RewardModel, RunConfig
 from rlstack.config.tasks import tasks_by_setting
 
 MATH = "math"
-PLUGIN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")  # package.module:attribute
+_NAME = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+_PLUGIN = re.compile(f"{_NAME}:{_NAME}")  # package.module:attribute
+NOT_STANDARD = "of a module that is not Python's own"
 ACCEPTED = "math | the name of one of reward.models | package.module:attribute"
 
 
@@ -24,6 +27,19 @@ def kind_of(reward: str) -> RewardKind:
     if reward == MATH:
         return RewardKind.math
     return RewardKind.plugin if ":" in reward else RewardKind.model
+
+
+def is_plugin(name: str) -> bool:
+    """Whether `name` is package.module:attribute, in a module that is not Python's own.
+
+    Nothing in the standard library is a reward or a loss, and much of it runs what it is called with.
+    """
+    return _PLUGIN.fullmatch(name) is not None and not is_standard(name.partition(":")[0])
+
+
+def is_standard(module: str) -> bool:
+    """Whether the module, or a package that it is in, is one of Python's standard library."""
+    return module.partition(".")[0] in {*sys.stdlib_module_names, *sys.builtin_module_names}
 
 
 def needs_answer(reward: str) -> bool:

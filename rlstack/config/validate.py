@@ -203,6 +203,8 @@ def _task_problems(config: RunConfig) -> Iterator[str]:
     for key, task in tasks_by_setting(config).items():
         if not task.name:
             yield f"{key}.name is empty; give the task a name, which its samples carry"
+        elif not task.name.isprintable():
+            yield f"{key}.name = {task.name!r}: a name without control characters is accepted; rename it"
         if not 0 < task.weight < float("inf"):
             yield f"{key}.weight = {task.weight}: more than 0 is accepted; leave the task out to skip it"
     yield from reward_problems(config)

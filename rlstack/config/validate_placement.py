@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Iterator
 
+from rlstack.config.network_variables import EXAMPLES, NETWORK_VALUE, NETWORK_VARIABLES
 from rlstack.config.schema import Placement, RunConfig, TransferChannel, TransferMethod
+from rlstack.config.urls import without_secrets
 
-# Settings of the network. Other variables decide what code a process runs: LD_PRELOAD, PYTHONPATH.
-PREFIXES = ("NCCL_", "TORCH_NCCL_", "GLOO_", "UCX_", "FI_")
-# These make the libraries load code, or read or write files.
-LOADERS = ("PLUGIN", "PATH", "DIR", "FILE", "LIB", "MODULE")
+ADDRESS = re.compile(r"auto|[A-Za-z0-9_.:\[\]-]+:[0-9]+")
 FIRST_PORT, LAST_PORT = 1024, 65535
 
 
@@ -20,10 +21,10 @@ def placement_problems(config: RunConfig) -> list[str]:
 
 def _address(config: RunConfig) -> Iterator[str]:
     address = config.cluster.address
-    if address is not None and "://" in address:
+    if address is not None and not ADDRESS.fullmatch(address):
         yield (
-            f"cluster.address = {address}: auto | HOST:PORT is accepted, for the driver is on a node of the "
-            "cluster; from elsewhere use rlstack launch with the dashboard's address"
+            f"cluster.address = {without_secrets(address)}: auto | HOST:PORT is accepted, for the driver is "
+            "on a node of the cluster; from elsewhere use rlstack launch with the dashboard's address"
         )
 
 
@@ -64,15 +65,14 @@ def _ports(config: RunConfig) -> Iterator[str]:
 
 def _environment(config: RunConfig) -> Iterator[str]:
     for name, value in config.cluster.env.items():
-        if not name.startswith(PREFIXES) or not name.isidentifier():
+        if name not in NETWORK_VARIABLES:
+            close = difflib.get_close_matches(name, NETWORK_VARIABLES)
             yield (
-                f"cluster.env.{name} = {value}: variables that begin with {' | '.join(PREFIXES)} are "
-                "accepted; set others where Ray is started on the nodes"
+                f"cluster.env.{name} = {value}: variables that tune the network are accepted, such as "
+                f"{', '.join(close or EXAMPLES)}; set others where Ray is started on the nodes"
             )
-        elif any(word in name for word in LOADERS):
+        elif not NETWORK_VALUE.fullmatch(value) or "file:" in value.lower():
             yield (
-                f"cluster.env.{name} = {value}: settings of the network are accepted, not what libraries "
-                "load or write; set it where Ray is started on the nodes"
+                f"cluster.env.{name} = {value!r}: names and numbers are accepted, of letters, digits and "
+                "any of _.,:;^=+-, but no path and no file; correct it, or set it where Ray is started"
             )
-        elif not value.isprintable():
-            yield f"cluster.env.{name} = {value!r}: text without control characters is accepted; correct it"

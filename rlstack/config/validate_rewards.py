@@ -10,7 +10,15 @@ from pathlib import Path
 
 from rlstack.config.ranges import FRACTION, ONE_OR_MORE, POSITIVE
 from rlstack.config.remote_code import remote_code
-from rlstack.config.reward_names import ACCEPTED, MATH, PLUGIN, RewardKind, kind_of, used_models
+from rlstack.config.reward_names import (
+    ACCEPTED,
+    MATH,
+    NOT_STANDARD,
+    RewardKind,
+    is_plugin,
+    kind_of,
+    used_models,
+)
 from rlstack.config.schema import RewardEngine, RewardModel, RunConfig, Task
 from rlstack.config.tasks import tasks_by_setting
 from rlstack.config.urls import is_url, refusal
@@ -95,8 +103,11 @@ def _task_problems(key: str, task: Task, models: list[str]) -> Iterator[str]:
     if kind is RewardKind.model and task.reward not in models:
         given = f"reward.models has {', '.join(models)}" if models else "reward.models is empty"
         yield f"{key} = {task.reward}: {ACCEPTED} is accepted, and {given}"
-    if kind is RewardKind.plugin and not PLUGIN.fullmatch(task.reward):
-        yield f"{key} = {task.reward}: {ACCEPTED} is accepted; name a plug-in like my_rewards:brevity"
+    if kind is RewardKind.plugin and not is_plugin(task.reward):
+        yield (
+            f"{key} = {task.reward}: {ACCEPTED} is accepted, {NOT_STANDARD}; name a plug-in like "
+            "my_rewards:brevity"
+        )
 
 
 def _disagreements(config: RunConfig) -> Iterator[str]:

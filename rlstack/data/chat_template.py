@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from rlstack.errors import ConfigError
+from rlstack.errors import ConfigError, reason_of, refusing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,10 +58,8 @@ def refuse_template(
             "name one of them default in tokenizer_config.json"
         )
     given = {CLOCK: clock, "add_generation_prompt": add_generation_prompt, **(options or {})}
-    try:
+    with refusing(lambda error: f"{model}: {template_failure(error, chat)}"):  # a template is a program
         texts = [_render(tokenizer, chat, given) for _ in range(2)]
-    except Exception as error:  # of whatever kind: a template is a program
-        raise ConfigError(f"{model}: {template_failure(error, chat)}") from None
     if not texts[0].strip():
         raise ConfigError(f"{model}: {EMPTY}")
     if WORD not in texts[0]:
@@ -79,9 +77,9 @@ def refuse_template(
 EMPTY = "the chat template makes an empty prompt of the row; give one that takes contents as texts"
 
 
-def template_failure(error: Exception, chat: Chat = ()) -> str:
+def template_failure(error: BaseException, chat: Chat = ()) -> str:
     """What to say of a template that raised `error` on `chat`, or on one of many."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = reason_of(error)
     if type(error).__name__ == "TemplateSyntaxError":
         line = getattr(error, "lineno", "?")
         return f"the chat template does not compile, line {line}: {reason}; get the file again"

@@ -20,7 +20,7 @@ from rlstack.data.json_lines import shorten
 from rlstack.data.records import Prompt
 from rlstack.data.rows import Row, read_rows
 from rlstack.data.templates import TEMPLATES, render
-from rlstack.errors import ConfigError
+from rlstack.errors import ConfigError, refusing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -213,12 +213,10 @@ def tokenise_chats(
         last = {**chat[-1], "content": WORD}
         refuse_template(tokenizer, setting=setting, chat=[*chat[:-1], last], options=options)
     given = {CLOCK: clock, "add_generation_prompt": True, **options}
-    try:
+    with refusing(lambda error: f"{setting} = {tokenizer.name_or_path}: {template_failure(error)}"):
         prompts: Any = tokenizer.apply_chat_template(
             [list(chat) for chat in chats[:NUM_HELD]], tokenize=False, **given
         )
         token_ids = ChatTokenizer(tokenizer).token_ids(chats, **given)
-    except Exception as error:  # of whatever kind: a template is a program
-        raise ConfigError(f"{setting} = {tokenizer.name_or_path}: {template_failure(error)}") from None
     hold_to_file(tokenizer, prompts, setting=setting)
     return [tuple(ids) for ids in token_ids]

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from transformers.utils import logging as transformers_logging
 
 from rlstack.config.model_files import CONFIG, TOKENIZER, TOKENIZER_FILES, refuse_damaged
-from rlstack.errors import ConfigError
+from rlstack.errors import ConfigError, reason_of, refusing
 
 logger = logging.getLogger(__name__)
 
@@ -37,22 +37,21 @@ def load_tokenizer(folder: Path, *, setting: str = "policy.model") -> PreTrained
     """
     transformers_logging.set_verbosity_error()  # a prompt that is too long is told once, by load_task
     refuse_damaged(folder, (CONFIG, *TOKENIZER_FILES), setting=setting)
-    try:
+    with refusing(lambda error: _unusable(setting, folder, error)):
         loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
         if not (folder / TOKENIZER).is_file():
             return loaded
         file = read_tokenizer_file(folder)
-        if not _is_file(loaded, file):
-            loaded = _from_file(folder, loaded, file)
-    except Exception as error:  # of whatever kind: the files are anybody's
-        reason = (str(error).splitlines() or [""])[0]
-        raise ConfigError(
-            f"{setting} = {folder}: its tokenizer cannot be loaded ({type(error).__name__}: {reason}); get "
-            f"{TOKENIZER} and tokenizer_config.json again"
-        ) from None
-    return loaded
+        return loaded if _is_file(loaded, file) else _from_file(folder, loaded, file)
+
+
+def _unusable(setting: str, folder: Path, error: BaseException) -> str:
+    return (
+        f"{setting} = {folder}: its tokenizer cannot be used ({type(error).__name__}: {reason_of(error)}); "
+        f"get {TOKENIZER} and tokenizer_config.json again"
+    )
 
 
 def read_tokenizer_file(folder: Path) -> Tokenizer:
@@ -71,10 +70,16 @@ def hold_to_file(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, se
     folder = Path(tokenizer.name_or_path)
     if not (folder / TOKENIZER).is_file():
         return
-    file = _with_added_tokens(folder, tokenizer)
-    for text in texts[:NUM_HELD]:
-        found = tokenizer(text, add_special_tokens=False, truncation=False)["input_ids"]
-        expected = file.encode(text, add_special_tokens=False).ids
+    with refusing(lambda error: _unusable(setting, folder, error)):
+        file = _with_added_tokens(folder, tokenizer)
+        both = [
+            (
+                tokenizer(text, add_special_tokens=False, truncation=False)["input_ids"],
+                file.encode(text, add_special_tokens=False).ids,
+            )
+            for text in texts[:NUM_HELD]
+        ]
+    for found, expected in both:
         if list(found) != expected:
             at = next((i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), 0)
             part = slice(at, at + SHOWN_TOKENS)

@@ -18,6 +18,8 @@ from typing import Any
 from rlstack.errors import ConfigError
 from rlstack.telemetry.run_dir import to_json
 
+ANSWERS = "model_answer"  # Arena-Hard's folder
+
 
 class BenchmarkName(StrEnum):
     alpaca_eval = "alpaca_eval"
@@ -62,7 +64,7 @@ class Benchmark:
             lines = [_alpaca_answer(row, r, generator) for row, r in zip(self.rows, responses, strict=True)]
             text = to_json(lines, indent=2) + "\n"
         else:
-            path = folder / "model_answer" / f"{generator}.jsonl"
+            path = folder / ANSWERS / f"{generator}.jsonl"
             answers = [_arena_answer(row, r, generator) for row, r in zip(self.rows, responses, strict=True)]
             text = "".join(to_json(row) + "\n" for row in answers)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from rlstack.config.urls import secret_part, without_secrets
 from rlstack.errors import ConfigError
 
 PASSING = (408, 409, 425, 429)  # and 5xx: worth another attempt
@@ -37,7 +38,14 @@ class Endpoint:
         except httpx.InvalidURL:
             parsed = httpx.URL("")
         if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise ConfigError(f"--endpoint {url}: a URL like http://localhost:8000/v1 is accepted")
+            raise ConfigError(
+                f"--endpoint {without_secrets(url)}: a URL like http://localhost:8000/v1 is accepted"
+            )
+        if (part := secret_part(url)) is not None:
+            raise ConfigError(
+                f"--endpoint {without_secrets(url)}: a URL without {part} is accepted, for it is shown; give "
+                "the key in the environment variable that --api-key-env names"
+            )
         self._url = url.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
         self._settings = {"model": model, "temperature": temperature, "max_tokens": max_tokens}
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}

@@ -150,7 +150,7 @@ def _write_report(request: Request, answered: Sequence[AnsweredPrompt], *, wall_
     report: dict[str, Any] = evaluation_report(answered, request.config, version=request.version)
     report |= {"wall_s": wall_s, "versions": package_versions(), "hardware": hardware()}
     write_json(request.out / "evaluation.json", report)
-    RichConsole(highlight=False).print(report_table(report))
+    RichConsole(highlight=False, markup=False).print(report_table(report))
     for task, of_task in by_task(answered).items():
         if may_be_verdicts(of_task):
             print(f"{task}: all rewards are 0 or 1; if they are verdicts, say so by the plug-in's `verdicts`")

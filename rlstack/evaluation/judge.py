@@ -22,6 +22,7 @@ from rlstack.evaluation.games import Game, pair_up, read_answers
 from rlstack.evaluation.verdicts import WinRate, score_of, verdict_of, win_rate
 from rlstack.telemetry.progress import Progress
 from rlstack.telemetry.run_dir import write_json
+from rlstack.telemetry.run_links import refuse_links
 
 ATTEMPTS = 2  # at a verdict, where the judge's answer has none
 
@@ -34,9 +35,10 @@ def judge(
     Closes the endpoint.
 
     Raises:
-        ConfigError: a file cannot be used, or the endpoint refuses the requests.
+        ConfigError: a file cannot be used, `out` has links, or the endpoint refuses the requests.
         EndpointError: the endpoint does not answer; the verdicts so far are kept.
     """
+    refuse_links(out)
     pairs = pair_up(read_answers(answers), read_answers(baseline))
     with closing(Journal(out / "judgments.jsonl")) as journal:
         known = {row.get("game"): row.get("verdict") for row in journal.rows if row.get("verdict")}

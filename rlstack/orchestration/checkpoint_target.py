@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rlstack.checkpoint.manifest import MANIFEST, check
 from rlstack.checkpoint.store import CheckpointStore
-from rlstack.config.load import load_config
+from rlstack.config.load import load_stored
 from rlstack.config.schema import Checkpoint
 from rlstack.errors import ConfigError
 from rlstack.telemetry.run_dir import CHECKPOINTS, CONFIG
@@ -69,7 +69,7 @@ def _model_of(run: Path) -> Path:
         raise ConfigError(
             f"RUN = {run}: has no {CONFIG}, so it is no run; give the folder of one, or --model"
         )
-    model = Path(load_config(settings).policy.model)
+    model = Path(load_stored(settings).policy.model)
     if not (model / "config.json").is_file():
         raise ConfigError(
             f"{settings}: policy.model = {model} is not there any more; give a folder with its config.json "

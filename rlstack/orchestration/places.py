@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlstack.checkpoint.run_state import Rollouts, RunState, read_rollouts
 from rlstack.checkpoint.store import CheckpointStore
-from rlstack.config.load import load_config
+from rlstack.config.load import load_stored
 from rlstack.config.resume import Contents
 from rlstack.config.schema import RunConfig
 from rlstack.errors import CheckpointError, ConfigError, UnreadableCheckpoint
@@ -79,7 +79,7 @@ def _beginning(folder: Path, store: CheckpointStore) -> Place | None:
     """For a run without checkpoints: its start, or None if it has logged something that is to be kept."""
     if not is_begun(folder):
         return Place()
-    log, save_every = folder / METRICS, load_config(folder / CONFIG).schedule.save_every
+    log, save_every = folder / METRICS, load_stored(folder / CONFIG).schedule.save_every
     if not log.exists():
         raise ConfigError(f"{log}: is missing, and other logs of the run are there; {_remedy(folder)}")
     last_step = max((int(row["step"]) for row in read_rows(log)), default=0)

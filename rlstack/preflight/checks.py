@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rlstack.config.loggers import missing_packages
 from rlstack.config.own_code import refuse_unknown_names
+from rlstack.config.reward_names import is_plugin
 from rlstack.config.sequences import cache_problems
 from rlstack.config.surroundings import surroundings_problems
 from rlstack.config.tasks import tasks_by_setting
@@ -52,8 +53,9 @@ def _names(planned: Planned) -> Iterator[str]:
 
 
 def _loss(planned: Planned) -> Iterator[str]:
-    if (name := planned.config.objective.loss) is not None:
-        planned.own = replace(planned.own, loss=load_loss(name, planned.own.loss))
+    name, own = planned.config.objective.loss, planned.own
+    if name is not None and (own.loss is not None or is_plugin(name)):  # another has been refused
+        planned.own = replace(own, loss=load_loss(name, own.loss))
     yield from ()
 
 

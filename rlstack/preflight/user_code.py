@@ -12,7 +12,7 @@ from typing import Any
 
 from rlstack.child_process import Process, last_json, last_line, run
 from rlstack.config.own_code import MAIN
-from rlstack.config.reward_names import PLUGIN, RewardKind, kind_of
+from rlstack.config.reward_names import is_plugin
 from rlstack.config.tasks import tasks_by_setting
 from rlstack.preflight.planned import Planned
 from rlstack.rewards.plugin import handed_over
@@ -29,7 +29,7 @@ def rewards(planned: Planned) -> Iterator[str]:
     """Every plug-in that a task names, side by side."""
     named: dict[str, str] = {}  # plug-in: the first setting that names it
     for key, task in tasks_by_setting(planned.config).items():
-        if kind_of(task.reward) is RewardKind.plugin and PLUGIN.fullmatch(task.reward):
+        if is_plugin(task.reward):
             named.setdefault(task.reward, f"{key}.reward")
     if not named:
         return
@@ -44,7 +44,7 @@ def rewards(planned: Planned) -> Iterator[str]:
 def loss(planned: Planned) -> Iterator[str]:
     """The loss that objective.loss names, unless it was given."""
     name = planned.config.objective.loss
-    if name is None or planned.own.loss is not None:
+    if name is None or planned.own.loss is not None or not is_plugin(name):
         return
     request = {"kind": "loss", "paths": [*sys.path, os.getcwd()], "limit_s": LOSS_S}
     if (problem := _problem(name, request, planned.children)) is not None:

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 
 from rlstack.config.alarms import AlarmAction
+from rlstack.errors import for_terminal
 from rlstack.telemetry.alarms import Raised
 from rlstack.telemetry.clock import clock
 from rlstack.telemetry.live_panel import SMOOTHED_STEPS, LivePanel
@@ -66,7 +67,7 @@ class Console:
 
     def note(self, text: str) -> None:
         """One line outside the table of steps."""
-        self._out.print(text)
+        self._out.print(for_terminal(text))
 
     def evaluation(self, metrics: Mapping[str, Any]) -> None:
         """One line for an evaluation outside the steps."""

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from rlstack.config.load import stored_text
 from rlstack.errors import ConfigError
 from rlstack.telemetry.axes import Axis
+from rlstack.telemetry.run_links import refuse_links
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,13 +72,15 @@ def _evaluations(folder: Path) -> Iterator[dict[str, Any]]:
 def read_settings(folder: Path) -> dict[str, Any]:
     """config.yaml of the run in `folder`, with a section `run` that has a name.
 
-    Raises OSError if there is none, ConfigError if it is not one.
+    Raises OSError if there is none, ConfigError if it is not one, or if a file there is a link or a pipe.
     """
+    refuse_links(folder.resolve())
     path = folder / "config.yaml"
-    content = path.read_bytes()
     try:
-        settings = yaml.safe_load(content)
+        settings = yaml.safe_load(stored_text(path))
         settings["run"]["name"]
+    except OSError:
+        raise
     except Exception:  # PyYAML lets through whatever a value's conversion raises
         raise ConfigError(f"{path}: is not the settings of a run; the file is damaged") from None
     return dict(settings)

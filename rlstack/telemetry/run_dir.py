@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from rlstack.config.load import dump_config, load_config
+from rlstack.config.load import dump_config, load_stored
 from rlstack.config.resume import Contents, resume_problems
 from rlstack.config.schema import RunConfig
 from rlstack.errors import ConfigError
@@ -264,7 +264,7 @@ def _usable(config: RunConfig) -> Iterator[None]:
 
 def _refuse_to_resume(folder: Path, config: RunConfig, inputs: Contents) -> None:
     """Raise ConfigError if the run in `folder` cannot go on with the settings of `config`."""
-    before = load_config(folder / CONFIG)
+    before = load_stored(folder / CONFIG)
     if problems := resume_problems(before, config, had=read_inputs(folder), has=inputs):
         raise ConfigError("\n".join(problems))
     if num_steps_completed(folder) and not any((folder / CHECKPOINTS).glob("step-*")):

@@ -1,4 +1,4 @@
-"""A run writes and deletes below its own folder only: what leads out of it is refused."""
+"""What is written and deleted in a folder stays in it: links that lead out of it are refused, and pipes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from rlstack.errors import ConfigError
 
 
 def refuse_links(folder: Path, *, below: tuple[str, ...] = ()) -> None:
-    """Raise ConfigError, naming it, if `folder` is a symbolic link, or if something directly in it is one.
+    """Raise ConfigError, naming it, if `folder` or anything directly in it is neither a file nor a folder.
 
     below: folders in it of which the same holds. What is not there is no link.
     """
     for path in _entries(folder, below):
         if path.is_symlink():
             raise ConfigError(
-                f"run.name = {folder.name}: {path} is a link to {os.readlink(path)}, and a run writes and "
-                "deletes in its own folder only; put the files there, or choose another run.dir"
+                f"{path} is a link to {os.readlink(path)}, and only what lies in {folder} itself is read, "
+                "written and deleted there; put the files there, or choose another folder"
             )
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ConfigError(f"{path} is neither a file nor a folder; remove it, or choose another folder")
 
 
 def _entries(folder: Path, below: tuple[str, ...]) -> Iterator[Path]:

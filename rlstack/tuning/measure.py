@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from rlstack.config.load import load_config
+from rlstack.config.load import load_stored
 from rlstack.errors import ConfigError
 from rlstack.telemetry.curves import read_rows, read_summary
 from rlstack.telemetry.timing import PHASES
@@ -69,7 +69,7 @@ def measured_run(folder: Path) -> MeasuredRun:
     lengths: list[list[int]] = [[] for _ in rows]
     for rollout in read_rows(folder / "rollouts.jsonl"):
         lengths[rollout["step"] - rows[0]["step"]].append(rollout["length_tokens"])
-    config = load_config(folder / "config.yaml")
+    config = load_stored(folder / "config.yaml")
     hardware, evaluate_s = summary["hardware"], summary["time_s"]["evaluate"]
     num_evaluations = len(summary["evaluations"])
     return MeasuredRun(

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rlstack.config.load import load_config
-from rlstack.errors import ConfigError
+from rlstack.config.load import load_config, load_stored
+from rlstack.errors import ConfigError, for_terminal
 from rlstack.files import try_lock
 from rlstack.telemetry.curves import read_summary
 
@@ -90,7 +90,7 @@ def is_finished(config: Path, overrides: Sequence[str]) -> bool:
     wanted = load_config(config, overrides)
     folder = Path(wanted.run.dir) / wanted.run.name
     try:
-        return read_summary(folder)["status"] in FINISHED and load_config(folder / "config.yaml") == wanted
+        return read_summary(folder)["status"] in FINISHED and load_stored(folder / "config.yaml") == wanted
     except (OSError, ConfigError):
         return False
 
@@ -99,4 +99,4 @@ def last_words(log: Path) -> str:
     """What a run that failed said of it: the last line of its output that begins with "error:", or any."""
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return (errors or lines or ["it printed nothing"])[-1]
+    return for_terminal((errors or lines or ["it printed nothing"])[-1])

@@ -489,7 +489,7 @@ def test_settings_made_in_python_can_be_copied_and_sent() -> None:
             "cluster.env = {'A': 1}: a mapping of texts is accepted, for example {NAME",
         ),
         ("rollout", None, "rollout = None: a section Rollout is accepted"),
-        ("run.name", "a\ud800", "run.name = 'a\\ud800': text is accepted"),
+        ("run.name", "a\ud800", "run.name = 'a\\ud800': text without NUL and halves"),
     ],
 )
 def test_a_value_of_another_type_made_in_python_is_refused(key: str, value: object, message: str) -> None:

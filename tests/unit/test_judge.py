@@ -195,6 +195,23 @@ def test_no_endpoint_is_asked_unbidden(files: tuple[Path, Path]) -> None:
     assert wrong.exit_code == 2 and "a URL like" in wrong.output
 
 
+@pytest.mark.parametrize("url", ["http://secret@h/v1", "http://h/v1?key=secret", "http://h/v1#secret"])
+def test_an_endpoint_holds_no_secret(files: tuple[Path, Path], url: str) -> None:
+    done = CliRunner().invoke(app, ["judge", *map(str, files), "--model", "m", "--endpoint", url])
+    assert done.exit_code == 2 and "is accepted, for it is shown; give the key in" in done.output
+    assert "secret" not in done.output
+
+
+def test_verdicts_are_not_written_through_links(files: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("untouched")
+    out = files[0].with_name(f"{files[0].stem}-against-{files[1].stem}")
+    out.mkdir()
+    (out / "judgments.jsonl").symlink_to(tmp_path / "mine")
+    done = CliRunner().invoke(app, ["judge", *map(str, files), "--model", "m", "--endpoint", "http://h"])
+    assert done.exit_code == 2 and "judgments.jsonl is a link to" in done.output
+    assert (tmp_path / "mine").read_text() == "untouched"
+
+
 @pytest.mark.parametrize(
     ("baseline", "shown"),
     [

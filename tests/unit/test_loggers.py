@@ -112,9 +112,17 @@ def test_those_that_are_off_are_not_wanted() -> None:
             "telemetry.mlflow = mlruns: http://HOST:PORT | https://HOST | sqlite:///FILE",
         ),
         (Telemetry(mlflow="file:///mlruns"), "MLflow takes no new runs in folders; give sqlite:///mlflow.db"),
-        (
-            Telemetry(mlflow="https://me:secret@host"),
-            "https://...: an address without a password is accepted",
+        *(
+            (Telemetry(mlflow=address), f"telemetry.mlflow = {shown}: an address without {part} is accepted")
+            for address, shown, part in (
+                ("https://me:secret@host", "https://...@host", "a user or a password"),
+                ("https://secret@host/x", "https://...@host/x", "a user or a password"),
+                ("postgresql://secret@host/x", "postgresql://...@host/x", "a user or a password"),
+                ("sqlite://secret@host/x.db", "sqlite://...@host/x.db", "a user or a password"),
+                ("http://host/?token=secret", "http://host/?...", "a query"),
+                ("http://host/#secret", "http://host/?...", "a query"),
+                ("sqlite:///m.db?key=secret", "sqlite:///m.db?...", "a query"),
+            )
         ),
     ],
 )
@@ -122,6 +130,11 @@ def test_what_cannot_be_meant_is_refused(telemetry: Telemetry, message: str) -> 
     [problem] = logger_problems(telemetry)
     assert message in problem
     assert "secret" not in problem
+
+
+@pytest.mark.parametrize("address", ["http://h:1", "sqlite:////home/me@work/m.db", "databricks", "uc:x"])
+def test_addresses_without_secrets_are_accepted(address: str) -> None:
+    assert [line for line in logger_problems(Telemetry(mlflow=address)) if "without" in line] == []
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from rlstack.config.load import dump_config, load_config
-from rlstack.config.own_code import OwnCode, name_of, refuse_unknown_names, with_own_code
+from rlstack.config.objective import objective_problems
+from rlstack.config.own_code import OwnCode, load_named, name_of, refuse_unknown_names, with_own_code
 from rlstack.config.schema import Data, Evaluation, Objective, Reward, RunConfig, Task
 from rlstack.data.records import Score
 from rlstack.errors import ConfigError
@@ -64,10 +65,60 @@ def test_a_task_that_does_not_exist_is_refused_by_name() -> None:
 
 
 def test_a_name_is_what_can_be_imported_or_else_in_main() -> None:
-    assert name_of(json.dumps) == "json:dumps"
-    assert name_of(json.JSONDecoder) == "json.decoder:JSONDecoder"
+    assert name_of(load_config) == "rlstack.config.load:load_config"
+    assert name_of(RunConfig) == "rlstack.config.schema:RunConfig"
     assert name_of(json.JSONDecoder()) == "__main__:JSONDecoder"  # an object may have a state
     assert name_of(lambda: None) == "__main__:lambda"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "timeit:timeit",
+        "importlib.metadata:version",
+        "mine:os.system",
+        "mine:getoutput",
+        "mine:Popen",
+        "mine:get",
+        "mine:length.__class__",
+        "mine:getoutput.__call__",
+        "mine:spelt.system",
+    ],
+)
+def test_what_pythons_own_library_defines_is_no_ones_reward(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        "import os",
+        "import os as spelt",
+        "from subprocess import getoutput, Popen",
+        "get = os.environ.get",
+    ]
+    (tmp_path / "mine.py").write_text("\n".join([*lines, "def length(*_): ..."]))
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        ImportError, match=r"Python's standard library|name what a module of your own defines"
+    ):
+        load_named(name)
+    sys.modules.pop("mine", None)
+
+
+def test_what_is_made_with_pythons_own_library_is_a_reward(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["import functools", "@functools.cache", "def cached(*_): ...", "def plain(*_): ..."]
+    lines += ["partial = functools.partial(plain)", "class Judge:", "    score = staticmethod(plain)"]
+    (tmp_path / "made.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("cached", "plain", "partial", "Judge", "Judge.score"):
+        assert callable(load_named(f"made:{name}"))
+
+
+def test_a_loss_of_pythons_own_library_is_refused_before_it_is_imported() -> None:
+    (only,) = objective_problems(Objective(loss="antigravity:fly"))
+    assert only.startswith(
+        "objective.loss = antigravity:fly: null or package.module:attribute is accepted, of a"
+    )
 
 
 def test_a_reward_that_was_given_elsewhere_is_refused_at_the_start() -> None:

@@ -13,7 +13,7 @@ from rlstack.config.schema import Data, Reward, RewardModel, RunConfig, Task
 from rlstack.data.chat_template import refuse_template
 from rlstack.data.datasets import load_task, tokenise, tokenise_chats
 from rlstack.data.load import refuse_reward_models
-from rlstack.data.tokenizer import load_tokenizer
+from rlstack.data.tokenizer import hold_to_file, load_tokenizer
 from rlstack.errors import ConfigError
 from tests.model_folders import SEED, TEXTS, byte_level_folder, edit, seed_folder
 
@@ -61,8 +61,27 @@ def test_a_damaged_file_is_refused_by_name(name: str, content: str, tmp_path: Pa
 def test_a_file_that_the_library_cannot_read_is_refused_by_name(tmp_path: Path) -> None:
     folder = seed_folder(tmp_path / "model")
     (folder / "tokenizer.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"^policy.model = .*: its tokenizer cannot be loaded"):
+    with pytest.raises(ConfigError, match=r"^policy.model = .*: its tokenizer cannot be used"):
         load_tokenizer(folder)
+
+
+PANICS = {"type": "Split", "pattern": {"Regex": "(a+)+$b"}, "behavior": "Isolated", "invert": False}
+
+
+def test_a_panic_of_the_library_is_one_refusal(tmp_path: Path) -> None:
+    folder = seed_folder(tmp_path / "model")
+    edit(folder / "tokenizer.json", pre_tokenizer=PANICS)
+    with pytest.raises(ConfigError, match=r"^policy.model = .*retry-limit-in-match over"):
+        tokenise(load_tokenizer(folder), ["a" * 80])
+    with pytest.raises(
+        ConfigError, match=r"^policy.model = .*: its tokenizer cannot be used \(PanicException"
+    ):
+        hold_to_file(load_tokenizer(folder), ["a" * 80], setting="policy.model")
+
+
+def test_memory_that_a_template_asks_for_in_vain_is_one_refusal() -> None:
+    with pytest.raises(ConfigError, match=r"^policy.model = .*: the chat template refuses .*: MemoryError"):
+        refuse_template(with_template("{{ 'a' * 10 ** 15 }}"), setting="policy.model")
 
 
 def with_template(template: Any) -> Any:

@@ -35,6 +35,17 @@ def test_rewards_that_are_defined_are_accepted(reward: str) -> None:
         (config_with("exact", judge()), "is accepted, and reward.models has judge"),
         (config_with("my rewards:brevity"), "data.tasks[0].reward = my rewards:brevity: math |"),
         (config_with(":brevity"), "name a plug-in like my_rewards:brevity"),
+        *(
+            (config_with(name), f"data.tasks[0].reward = {name}: math | ")
+            for name in (
+                "timeit:timeit",
+                "os:system",
+                "os.path:join",
+                "builtins:eval",
+                "posix:system",
+                "_io:open",
+            )
+        ),
         (config_with("math", judge(name="math")), "reward.models[0].name = 'math': letters, digits"),
         (config_with("math", judge(name="a:b")), "reward.models[0].name = 'a:b': letters, digits"),
         (config_with("math", judge(), judge()), "reward.models: 2 models are called 'judge'"),

@@ -9,10 +9,11 @@ from typing import Any
 
 import yaml
 
-from rlstack.config.load import dump_config, load_config
+from rlstack.config.load import dump_config, load_stored
 from rlstack.config.schema import RunConfig
 from rlstack.errors import ConfigError
 from rlstack.files import try_lock, written_at_once
+from rlstack.telemetry.run_links import refuse_links
 
 
 class Workspace:
@@ -25,7 +26,7 @@ class Workspace:
     def __init__(self, out: Path, config: RunConfig) -> None:
         """Make the folder, or go on with the one that is there.
 
-        Raises ConfigError if it holds something else, or a tuning of other settings, or one that is going on.
+        Raises ConfigError if it holds something else, other settings' tuning, one that is going on, or links.
         """
         self.out = out
         self.config = out / "config.yaml"
@@ -33,6 +34,7 @@ class Workspace:
         self.calibration = out / "calibration"
         try:
             out.mkdir(parents=True, exist_ok=True)
+            refuse_links(out.resolve(), below=(self.trials.name, self.calibration.name))
             self._lock = _lock(out)
         except OSError as error:
             raise ConfigError(f"--out {out}: {error.strerror}; give a folder to write to") from None
@@ -57,7 +59,7 @@ class Workspace:
             with written_at_once(self.config) as file:
                 file.write(dump_config(config))
             return
-        there, ours = (yaml.safe_load(dump_config(each)) for each in (load_config(self.config), config))
+        there, ours = (yaml.safe_load(dump_config(each)) for each in (load_stored(self.config), config))
         if found := list(differences(there, ours)):
             texts = [f"--out {self.out} holds a tuning with {what}; give another --out" for what in found]
             raise ConfigError("\n".join(texts))
