@@ -14,7 +14,7 @@ from rlstack.errors import for_terminal
 EPILOG = """Examples:\n
   rlstack evaluate runs/quickstart\n
   rlstack evaluate Llama-3.1-8B-Instruct --task math500=math500.jsonl policy.precision=bf16\n
-  rlstack evaluate runs/chat --arena-hard question.jsonl --alpaca-eval alpaca_eval.json"""
+  rlstack evaluate runs/chat --trust-settings --arena-hard question.jsonl --alpaca-eval alpaca_eval.json"""
 
 
 def evaluate(

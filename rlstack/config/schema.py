@@ -339,7 +339,7 @@ class Cluster:
     placement: Placement = Placement.split  # of policy and engines on GPUs
     placement_timeout_s: float = 120.0  # for its processors to be free and its nodes to answer
     port_range: list[int] | None = None  # first and last port of the run's own services; null = free ones
-    env: dict[str, str] = field(default_factory=dict)  # of every role: NCCL_*, GLOO_*, UCX_*, FI_*
+    env: dict[str, str] = field(default_factory=dict)  # of every role: those that tune the network
     ranks_per_core: int = 4  # CPU only: how far processes may outnumber the cores
     object_store_mib: int = 256  # of the Ray that this run starts
     shutdown_timeout_s: float = 8.0  # for the processes to end by themselves
