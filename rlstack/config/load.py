@@ -49,10 +49,11 @@ def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> RunCo
     return _config(settings, path)
 
 
-def load_stored(path: Path) -> RunConfig:
+def load_stored(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The settings that a run has left in its folder, which may be anybody's: they lead nowhere else.
 
-    No other file is read as `base`, and references are not looked up; `dump_config` writes neither.
+    No other file is read as `base`, and references are not looked up; `dump_config` writes neither. `overrides`
+    are put over them, as load_config does.
 
     Raises ConfigError for those, for what is no plain file, and as load_config does.
     """
@@ -64,6 +65,8 @@ def load_stored(path: Path) -> RunConfig:
         )
     _refuse_mistakes(settings, path)
     anchor(settings, path.parent)
+    for override in overrides:
+        _apply(settings, override)
     return _config(settings, path)
 
 

@@ -47,11 +47,16 @@ def sampling_settings(config: RunConfig) -> dict[str, Any]:
 def hold_to(path: Path, ours: Mapping[str, Any]) -> None:
     """Write `ours` to `path`, with the tasks that are there already.
 
-    Raises ConfigError if the file that is there has other values: its answers are not of this evaluation.
+    Raises ConfigError if the file that is there has other values, or is no such file: its answers are not of
+    this evaluation.
     """
     if path.exists():
-        there = json.loads(path.read_text(encoding="utf-8"))
-        if found := list(differences(there, ours)):
+        try:
+            there = json.loads(path.read_text(encoding="utf-8"))
+            found = list(differences(there, ours))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise ConfigError(f"{path}: is not of an evaluation ({error!r}); give another --out") from None
+        if found:
             raise ConfigError(
                 "\n".join(f"{path.parent} holds answers with {what}; give another --out" for what in found)
             )

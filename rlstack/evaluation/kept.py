@@ -20,7 +20,7 @@ class KeptAnswers:
         self._journal = Journal(path)
         try:
             self._by_row = {(a.task, a.row): a for a in map(AnsweredPrompt.from_row, self._journal.rows)}
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError) as error:
             self.close()
             raise ConfigError(f"{path}: is not of an evaluation ({error!r}); give another --out") from None
 

@@ -64,7 +64,7 @@ class Target:
 
     kind: TargetKind
     name: str  # of the model in what is written for other tools
-    config: Path | None
+    config: Path | None  # None: of a model's folder
     model: Path | None  # None: policy.model of `config`
     version: int | None  # optimiser steps, of a run's model
     out: Path
@@ -77,7 +77,9 @@ class Target:
             return f"{self.config}: taken for {self.kind}, all of whose settings count"
         if self.kind is TargetKind.model:
             return f"{self.model}: taken for {self.kind}; no settings are read from it"
-        return f"{self.config}: of {self.kind}; the tasks, and how answers are sampled, are taken from it"
+        return (
+            f"{self.model.parent}: taken for {self.kind}; its tasks and how it samples are taken from there"
+        )
 
 
 def find_target(path: Path, *, trust_settings: bool = False) -> Target:
@@ -153,7 +155,7 @@ def evaluation_config(
     if target.kind is not TargetKind.run or target.trusted:
         return load_config(target.config, [*_written(ours), *overrides])
     assert target.config is not None, "a run has one"
-    stored = load_stored(target.config)
+    stored = load_stored(target.config, _written({"policy.model": ours["policy.model"]}))
     named = {override.partition("=")[0] for override in overrides} | ours.keys()
     if found := [problem for setting, problem in _untrusted(stored) if not _is_given(setting, named)]:
         raise ConfigError("\n".join(f"{target.config}: {problem}" for problem in found))

@@ -220,6 +220,13 @@ def test_a_folder_holds_the_answers_of_one_evaluation_and_may_get_more_tasks(tmp
         hold_to(path, values(tasks={"a": {"template": "chat"}}))
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"n": 4, "seed": 0, "tasks": []}', "[" * 100_000])
+def test_settings_of_something_else_are_one_refusal(tmp_path: Path, text: str) -> None:
+    (tmp_path / "settings.json").write_text(text)
+    with pytest.raises(ConfigError, match="is not of an evaluation|holds answers with"):
+        hold_to(tmp_path / "settings.json", values())
+
+
 def test_differences_name_each_value() -> None:
     assert list(differences(values(), values())) == []
     assert list(differences(values(), values(n=5, seed=1))) == ["n = 4, not 5", "seed = 0, not 1"]
