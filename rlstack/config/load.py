@@ -52,8 +52,8 @@ def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> RunCo
 def load_stored(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The settings that a run has left in its folder, which may be anybody's: they lead nowhere else.
 
-    No other file is read as `base`, and references are not looked up; `dump_config` writes neither. `overrides`
-    are put over them, as load_config does.
+    No other file is read as `base`, and references are not looked up; `dump_config` writes neither.
+    `overrides` are put over them, as load_config does.
 
     Raises ConfigError for those, for what is no plain file, and as load_config does.
     """

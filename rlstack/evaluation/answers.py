@@ -46,7 +46,7 @@ class AnsweredPrompt:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> AnsweredPrompt:
-        """The record of one line of answers.jsonl; KeyError, ValueError or TypeError if the line is not of ours.
+        """The record of one line of answers.jsonl; KeyError, ValueError or TypeError if it is not of ours.
 
         A line without `verdicts` is judged by its rewards.
         """

@@ -62,6 +62,7 @@ class TargetKind(StrEnum):
 class Target:
     """A model, and the settings file that belongs to it if there is one."""
 
+    path: Path  # as it was given
     kind: TargetKind
     name: str  # of the model in what is written for other tools
     config: Path | None  # None: of a model's folder
@@ -74,12 +75,12 @@ class Target:
     def told(self) -> str:
         """For the terminal: for which of the three the target was taken, and what that means."""
         if self.kind is TargetKind.settings or self.trusted:
-            return f"{self.config}: taken for {self.kind}, all of whose settings count"
-        if self.kind is TargetKind.model:
-            return f"{self.model}: taken for {self.kind}; no settings are read from it"
-        return (
-            f"{self.model.parent}: taken for {self.kind}; its tasks and how it samples are taken from there"
-        )
+            what = "all of its settings count"
+        elif self.kind is TargetKind.model:
+            what = "no settings are read from it"
+        else:
+            what = "of its settings only the tasks, and how answers are sampled and counted, are read"
+        return f"{self.path}: taken for {self.kind}; {what}"
 
 
 def find_target(path: Path, *, trust_settings: bool = False) -> Target:
@@ -91,11 +92,12 @@ def find_target(path: Path, *, trust_settings: bool = False) -> Target:
     """
     if path.is_file():
         kind, name = TargetKind.settings, path.stem
-        return Target(kind=kind, name=name, config=path, model=None, version=None, out=_out(name))
+        return Target(path=path, kind=kind, name=name, config=path, model=None, version=None, out=_out(name))
     if (path / "config.json").is_file():
         of_run = path.name == "model" and (path.parent / "config.yaml").is_file()
         name = (path.resolve().parent if of_run else path.resolve()).name
-        return Target(kind=TargetKind.model, name=name, config=None, model=path, version=None, out=_out(name))
+        kind = TargetKind.model
+        return Target(path=path, kind=kind, name=name, config=None, model=path, version=None, out=_out(name))
     if (path / "config.yaml").is_file():
         return _run(path, trusted=trust_settings)
     raise ConfigError(
@@ -111,6 +113,7 @@ def _run(path: Path, *, trusted: bool) -> Target:
             "Hugging Face folder"
         )
     return Target(
+        path=path,
         kind=TargetKind.run,
         name=path.resolve().name,
         config=path / "config.yaml",

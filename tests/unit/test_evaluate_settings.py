@@ -176,6 +176,7 @@ def test_settings_that_no_run_writes_are_refused_in_a_run(run: Path, text: str, 
 def test_nothing_of_a_run_but_its_tasks_and_its_sampling_is_taken(run: Path) -> None:
     others = ("objective.loss=spy:loss", "telemetry.mlflow=http://evil", "reward.workers=64", "run.dir=/evil")
     write_settings(run, *others, "run.seed=7", "rollout.max_new_tokens=48", "reward.timeout_s=9")
+    assert "taken for a run's folder; of its settings only the tasks" in find_target(run).told
     config = made(run)
     assert (config.run.seed, config.rollout.max_new_tokens, config.reward.timeout_s) == (7, 48, 9)
     assert config.objective.loss is config.telemetry.mlflow is None
@@ -223,7 +224,7 @@ def test_a_folder_holds_the_answers_of_one_evaluation_and_may_get_more_tasks(tmp
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"n": 4, "seed": 0, "tasks": []}', "[" * 100_000])
 def test_settings_of_something_else_are_one_refusal(tmp_path: Path, text: str) -> None:
     (tmp_path / "settings.json").write_text(text)
-    with pytest.raises(ConfigError, match="is not of an evaluation|holds answers with"):
+    with pytest.raises(ConfigError, match=r"is not of an evaluation|holds answers with"):
         hold_to(tmp_path / "settings.json", values())
 
 
