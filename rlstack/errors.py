@@ -61,19 +61,20 @@ def reason_of(error: BaseException) -> str:
     return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 
-def _line(text: str) -> str:
-    if len(text) > MAX_LINE_CHARS:
-        half = MAX_LINE_CHARS // 2  # the end has the remedy
-        text = f"{text[:half]} ... {text[-half:]}"
-    return for_terminal(text)
-
-
 def for_terminal(text: str) -> str:
-    """`text`, of whatever file or process, fit to be shown: what is not printable is escaped.
-
-    Line breaks and tabs stay.
-    """
+    """`text`, of whatever file or process, with what is not printable escaped; ends of lines stay."""
     return "".join(
-        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode()
+        each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode()
         for each in text
     )
+
+
+def _line(text: str) -> str:
+    return _cut(for_terminal(_cut(text)))  # escapes are longer than what they stand for
+
+
+def _cut(text: str) -> str:
+    if len(text) <= MAX_LINE_CHARS:
+        return text
+    half = MAX_LINE_CHARS // 2  # the end has the remedy
+    return f"{text[:half]} ... {text[-half:]}"

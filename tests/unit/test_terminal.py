@@ -31,8 +31,8 @@ def noted(error: Exception) -> Exception:
     return error
 
 
-def test_what_is_not_printable_is_escaped_but_for_lines_and_tabs() -> None:
-    assert for_terminal(f"a\tb\n{TITLE}caf\u00e9\ud800") == f"a\tb\n{SHOWN}caf\u00e9\\ud800"
+def test_what_is_not_printable_is_escaped_ends_of_lines_aside() -> None:
+    assert for_terminal(f"a\tb\n{TITLE}caf\u00e9\ud800") == f"a\\tb\n{SHOWN}caf\u00e9\\ud800"
 
 
 @pytest.mark.parametrize(
