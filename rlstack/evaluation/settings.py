@@ -149,7 +149,7 @@ def evaluation_config(
         ConfigError: a setting is wrong, or one of a run's folder is none of those that are taken from there.
     """
     # The version that an evaluation is of does not train; what only training needs must not refuse it.
-    ours = {"evaluation.num_prompts": None, "data.tasks": [], "schedule.evaluate_every": None}
+    ours: dict[str, Any] = {"evaluation.num_prompts": None, "data.tasks": [], "schedule.evaluate_every": None}
     ours |= {key: value for key, value in settings.items() if value is not None}
     if target.model is not None:
         ours["policy.model"] = escaped(str(target.model))
