@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 
 from rlstack.data.records import Outcome, Score
 from rlstack.rewards.worker_process import Ended, WorkerProcess
+
+# Variables that Python and its libraries start by; keys and tokens stay with the parent.
+VARIABLES = ("PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+PREFIXES = ("LC_", "PYTHON", "OMP_", "MKL_")
 
 STALLED_S = 10.0  # beyond its own limit, after which the process can only have been stopped
 
@@ -14,12 +19,20 @@ logger = logging.getLogger(__name__)
 
 
 def math_process(timeout_s: float) -> WorkerProcess:
-    """A process that takes [gold, answer or None] and ends itself after `timeout_s` seconds on one."""
+    """A process that takes [gold, answer or None] and ends itself after `timeout_s` seconds on one.
+
+    Answers may be made to attack what reads them: it gets no secret of the environment.
+    """
     return WorkerProcess(
         "the math verifier",
         "rlstack.rewards.math_worker",
         [str(timeout_s)],
         timeout_s=timeout_s + STALLED_S,
+        environment={
+            name: value
+            for name, value in os.environ.items()
+            if name in VARIABLES or name.startswith(PREFIXES)
+        },
     )
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psutil
@@ -39,10 +39,12 @@ class WorkerProcess:
         timeout_s: float,
         start_timeout_s: float = 300.0,
         pass_fds: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Start it; `what` it is stands in messages. timeout_s: for an answer.
 
         pass_fds: descriptors that it gets under the same numbers; they stay open as long as this is used.
+        environment: its variables; None: those of this process.
         """
         self._what = what
         # -P: the working directory may hold files named like modules.
@@ -50,6 +52,7 @@ class WorkerProcess:
         self._timeout_s = timeout_s
         self._start_timeout_s = start_timeout_s
         self._pass_fds = tuple(pass_fds)
+        self._environment = environment
         self._closed = False
         self._ready = False
         self._lock = threading.Lock()  # starting against closing
@@ -111,6 +114,7 @@ class WorkerProcess:
                 stdout=subprocess.PIPE,
                 bufsize=0,
                 pass_fds=self._pass_fds,
+                env=self._environment,
                 start_new_session=True,
             )
             assert self._process.stdin is not None and self._process.stdout is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
 from rlstack.data.records import Outcome, Score
@@ -96,3 +97,16 @@ def test_it_is_judged_and_never_right(scores: dict[str, Score], name: str) -> No
 def test_afterwards_the_verifier_is_as_good_as_new(verifier: MathVerifier, scores: dict[str, Score]) -> None:
     items = [(f"The final answer is $\\boxed{{{answer}}}$.", GOLD) for answer in ("24/2", "7")]
     assert verifier.score(items) == [Score(reward=1.0), Score(reward=0.0)]
+
+
+def test_what_reads_them_has_no_secret_to_give_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = ("HF_TOKEN", "WANDB_API_KEY", "OPENAI_API_KEY", "RAY_AUTH_TOKEN", "MY_PASSWORD")
+    for name in secrets:
+        monkeypatch.setenv(name, "5ec2e7")
+    monkeypatch.setenv("LC_TIME", "C")
+    before = psutil.Process().children()
+    with MathVerifier(workers=1, timeout_s=LIMIT_S):
+        (worker,) = (child for child in psutil.Process().children() if child not in before)
+        variables = worker.environ()
+    assert "5ec2e7" not in variables.values()
+    assert variables["LC_TIME"] == "C" and "PATH" in variables
