@@ -32,6 +32,7 @@ from rlstack.telemetry.metrics import check_declared
 from rlstack.telemetry.run_links import refuse_links
 
 CONFIG, SUMMARY, CHECKPOINTS, INPUTS = "config.yaml", "summary.json", "checkpoints", "inputs.json"
+NOT_FOR_OTHERS = 0o770  # less what the umask takes, which says if a run is for the user's group too
 
 
 class RunDirectory:
@@ -64,7 +65,9 @@ class RunDirectory:
         with _usable(config):
             refuse_links(path)
             moved_to = _move_aside(path)
-            (path / "logs").mkdir(parents=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir(mode=NOT_FOR_OTHERS)
+            (path / "logs").mkdir()
             if inputs is not None:
                 write_json(path / INPUTS, inputs)
             _write_config(path, config)

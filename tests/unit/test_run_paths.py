@@ -53,6 +53,18 @@ def config_in(folder: Path) -> RunConfig:
     return config
 
 
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o750), (0o027, 0o750), (0o002, 0o770), (0o077, 0o700)])
+def test_a_run_is_for_its_user_and_the_group_if_the_umask_lets_it(
+    tmp_path: Path, mask: int, mode: int
+) -> None:
+    before = os.umask(mask)
+    try:
+        RunDirectory.create(config_in(tmp_path)).close()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "runs" / "mine").stat().st_mode & 0o7777 == mode
+
+
 @pytest.mark.parametrize("begin", [RunDirectory.create, RunDirectory.resume])
 def test_a_run_folder_that_is_a_link_is_refused_and_left_alone(tmp_path: Path, begin) -> None:
     elsewhere = tmp_path / "elsewhere"
