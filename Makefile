@@ -22,7 +22,7 @@ setup-gpu: $(GPU_VENV)/.set-up
 # Needs nvcc and cuDNN: vLLM brings its torch, which Transformer Engine is then compiled against.
 $(GPU_VENV)/.set-up: pyproject.toml
 	$(GPU_PYTHON) -m venv $(GPU_VENV)
-	$(GPU_VENV)/bin/pip install 'setuptools>=77' wheel pybind11 ninja cmake 'vllm>=0.26.0'
+	$(GPU_VENV)/bin/pip install 'setuptools>=77' wheel pybind11 ninja cmake 'vllm>=0.28.0'
 	$(GPU_VENV)/bin/pip install --no-build-isolation -e '.[gpu,dev,report]'
 	touch $@
 
