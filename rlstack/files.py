@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
+import stat
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +23,9 @@ DISK_REMEDIES = {
     errno.EACCES: "have the rights to write there restored",
     errno.EIO: "have the disk looked at",
 }
+
+PRIVATE_PREFIX = "rl-"  # of private folders: short, for the paths of sockets in them have a limit
+PRIVATE_EXAMPLE = f"{PRIVATE_PREFIX}12345678"
 
 
 @contextmanager
@@ -39,6 +46,12 @@ def written_at_once(path: Path) -> Iterator[TextIO]:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def cache_folder(name: str) -> Path:
+    """The folder `name` for what later runs can use: below $XDG_CACHE_HOME/rlstack, or ~/.cache/rlstack."""
+    given = os.environ.get("XDG_CACHE_HOME", "")  # a relative one is to be ignored, says its specification
+    return Path(given if os.path.isabs(given) else os.path.expanduser("~/.cache")) / "rlstack" / name
 
 
 @contextmanager
@@ -76,3 +89,38 @@ def try_lock(folder: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+@contextmanager
+def private_folder(place: str) -> Iterator[Path]:
+    """Make a folder in `place` that no other user gets into; it is removed with all in it at the end.
+
+    It is held as long as this process lives, which tells it from those that killed processes have left.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=PRIVATE_PREFIX, dir=place))
+    while (lock := try_lock(folder)) is None:
+        time.sleep(0.01)  # somebody is looking for left_folders
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def left_folders(place: str) -> list[Path]:
+    """This user's private folders in `place` whose processes have ended without removing them."""
+    return [folder for folder in sorted(Path(place).glob(f"{PRIVATE_PREFIX}*")) if _is_left(folder)]
+
+
+def _is_left(folder: Path) -> bool:
+    try:
+        found = folder.lstat()
+        is_private = stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o700
+        if not is_private or found.st_uid != os.getuid() or len(folder.name) != len(PRIVATE_EXAMPLE):
+            return False
+        lock = try_lock(folder)
+    except OSError:  # it has gone
+        return False
+    if lock is not None:
+        os.close(lock)
+    return lock is not None

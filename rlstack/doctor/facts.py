@@ -133,8 +133,11 @@ class RayStart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ray:
-    folder: str = "/tmp/ray"
-    registered: str | None = None  # address of the cluster that `ray start` has left in the folder
+    folder: str = "/tmp"  # in which each run makes one for its Ray
+    leftovers: tuple[str, ...] = ()  # folders, and files in /dev/shm, of this user's runs that were killed
+    mode_problem: str | None = None  # what is wrong with RAY_AUTH_MODE
+    token_problem: str | None = None  # and with the token that a cluster would be joined with
+    registered: str | None = None  # address of the cluster that `ray start` has left behind
     raylets: tuple[RayProcess, ...] = ()
     started: RayStart | None = None  # with --start
 

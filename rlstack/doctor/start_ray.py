@@ -7,7 +7,7 @@ from typing import Any
 import ray
 
 from rlstack.config.schema import Cluster
-from rlstack.orchestration.ray_session import end_started, start_ray, with_descendants
+from rlstack.orchestration.ray_session import end_ray, start_ray, with_descendants
 
 ANSWER_S = 60.0
 
@@ -23,9 +23,7 @@ def main() -> None:
         remote: Any = ray.remote(num_cpus=0)
         ray.get(remote(_answer).remote(), timeout=ANSWER_S)
     finally:
-        started = with_descendants(processes)
-        ray.shutdown()
-        end_started(started, timeout_s=2.0)
+        end_ray(with_descendants(processes))
 
 
 if __name__ == "__main__":

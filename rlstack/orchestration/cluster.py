@@ -19,8 +19,8 @@ from rlstack.orchestration.loopback import LOOPBACK
 from rlstack.orchestration.node_check import check_nodes
 from rlstack.orchestration.placement import Decision, Demand, Slot
 from rlstack.orchestration.policy_group import PolicyGroup
-from rlstack.orchestration.processes import end_everywhere, kill_all
-from rlstack.orchestration.ray_session import end_started, start_ray, text_to, with_descendants
+from rlstack.orchestration.processes import end_everywhere
+from rlstack.orchestration.ray_session import end_ray, keep_logs, start_ray, text_to, with_descendants
 from rlstack.orchestration.recovery import EngineRecovery
 from rlstack.orchestration.reservation import Reservation, reserve
 from rlstack.orchestration.restarts import Note, Restarts
@@ -28,6 +28,7 @@ from rlstack.orchestration.reward_group import RewardModelGroup
 from rlstack.orchestration.role_errors import BackToCheckpoint
 from rlstack.orchestration.roles import Role
 from rlstack.orchestration.shared_gpus import on_shared_gpus
+from rlstack.orchestration.shared_memory import removing_shared_memory
 from rlstack.telemetry.timeline import span
 from rlstack.telemetry.waiting import Reason
 
@@ -192,24 +193,26 @@ class Cluster:
         trace: TracebackType | None,
     ) -> None:
         with span("shutting down", reason=Reason.shut_down):
+            if self._ray and kind is not None and issubclass(kind, Exception):
+                keep_logs(self._logs / "ray")
             self._end(in_order=kind is None)
 
     def _end(self, *, in_order: bool) -> None:
         started = with_descendants(self._ray)
-        noted = [role.processes() for role in self._roles()]
-        if self._engines is not None:
-            self._engines.stop_reading()
-        if self._engines is not None and in_order:
-            self._engines.close(self._config.cluster.shutdown_timeout_s)
-        if self._reservation is not None:
-            self._reservation.close()
-        if not self._ray:
-            end_everywhere([processes for processes in noted if processes is not None])
-        ray.shutdown()
-        end_started(started, timeout_s=2.0)
+        noted = [processes for role in self._roles() if (processes := role.processes()) is not None]
+        with removing_shared_memory([process.pid for process in started]):
+            if self._engines is not None:
+                self._engines.stop_reading()
+            if self._engines is not None and in_order:
+                self._engines.close(self._config.cluster.shutdown_timeout_s)
+            if self._reservation is not None:
+                self._reservation.close()
+            if self._ray:
+                end_ray(started, [member for processes in noted for member in processes.members])
+            else:
+                end_everywhere(noted)
+                end_ray([])
         self._rays_text.close()
-        if self._ray:
-            kill_all([member for processes in noted if processes for member in processes.members])
 
     def _roles(self) -> list[Role]:
         groups = (self._policy, self._engines, *self._reward_models.values())

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rlstack.config.load import dump_config
+from rlstack.config.ray_token import mode_problem, token_problem
 from rlstack.config.schema import RunConfig
 from rlstack.errors import ConfigError
 
@@ -38,11 +39,16 @@ class JobClient(Protocol):
 def connect(address: str) -> JobClient:
     """The cluster's job server; who asks has to have the cluster's token.
 
-    Raises ConfigError if nobody answers there, or not to this user.
+    Raises ConfigError if nobody answers there, or not to this user, and if others can read this user's token.
     """
+    if (problem := mode_problem()) is not None:
+        raise ConfigError(problem)
     try:
         from ray.job_submission import JobSubmissionClient
 
+        from rlstack.orchestration.ray_session import demand_token
+
+        demand_token()
         client: JobClient = JobSubmissionClient(address)
     except Exception as error:  # requests', aiohttp's or Ray's own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -50,6 +56,8 @@ def connect(address: str) -> JobClient:
             f"--address {address}: the address of a Ray cluster's dashboard is accepted ({reason}); start "
             "the head node with ray[default] installed, and give this user the cluster's token"
         ) from error
+    if (problem := token_problem()) is not None:
+        raise ConfigError(f"--address {address}: {problem}")
     return client
 
 

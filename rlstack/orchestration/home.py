@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import psutil
 import ray
 
 from rlstack.config.threads import compute_on_one_thread
+from rlstack.files import cache_folder
 from rlstack.orchestration.loopback import is_loopback
 
 
@@ -40,6 +42,7 @@ def settle(gpus: tuple[str, ...], environment: Mapping[str, str]) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     else:
         compute_on_one_thread(os.environ)
+    _compile_privately()
     os.environ.update(environment)
     address = ray.util.get_node_ip_address()
     if (interface := interface_of(address, interfaces())) is not None:
@@ -49,6 +52,14 @@ def settle(gpus: tuple[str, ...], environment: Mapping[str, str]) -> None:
         ):
             if is_loopback(address) or name not in os.environ:
                 os.environ[name] = value
+
+
+def _compile_privately() -> None:
+    """Have torch keep what it compiles where nobody else writes: by default that has a known name in /tmp."""
+    folder = cache_folder("torchinductor")
+    with suppress(OSError):  # then it goes to the role's folder for temporary files
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def interfaces() -> dict[str, list[str]]:

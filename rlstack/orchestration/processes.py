@@ -15,6 +15,8 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rlstack.orchestration.shared_memory import removing_shared_memory
+
 KILL_TIMEOUT_S = 20.0
 SAME_S = 1.0  # a process that began later than this is another one with the same number
 
@@ -59,15 +61,16 @@ def end_everywhere(roles: Iterable[Processes]) -> None:
 
 
 def kill_all(members: Iterable[tuple[int, float]]) -> None:
-    """SIGKILL for processes of this host, and for what is below them."""
+    """SIGKILL for processes of this host, and for what is below them; their shared memory goes too."""
     roots = [process for pid, began in members if (process := _same(pid, began)) is not None]
     doomed = {process.pid: process for root in roots for process in _tree(root)}.values()
-    for process in doomed:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    deadline = time.monotonic() + KILL_TIMEOUT_S
-    for process in doomed:
-        _await_end(process, deadline)
+    with removing_shared_memory([process.pid for process in doomed]):
+        for process in doomed:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        deadline = time.monotonic() + KILL_TIMEOUT_S
+        for process in doomed:
+            _await_end(process, deadline)
 
 
 def _same(pid: int, began: float) -> psutil.Process | None:

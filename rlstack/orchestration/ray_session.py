@@ -2,54 +2,155 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import secrets
+import shutil
 import signal
 import socket
+import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
 from ray._private import services, worker
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient
+from ray.exceptions import AuthenticationError
 
 from rlstack.config.machine import Machine
+from rlstack.config.ray_token import MODE, TOKEN, TOKEN_PATH, mode_problem, token_problem
 from rlstack.config.schema import Cluster
+from rlstack.config.surroundings import RAY_FOLDER, temporary_folder
 from rlstack.errors import ConfigError
+from rlstack.files import private_folder
 from rlstack.orchestration.loopback import stay_on_loopback
+from rlstack.orchestration.processes import kill_all
 
 CONNECT_S = 10.0
+LAST_LINES = 20  # of each of Ray's logs, if it does not start
+GCS = "--gcs-address="  # among a raylet's arguments
+KUBERNETES = "RAY_ENABLE_K8S_TOKEN_AUTH"  # has Ray ask Kubernetes who may come in, instead of its token
+
+_endings = ExitStack()  # what `end_ray` undoes: a process has one Ray at a time
+atexit.register(_endings.close)
 
 
 def start_ray(settings: Cluster) -> list[psutil.Process]:
     """Join the cluster at `settings.address`, or start a Ray of this machine's; the processes that this has.
 
-    Raises ConfigError if there is no cluster at that address.
+    Either asks for a token. A Ray of this machine's has one of its own, and a private folder for its files
+    and for the temporary files of what it starts; both go with `end_ray`.
+
+    Raises ConfigError if there is no cluster at that address, if it asks for no token, if others can read
+    this user's token, or if the environment turns tokens off.
     """
+    if (problem := mode_problem()) is not None:
+        raise ConfigError(problem)
+    _endings.close()
     # Read by the Ray processes that start now; a cluster that runs already keeps its own settings.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    with _own_sigterm():
-        return _start(settings)
+    try:
+        with _own_sigterm():
+            if settings.address is None:
+                return _start(settings)
+            _join(settings.address)
+            return []
+    except BaseException:
+        _endings.close()
+        raise
+
+
+def end_ray(started: list[psutil.Process], roles: Iterable[tuple[int, float]] = ()) -> None:
+    """Leave the cluster, or end the Ray that `start_ray` has started, with its folder and its token.
+
+    started: its processes and all below them; roles: processes of roles that may have lost their parents, by
+    number and beginning.
+    """
+    ray.shutdown()
+    end_started(started, timeout_s=2.0)
+    kill_all(roles)
+    _endings.close()
+
+
+def demand_token() -> None:
+    """Have this process talk to Rays with its user's token, whatever the environment says."""
+    _set({MODE: "token"})
+
+
+def keep_logs(folder: Path) -> None:
+    """Copy what Ray's processes on this machine have written about themselves to `folder`."""
+    if worker._global_node is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for log in filter(Path.is_file, Path(worker._global_node.get_logs_dir_path()).iterdir()):
+            shutil.copyfile(log, folder / log.name)
 
 
 def _start(settings: Cluster) -> list[psutil.Process]:
-    if settings.address is not None:
-        _join(settings.address)
-        return []
     before = psutil.Process().children()
-    stay_on_loopback()
-    ray.init(
-        address="local",  # whatever RAY_ADDRESS or another cluster on this machine says
-        num_cpus=Machine.detect().num_cores,  # which the settings have been held against
-        object_store_memory=settings.object_store_mib << 20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
+    tempfile.gettempdir()  # which this process keeps, while those that it starts get another one
+    folder = _endings.enter_context(private_folder(temporary_folder()))
+    token = _make_token(folder)
+    _endings.enter_context(
+        _environment({MODE: "token", TOKEN_PATH: str(token), TOKEN: None, KUBERNETES: None})
     )
+    stay_on_loopback()
+    try:
+        with _environment({"TMPDIR": str(folder)}):
+            ray.init(
+                address="local",  # whatever RAY_ADDRESS or another cluster on this machine says
+                num_cpus=Machine.detect().num_cores,  # which the settings have been held against
+                object_store_memory=settings.object_store_mib << 20,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=str(folder / RAY_FOLDER),  # which Ray opens to everyone: `folder` keeps them out
+            )
+    except Exception as error:
+        _note_logs(error, folder / RAY_FOLDER / "session_latest" / "logs")
+        raise
     return [child for child in psutil.Process().children() if child not in before and _is_ray(child)]
+
+
+def _make_token(folder: Path) -> Path:
+    """A file that only this user reads, for a Ray that nobody else uses."""
+    path = folder / "token"
+    path.touch(mode=0o600)
+    path.write_text(secrets.token_hex(32), encoding="ascii")
+    return path
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str | None]) -> Iterator[None]:
+    """Set variables, or unset them (None), as long as the context lasts; Ray reads them anew."""
+    before = {name: os.environ.get(name) for name in variables}
+    _set(variables)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    # Ray keeps what it has read: that there are tokens, and its own.
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _note_logs(error: Exception, logs: Path) -> None:
+    """Tell with `error` how the logs end, which go with the folder that they are in."""
+    for log in (*logs.glob("gcs_server.*"), *logs.glob("raylet.*")):
+        if lines := log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]:
+            error.add_note("\n".join([f"{log.name}:", *lines]))
 
 
 @contextmanager
@@ -84,10 +185,15 @@ def _own_sigterm() -> Iterator[None]:
 
 def _join(address: str) -> None:
     try:
-        where = services.canonicalize_bootstrap_address_or_die(address)  # of auto too
+        given = _own_cluster() if address == "auto" else address
+        where = services.canonicalize_bootstrap_address_or_die(given)
         host, _, port = where.rpartition(":")
         # Ray itself would try for minutes.
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+        _refuse_open(where)
+        demand_token()
+        if (problem := token_problem()) is not None:
+            raise ConfigError(f"cluster.address = {address}: {problem}")
         ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -95,6 +201,36 @@ def _join(address: str) -> None:
             f"cluster.address = {address}: the address of a running Ray cluster is accepted, from one of its "
             f"nodes and with its token ({reason}); docs/how-to/clusters.md says how to start one"
         ) from error
+
+
+def _own_cluster() -> str:
+    """Where the Ray is that this user runs here; Ray itself takes the address that anybody has left in /tmp.
+
+    Raises ValueError unless there is one.
+    """
+    if given := os.environ.get("RAY_ADDRESS"):
+        return given
+    own = [process for process in psutil.process_iter(["name", "uids", "cmdline"]) if _is_own_raylet(process)]
+    found = {word.partition("=")[2] for each in own for word in each.info["cmdline"] if word.startswith(GCS)}
+    if len(found) != 1:
+        where = ", ".join(sorted(found)) or "none"
+        raise ValueError(f"auto finds the only Ray that you run on this machine, and there is {where}")
+    return found.pop()
+
+
+def _is_own_raylet(process: psutil.Process) -> bool:
+    info = process.info
+    return info["name"] == "raylet" and info["uids"] is not None and info["uids"].real == os.getuid()
+
+
+def _refuse_open(address: str) -> None:
+    """Raise ConfigError if the Ray at `address` answers without a token."""
+    with _environment({MODE: "disabled"}), suppress(AuthenticationError):
+        GcsClient(address=address).get_all_node_info(timeout=CONNECT_S)
+        raise ConfigError(
+            f"cluster.address = {address}: this cluster asks for no token, so everybody who reaches it can "
+            f"run code as you; start its nodes with {MODE}=token, as docs/how-to/clusters.md says"
+        )
 
 
 def with_descendants(processes: Sequence[psutil.Process]) -> list[psutil.Process]:

@@ -8,11 +8,9 @@ from __future__ import annotations
 import json
 import sys
 
-import ray
-
 from rlstack.config.schema import Cluster
 from rlstack.errors import ConfigError
-from rlstack.orchestration.ray_session import start_ray
+from rlstack.orchestration.ray_session import end_ray, start_ray
 
 
 def main(address: str) -> None:
@@ -20,7 +18,7 @@ def main(address: str) -> None:
     problem = None
     try:
         start_ray(Cluster(address=address))
-        ray.shutdown()
+        end_ray([])
     except ConfigError as error:
         problem = str(error)
     print(json.dumps({"problem": problem}), flush=True)

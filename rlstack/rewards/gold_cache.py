@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from rlstack.files import written_at_once
+from rlstack.files import cache_folder, written_at_once
 
 PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
 RULES = Path(__file__).parent  # whose math*.py decide
@@ -42,12 +41,7 @@ def remember(golds: Sequence[str], unverifiable: set[str]) -> None:
 
 def _path(golds: Sequence[str]) -> Path:
     digest = hashlib.sha256(json.dumps([_rules(), list(golds)]).encode())
-    return _folder() / f"{digest.hexdigest()}.json"
-
-
-def _folder() -> Path:
-    given = os.environ.get("XDG_CACHE_HOME", "")  # a relative one is to be ignored, says its specification
-    return Path(given if os.path.isabs(given) else os.path.expanduser("~/.cache")) / "rlstack" / "golds"
+    return cache_folder("golds") / f"{digest.hexdigest()}.json"
 
 
 @cache

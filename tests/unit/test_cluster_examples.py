@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,9 @@ def test_the_slurm_script_holds_the_example() -> None:
 STANDS_FOR = {
     "scontrol": "printf 'n1\\nn2\\nn3\\n'",
     "hostname": "echo 10.0.0.1",
-    "srun": 'echo "srun $* token=$(wc -c <"$RAY_AUTH_TOKEN_PATH")" >>"$CALLS"; exec sleep 60',
-    "ray": "exit 0",
+    "srun": 'while [ "$1" != bash ]; do export OPTIONS="$OPTIONS $1"; shift; done; exec "$@"',
+    "ray": '[ "$1" = status ] && exit\necho "srun$OPTIONS ray $* token=$(wc -c <"$RAY_AUTH_TOKEN_PATH") '
+    'mode=$(stat -c %a "$TMPDIR")" >>"$CALLS"; echo "$TMPDIR" >>"$CALLS.folders"; exec sleep 60',
     "python": "echo 3",
     "rlstack": 'for _ in $(seq 200); do [ "$(grep -c ^srun "$CALLS")" = 2 ] && break; sleep 0.05; done\n'
     'echo "rlstack $*" >>"$CALLS"; exit "$STATUS"',
@@ -79,7 +81,15 @@ def test_the_slurm_script_starts_ray_everywhere_and_ends_as_the_run(tmp_path: Pa
         "rlstack launch my.yaml --address 10.0.0.1:6379 --resume cluster.port_range=[20000, 20063] run.name=x"
     )
     head, others = sorted(starts, key=lambda line: "--head" not in line)
-    assert "--nodelist=n1 ray start --head --block --node-ip-address=10.0.0.1 --port=6379" in head
-    assert "--nodes=2 --ntasks=2 --exclude=n1 ray start --block --address=10.0.0.1:6379" in others
-    assert all(line.endswith("token=64") for line in starts)
+    folders = (tmp_path / "calls.folders").read_text().split()
+    assert len(set(folders)) == 2
+    for folder in folders:
+        head, others = (line.replace(f"--temp-dir={folder}/r", "PRIVATE") for line in (head, others))
+    assert "--nodelist=n1 ray start --block PRIVATE --head --node-ip-address=10.0.0.1 --port=6379" in head
+    assert "--nodes=2 --ntasks=2 --exclude=n1 ray start --block PRIVATE --address=10.0.0.1:6379" in others
+    assert all(line.endswith("token=64 mode=700") for line in starts)
     assert list(tmp_path.glob(".ray-token*")) == []
+    deadline = time.monotonic() + 30
+    while any(os.path.exists(folder) for folder in folders):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -280,6 +280,7 @@ def test_a_busy_port(healthy: Found) -> None:
     [
         ({"VLLM_PLUGINS": "somebody_elses"}, "vllm-variables"),
         ({"TMPDIR": "/" + 60 * "x"}, "ray-folder"),
+        ({"RAY_AUTH_MODE": "disabled"}, "ray-token"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

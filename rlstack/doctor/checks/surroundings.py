@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterator
 
 from rlstack.config.surroundings import SHORTER, surplus_socket_bytes
+from rlstack.doctor.checks.config import refused
 from rlstack.doctor.facts import Facts
 from rlstack.doctor.finding import Verdict, note, ok, problem
 from rlstack.preflight.machine import show_ports, too_few_ports
@@ -113,6 +116,24 @@ def ray_running(facts: Facts) -> Iterator[Verdict]:
         yield ok("none")
 
 
+def ray_leftovers(facts: Facts) -> Iterator[Verdict]:
+    """What runs that were killed have left in the folder for temporary files and in memory."""
+    found = facts.ray.leftovers
+    if found:
+        yield note(f"{len(found)} of runs that were killed", shlex.join(["rm", "-r", *found]))
+    else:
+        yield ok("none")
+
+
+def ray_token(facts: Facts) -> Iterator[Verdict]:
+    """The token, without which every user who reaches Ray's ports can run code as this one."""
+    wrong = facts.ray.mode_problem or (facts.ray.token_problem if facts.joins_cluster else None)
+    if wrong is not None:
+        yield refused(wrong)
+    else:
+        yield ok("this user's, for the cluster" if facts.joins_cluster else "each run makes one of its own")
+
+
 def ray_folder(facts: Facts) -> Iterator[Verdict]:
     """The folder of Ray's sockets, whose paths have a limit."""
     folder = facts.ray.folder
@@ -130,7 +151,7 @@ def ray_start(facts: Facts) -> Iterator[Verdict]:
     if started.error is not None:
         yield problem(
             f"a Ray was not started and ended: {started.error}",
-            f"{facts.ray.folder}/session_latest/logs says more: raylet.err, gcs_server.out",
+            f"{sys.executable} -m rlstack.doctor.start_ray says more",
         )
     else:
         yield ok(f"one was started, called and ended in {started.seconds:.1f} s")

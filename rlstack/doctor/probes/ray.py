@@ -1,4 +1,4 @@
-"""Ray's processes, found in /proc; the cluster that `ray start` registers; with --start, a Ray of its own."""
+"""Ray's processes, found in /proc, and what killed runs have left; its token; with --start, a Ray."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlstack.child_process import last_line, run
+from rlstack.config.ray_token import mode_problem, token_problem
 from rlstack.config.surroundings import temporary_folder
 from rlstack.doctor.facts import Ray, RayProcess, RayStart
+from rlstack.files import left_folders
+from rlstack.orchestration.shared_memory import unused_shared_memory
 
 RAYLET = "/ray/core/src/ray/raylet/raylet"
 
 
 def look(*, start_within_s: float | None) -> Ray:
     """start_within_s: the limit within which one is started and ended; None: none is."""
-    folder = Path(temporary_folder(), "ray")
+    folder = temporary_folder()
     return Ray(
-        folder=str(folder),
-        registered=_registered(folder),
+        folder=folder,
+        leftovers=(*map(str, left_folders(folder)), *unused_shared_memory()),
+        mode_problem=mode_problem(),
+        token_problem=token_problem(),
+        registered=_registered(Path(folder, "ray")),
         raylets=tuple(_raylets()),
         started=None if start_within_s is None else _start(start_within_s),
     )

@@ -1,0 +1,62 @@
+"""Shared memory of processes that are killed: it goes with them, and nobody else's does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rlstack.orchestration.processes import kill_all
+from rlstack.orchestration.shared_memory import unused_shared_memory
+
+SHARE = """
+import mmap, sys, time
+from multiprocessing import resource_tracker
+from multiprocessing.shared_memory import SharedMemory
+resource_tracker.register = lambda *names: None  # as if the tracker was killed first
+own = SharedMemory(create=True, size=4096)
+file = open(sys.argv[1], "r+b")
+model = mmap.mmap(file.fileno(), 4096)
+print(own.name, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def model() -> Iterator[Path]:
+    """What somebody keeps in memory to have it at hand."""
+    path = Path("/dev/shm/model-of-a-test.safetensors")
+    path.write_bytes(bytes(4096))
+    yield path
+    path.unlink()
+
+
+def start(model: Path) -> tuple[subprocess.Popen[str], Path]:
+    process = subprocess.Popen([sys.executable, "-c", SHARE, str(model)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, Path("/dev/shm", process.stdout.readline().strip())
+
+
+def test_a_killed_role_takes_its_shared_memory_along_and_nothing_else(model: Path) -> None:
+    process, memory = start(model)
+    assert memory.exists()
+    kill_all([(process.pid, psutil.Process(process.pid).create_time())])
+    process.wait()
+    assert not memory.exists()
+    assert model.exists()
+
+
+def test_what_a_process_left_is_found_once_nobody_uses_it(model: Path) -> None:
+    process, memory = start(model)
+    try:
+        assert str(memory) not in unused_shared_memory()
+        process.kill()
+        process.wait()
+        assert str(memory) in unused_shared_memory()
+        assert str(model) not in unused_shared_memory()
+    finally:
+        memory.unlink()
