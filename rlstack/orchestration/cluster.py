@@ -13,6 +13,7 @@ import ray
 
 from rlstack.config.reward_names import used_models
 from rlstack.config.schema import RunConfig
+from rlstack.errors import ConfigError
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.home import Home
 from rlstack.orchestration.loopback import LOOPBACK
@@ -193,7 +194,8 @@ class Cluster:
         trace: TracebackType | None,
     ) -> None:
         with span("shutting down", reason=Reason.shut_down):
-            if self._ray and kind is not None and issubclass(kind, Exception):
+            failed = kind is not None and issubclass(kind, Exception) and not issubclass(kind, ConfigError)
+            if self._ray and failed:
                 keep_logs(self._logs / "ray")
             self._end(in_order=kind is None)
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import psutil
 import ray
+import ray._raylet
 from ray._private import services, worker
-from ray._raylet import AuthenticationTokenLoader, Config, GcsClient
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RayError
 
 from rlstack.config.machine import Machine
 from rlstack.config.ray_token import MODE, TOKEN, TOKEN_PATH, mode_problem, token_problem
@@ -36,8 +36,8 @@ LAST_LINES = 20  # of each of Ray's logs, if it does not start
 GCS = "--gcs-address="  # among a raylet's arguments
 KUBERNETES = "RAY_ENABLE_K8S_TOKEN_AUTH"  # has Ray ask Kubernetes who may come in, instead of its token
 
+_raylet: Any = ray._raylet  # compiled, and its types say less than it has
 _endings = ExitStack()  # what `end_ray` undoes: a process has one Ray at a time
-atexit.register(_endings.close)
 
 
 def start_ray(settings: Cluster) -> list[psutil.Process]:
@@ -75,6 +75,7 @@ def end_ray(started: list[psutil.Process], roles: Iterable[tuple[int, float]] = 
     end_started(started, timeout_s=2.0)
     kill_all(roles)
     _endings.close()
+    atexit.unregister(end_ray)
 
 
 def demand_token() -> None:
@@ -83,8 +84,10 @@ def demand_token() -> None:
 
 
 def keep_logs(folder: Path) -> None:
-    """Copy what Ray's processes on this machine have written about themselves to `folder`."""
-    if worker._global_node is not None:
+    """Copy what Ray's processes on this machine have written about themselves to `folder`, if it has room."""
+    if worker._global_node is None:
+        return
+    with suppress(OSError):  # why the run fails is said elsewhere, and this comes before its end
         folder.mkdir(parents=True, exist_ok=True)
         for log in filter(Path.is_file, Path(worker._global_node.get_logs_dir_path()).iterdir()):
             shutil.copyfile(log, folder / log.name)
@@ -93,6 +96,7 @@ def keep_logs(folder: Path) -> None:
 def _start(settings: Cluster) -> list[psutil.Process]:
     before = psutil.Process().children()
     tempfile.gettempdir()  # which this process keeps, while those that it starts get another one
+    atexit.register(end_ray, [])  # for callers who do not come to it
     folder = _endings.enter_context(private_folder(temporary_folder()))
     token = _make_token(folder)
     _endings.enter_context(
@@ -142,8 +146,8 @@ def _set(variables: Mapping[str, str | None]) -> None:
         else:
             os.environ[name] = value
     # Ray keeps what it has read: that there are tokens, and its own.
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    _raylet.Config.initialize("")
+    _raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _note_logs(error: Exception, logs: Path) -> None:
@@ -190,12 +194,13 @@ def _join(address: str) -> None:
         host, _, port = where.rpartition(":")
         # Ray itself would try for minutes.
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
-        _refuse_open(where)
-        demand_token()
-        if (problem := token_problem()) is not None:
+        if (problem := _open_problem(where) or token_problem()) is not None:
             raise ConfigError(f"cluster.address = {address}: {problem}")
+        demand_token()
         ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, RuntimeError, ValueError) as error:
+    except ConfigError:
+        raise
+    except (OSError, RayError, RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"cluster.address = {address}: the address of a running Ray cluster is accepted, from one of its "
@@ -223,14 +228,17 @@ def _is_own_raylet(process: psutil.Process) -> bool:
     return info["name"] == "raylet" and info["uids"] is not None and info["uids"].real == os.getuid()
 
 
-def _refuse_open(address: str) -> None:
-    """Raise ConfigError if the Ray at `address` answers without a token."""
-    with _environment({MODE: "disabled"}), suppress(AuthenticationError):
-        GcsClient(address=address).get_all_node_info(timeout=CONNECT_S)
-        raise ConfigError(
-            f"cluster.address = {address}: this cluster asks for no token, so everybody who reaches it can "
-            f"run code as you; start its nodes with {MODE}=token, as docs/how-to/clusters.md says"
-        )
+def _open_problem(address: str) -> str | None:
+    """The refusal of a Ray that answers without a token. Raises RayError if it does not answer at all."""
+    with _environment({MODE: "disabled"}):
+        try:
+            _raylet.GcsClient(address=address).get_all_node_info(timeout=CONNECT_S)
+        except AuthenticationError:
+            return None
+    return (
+        "this cluster asks for no token, so everybody who reaches it can run code as you; start its nodes "
+        f"with {MODE}=token, as docs/how-to/clusters.md says"
+    )
 
 
 def with_descendants(processes: Sequence[psutil.Process]) -> list[psutil.Process]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -20,14 +21,19 @@ RAY = Path(sys.executable).with_name("ray")
 # Everybody else's processes of Ray's stay as they are: `ray stop` would end those too.
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
     "RAY_USAGE_STATS_ENABLED": "0",
     ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "1",  # whatever a test before this one has set it to
 }
 
 
 @contextmanager
-def ray_nodes(addresses: Sequence[str], *, num_cpus: int) -> Iterator[str]:
-    """Nodes at `addresses`, the first of which is the head; yields the cluster's address."""
+def ray_nodes(addresses: Sequence[str], *, num_cpus: int, auth: str = "token") -> Iterator[str]:
+    """Nodes at `addresses`, the first of which is the head; yields the cluster's address.
+
+    auth: disabled for a cluster that asks for no token.
+    """
+    environment = os.environ | ENVIRONMENT | {"RAY_AUTH_MODE": auth}
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short, for the names of sockets may not be long
     head = f"{addresses[0]}:{free_port(addresses[0])}"
     dashboard = ["--include-dashboard=false"]
@@ -39,7 +45,7 @@ def ray_nodes(addresses: Sequence[str], *, num_cpus: int) -> Iterator[str]:
             common = [f"--num-cpus={num_cpus}", f"--object-store-memory={100 << 20}", "--block"]
             command = [RAY, "start", *role, f"--node-ip-address={address}", *common]
             log = (folder / f"{address}.log").open("wb")
-            started.append(subprocess.Popen(command, env=os.environ | ENVIRONMENT, stdout=log, stderr=log))
+            started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
             wait_until_listed(address, folder / f"{address}.log")
         yield head
     finally:
