@@ -15,33 +15,38 @@ PREFIXES = ("psm_", "sem.mp-", "vllm_", "torch_", "nccl-")
 @contextmanager
 def removing_shared_memory(pids: Iterable[int]) -> Iterator[None]:
     """Remove the memory that the processes `pids` have now, at the end, if they have not done so."""
-    paths = {path for pid in pids for path in _used(pid)}
+    used = {inode for pid in pids for inode in _used(pid)}
+    paths = [path for path, inode in _named().items() if inode in used]
     try:
         yield
     finally:
         for path in paths:
             with suppress(OSError):  # whoever made it has removed it
-                os.unlink(path)
+                path.unlink()
 
 
 def unused_shared_memory() -> list[str]:
     """The paths of this user's memory that no process uses any more."""
-    found = {str(path) for path in FOLDER.glob("*") if path.name.startswith(PREFIXES) and _is_own(path)}
-    if found:
-        found -= {path for process in Path("/proc").glob("[0-9]*") for path in _used(int(process.name))}
-    return sorted(found)
+    if not (named := _named()):
+        return []
+    used = {inode for process in Path("/proc").glob("[0-9]*") for inode in _used(int(process.name))}
+    return sorted(str(path) for path, inode in named.items() if inode not in used)
 
 
-def _used(pid: int) -> Iterator[str]:
+def _named() -> dict[Path, int]:
+    """This user's files of shared memory with their inodes."""
+    found = {}
+    for path in FOLDER.glob("*"):
+        with suppress(OSError):
+            status = path.lstat()
+            if path.name.startswith(PREFIXES) and status.st_uid == os.getuid():
+                found[path] = status.st_ino
+    return found
+
+
+def _used(pid: int) -> Iterator[int]:
+    """The inodes, for a semaphore is mapped under the name that it had before it got its own."""
     with suppress(OSError):  # it has ended, or belongs to somebody else
         for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines():
-            path = Path(line.split(maxsplit=5)[-1])
-            if path.parent == FOLDER and path.name.startswith(PREFIXES):
-                yield str(path)
-
-
-def _is_own(path: Path) -> bool:
-    try:
-        return path.lstat().st_uid == os.getuid()
-    except OSError:
-        return False
+            if f" {FOLDER}/" in line:
+                yield int(line.split(maxsplit=5)[4])

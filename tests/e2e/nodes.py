@@ -40,9 +40,10 @@ def ray_nodes(addresses: Sequence[str], *, num_cpus: int, auth: str = "token") -
     started: list[subprocess.Popen[bytes]] = []
     try:
         for address in addresses:
-            first = ["--head", f"--port={head.rpartition(':')[2]}", f"--temp-dir={folder}", *dashboard]
+            first = ["--head", f"--port={head.rpartition(':')[2]}", *dashboard]
             role = first if address == addresses[0] else [f"--address={head}"]
             common = [f"--num-cpus={num_cpus}", f"--object-store-memory={100 << 20}", "--block"]
+            common += [f"--temp-dir={folder}/{len(started)}"]  # a node's own, as in the examples
             command = [RAY, "start", *role, f"--node-ip-address={address}", *common]
             log = (folder / f"{address}.log").open("wb")
             started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))

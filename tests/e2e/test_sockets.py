@@ -69,6 +69,7 @@ class Member:
     listening: list[tuple[str, int]]
     sockets: list[str]  # paths of Unix sockets
     mapped: list[str]  # files in its memory
+    inodes: set[int]  # of these
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class Looked:
     token: str
     gcs: str
     visits: dict[str, subprocess.CompletedProcess[str]]  # to Ray, with and without a token
+    shared: list[Path]  # its files of shared memory
     neighbour: str | None  # what he could do
     status: int  # with which Ctrl-C has ended the run
 
@@ -131,10 +133,12 @@ def look(process: subprocess.Popen, place: Path, home: Path, run: Path) -> Looke
         assert tried.stderr == ""
         neighbour = tried.stdout
         (place / "planted").unlink()
+    inodes = {inode for member in members for inode in member.inodes}
+    shared = [path for path in Path("/dev/shm").iterdir() if path.stat().st_ino in inodes]
     token = Path(file).read_text()
     os.killpg(process.pid, signal.SIGINT)
     return Looked(
-        place, home, run, members, files, run_files, token, gcs, visits, neighbour, process.wait(120)
+        place, home, run, members, files, run_files, token, gcs, visits, shared, neighbour, process.wait(120)
     )
 
 
@@ -147,6 +151,7 @@ def seen(process: psutil.Process) -> Member | None:
             variables=process.environ(),
             listening=[tuple(s.laddr) for s in inet if s.status == psutil.CONN_LISTEN],
             sockets=sorted({s.laddr for s in unix if s.laddr}),
+            inodes={int(line.split(maxsplit=5)[4]) for line in maps.splitlines() if "/dev/shm/" in line},
             mapped=sorted({line.split(maxsplit=5)[5] for line in maps.splitlines() if "/" in line}),
         )
     except (psutil.NoSuchProcess, OSError):
@@ -238,7 +243,5 @@ def test_nothing_is_left_after_ctrl_c(looked: Looked) -> None:
     assert looked.status == 130
     assert json.loads((looked.run / "summary.json").read_text())["status"] == "interrupted"
     assert list(looked.place.iterdir()) == []
-    shared = {path for each in looked.members for path in each.mapped if path.startswith("/dev/shm/psm_")}
-    assert shared  # between vLLM's workers
-    everything = {path for each in looked.members for path in each.mapped if path.startswith("/dev/shm/")}
-    assert [path for path in everything if os.path.exists(path)] == []
+    assert any(path.name.startswith("psm_") for path in looked.shared)  # between vLLM's workers
+    assert [path for path in looked.shared if path.exists()] == []

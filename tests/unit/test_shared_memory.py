@@ -15,13 +15,14 @@ from rlstack.orchestration.shared_memory import unused_shared_memory
 
 SHARE = """
 import mmap, sys, time
-from multiprocessing import resource_tracker
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 resource_tracker.register = lambda *names: None  # as if the tracker was killed first
 own = SharedMemory(create=True, size=4096)
+lock = get_context("spawn").Lock()
 file = open(sys.argv[1], "r+b")
 model = mmap.mmap(file.fileno(), 4096)
-print(own.name, flush=True)
+print(own.name, f"sem.{lock._semlock.name[1:]}", flush=True)
 time.sleep(600)
 """
 
@@ -35,28 +36,29 @@ def model() -> Iterator[Path]:
     path.unlink()
 
 
-def start(model: Path) -> tuple[subprocess.Popen[str], Path]:
+def start(model: Path) -> tuple[subprocess.Popen[str], list[Path]]:
     process = subprocess.Popen([sys.executable, "-c", SHARE, str(model)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    return process, Path("/dev/shm", process.stdout.readline().strip())
+    return process, [Path("/dev/shm", name) for name in process.stdout.readline().split()]
 
 
 def test_a_killed_role_takes_its_shared_memory_along_and_nothing_else(model: Path) -> None:
     process, memory = start(model)
-    assert memory.exists()
+    assert len(memory) == 2 and all(path.exists() for path in memory)
     kill_all([(process.pid, psutil.Process(process.pid).create_time())])
     process.wait()
-    assert not memory.exists()
+    assert not any(path.exists() for path in memory)
     assert model.exists()
 
 
 def test_what_a_process_left_is_found_once_nobody_uses_it(model: Path) -> None:
     process, memory = start(model)
     try:
-        assert str(memory) not in unused_shared_memory()
+        assert not {*map(str, memory)} & {*unused_shared_memory()}
         process.kill()
         process.wait()
-        assert str(memory) in unused_shared_memory()
+        assert {*map(str, memory)} <= {*unused_shared_memory()}
         assert str(model) not in unused_shared_memory()
     finally:
-        memory.unlink()
+        for path in memory:
+            path.unlink()
