@@ -20,19 +20,27 @@ with warnings.catch_warnings():
     from megatron.core import dist_checkpointing, parallel_state
     from megatron.core.dist_checkpointing.mapping import ShardedTensor, ShardedTensorFactory
     from megatron.core.dist_checkpointing.strategies.async_utils import AsyncRequest
+    from megatron.core.dist_checkpointing.strategies.common import TorchCommonLoadStrategy
     from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelSaveStrategyWrapper
     from megatron.core.dist_checkpointing.strategies.state_dict_saver import (
         save_state_dict_async_finalize,
         save_state_dict_async_plan,
     )
     from megatron.core.dist_checkpointing.strategies.torch import (
+        MCoreLoadPlanner,
         MCoreSavePlanner,
+        TorchDistLoadShardedStrategy,
         TorchDistSaveShardedStrategy,
         mcore_to_pyt_state_dict,
     )
     from megatron.core.dist_checkpointing.strategies.torch import (
+        _replace_sharded_keys_with_state_dict_keys as tensors_by_name,
+    )
+    from megatron.core.dist_checkpointing.strategies.torch import (
         _replace_state_dict_keys_with_sharded_keys as shards_by_key,
     )
+    from megatron.core.dist_checkpointing.strategies.torch import _restore_dict_types as restore_dict_types
+    from megatron.core.dist_checkpointing.strategies.torch import _unwrap_pyt_sharded_tensor as unwrap_tensors
     from megatron.core.distributed import (
         DistributedDataParallel,
         DistributedDataParallelConfig,
@@ -72,6 +80,7 @@ __all__ = [
     "DistributedDataParallelConfig",
     "FullyParallelSaveStrategyWrapper",
     "GPTModel",
+    "MCoreLoadPlanner",
     "MCoreSavePlanner",
     "MegatronModule",
     "MegatronOptimizer",
@@ -82,6 +91,8 @@ __all__ = [
     "RowParallelLinear",
     "ShardedTensor",
     "ShardedTensorFactory",
+    "TorchCommonLoadStrategy",
+    "TorchDistLoadShardedStrategy",
     "TorchDistSaveShardedStrategy",
     "TransformerBlockSubmodules",
     "TransformerConfig",
@@ -101,10 +112,13 @@ __all__ = [
     "model_parallel_cuda_manual_seed",
     "on_gpu",
     "parallel_state",
+    "restore_dict_types",
     "save_state_dict_async_finalize",
     "save_state_dict_async_plan",
     "set_tensor_model_parallel_attributes",
     "shards_by_key",
+    "tensors_by_name",
+    "unwrap_tensors",
 ]
 
 

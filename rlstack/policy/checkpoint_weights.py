@@ -13,17 +13,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint import DefaultLoadPlanner, FileSystemReader
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, TensorStorageMetadata
 from torch.distributed.checkpoint.planner import LoadPlan, ReadItem
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
-from rlstack.checkpoint.trusted import check_pickle
 from rlstack.errors import CheckpointError
 from rlstack.policy.architecture import Architecture
+from rlstack.policy.checkpoint_contents import TensorReader, TensorsOnly, read_contents
 from rlstack.policy.hf_map import join, shard_shape, wire_rules
 
-_CONTENTS = ".metadata"  # torch's table of contents
 _LAYER = re.compile(r"decoder\.layers\.(\d+)\.(.+)")
 # Written under Transformer Engine's names, whatever the layers are built of.
 _FUSED_NORMS = {
@@ -36,14 +34,10 @@ class CheckpointWeights:
     """Those of the folder "policy" of a checkpoint."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises CheckpointError if the table of contents is damaged, or asks for what it does not need."""
+        """Raises CheckpointError as `read_contents`."""
         self._folder = folder
-        check_pickle(folder / _CONTENTS)
-        self._reader = FileSystemReader(folder)
-        self._contents = self._reader.read_metadata()
-        for place in self._contents.storage_data.values():
-            if Path(place.relative_path).name != place.relative_path:
-                raise CheckpointError(f"{folder / _CONTENTS}: names {place.relative_path}, no file beside it")
+        self._contents = read_contents(folder)
+        self._reader = TensorReader(folder, self._contents)
         self._reader.set_up_storage_reader(self._contents, is_coordinator=True)
 
     def tensors(self, architecture: Architecture) -> Iterator[tuple[str, Tensor]]:
@@ -65,7 +59,7 @@ class CheckpointWeights:
 
     def _stored(self, key: str) -> TensorStorageMetadata:
         stored = self._contents.state_dict_metadata.get(key)
-        if not isinstance(stored, TensorStorageMetadata):
+        if stored is None:
             raise CheckpointError(f"{self._folder}: lacks {key}; use another checkpoint")
         return stored
 
@@ -88,7 +82,7 @@ class CheckpointWeights:
         return tensor.reshape(shape)
 
 
-class _Into(DefaultLoadPlanner):
+class _Into(TensorsOnly):
     """Says where the pieces of one tensor go; nothing else of a plan is asked for."""
 
     def __init__(self, tensor: Tensor) -> None:

@@ -23,7 +23,7 @@ from rlstack.policy.checkpoint_state import (
 )
 from rlstack.policy.optimizer import restore_schedule, schedule_state
 from rlstack.policy.random_state import set_random_states
-from rlstack.policy.restoring import check_trusted, load, verify
+from rlstack.policy.restoring import SavedState, verify
 from rlstack.policy.saving import BackgroundSave
 from rlstack.policy.served import ServedWeights, copy_into, host_copies
 from rlstack.policy.trainer import Trainer
@@ -52,18 +52,19 @@ def restore(trainer: Trainer, served: ServedWeights, policy: Policy, folder: Pat
 
     Random states come back only where layout and kind of device are those that it was written with.
 
-    Raises CheckpointError, before anything is changed, if it is damaged, not to be trusted, or of another
-    model or precision.
+    Raises CheckpointError, before anything is changed, if it is damaged, asks for what no checkpoint needs,
+    or is of another model or precision; later only if a tensor is missing, or the bytes of one are none,
+    although all digests fit.
     """
     verify(folder)
     source = folder / POLICY
     header = Header.read(source)
     header.check(trainer.model.architecture, policy, path=source)
-    check_trusted(source)
+    saved = SavedState(source)
     copies = _copies(trainer, served, header)
     extra = extra_weights(copies, version=header.version)
     weights = list(trainer.model.parameters())
-    _load_into({"": weights} | extra, trainer, source, with_random_states=_is_alike(header, policy))
+    _load_into({"": weights} | extra, trainer, saved, with_random_states=_is_alike(header, policy))
     for held, tensors in copies.values():
         copy_into(tensors, _weights_of(held, header.version, weights, copies))
     restore_schedule(trainer.schedule, header.lr_schedule)
@@ -111,7 +112,7 @@ def _weights_of(
 
 
 def _load_into(
-    wanted: dict[str, Sequence[Tensor]], trainer: Trainer, source: Path, *, with_random_states: bool
+    wanted: dict[str, Sequence[Tensor]], trainer: Trainer, saved: SavedState, *, with_random_states: bool
 ) -> None:
     """wanted: as `sharded_weights` takes them."""
     model, names = trainer.model, [name for name, _ in trainer.model.named_parameters()]
@@ -121,7 +122,7 @@ def _load_into(
     }
     if with_random_states:
         state["random"] = sharded_random_states()
-    loaded = load(state, source)
+    loaded = saved.load(state)
     for prefix, tensors in wanted.items():
         copy_into(tensors, [loaded["weights"][prefix][name] for name in names])
     trainer.optimizer.load_state_dict(loaded["optimizer"])

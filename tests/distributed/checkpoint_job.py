@@ -1,13 +1,15 @@
 """One rank of a policy that is saved, or restored, in the middle of its steps; see policy_job.py.
 
 python checkpoint_job.py FOLDER RANK: beside job.json, every folder in FOLDER with a checkpoint.json is one
-policy. `save_at` and `restore` say what it does, `trouble` what happens to its disk.
+policy. `save_at` and `restore` say what it does, `trouble` what happens to its disk, `refused` which
+checkpoints it tries first, `exchanged` where the files are that replace a checkpoint's once it is checked.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -21,9 +23,8 @@ from omegaconf import OmegaConf
 
 from rlstack.checkpoint.store import CheckpointStore
 from rlstack.config.schema import Checkpoint, RunConfig, TransferMethod
-from rlstack.errors import CheckpointError
 from rlstack.policy import saving
-from rlstack.policy.backend import get_cuda_rng_tracker
+from rlstack.policy.backend import dist_checkpointing, get_cuda_rng_tracker
 from rlstack.policy.hf_io import stage_tensors
 from rlstack.policy.parallel import stage
 from rlstack.policy.worker import PolicyWorker
@@ -138,21 +139,37 @@ class Run:
             store.commit(saved, None, digests)
 
     def restore(self, checkpoint: Path) -> None:
-        if "damaged" in self.plan:
-            self.refuse(Path(self.plan["damaged"]))
+        for refused in map(Path, self.plan.get("refused", [])):
+            self.refuse(refused)
+        if "exchanged" in self.plan:
+            exchange_when_loaded(Path(self.plan["exchanged"]), checkpoint / "policy")
         self.worker.restore(checkpoint)
         assert checkpoint.name == f"step-{self.worker.version:08d}"
         self.leave_copies()
 
-    def refuse(self, damaged: Path) -> None:
-        """A checkpoint that is damaged on the disk of one rank is refused by all, and nothing has changed."""
+    def refuse(self, checkpoint: Path) -> None:
+        """Leave the error of a checkpoint that is refused, and a file if weights have changed."""
         before = [tensor.clone() for tensor in self.worker.trainer.model.parameters()]
         try:
-            self.worker.restore(damaged)
-        except CheckpointError as error:
-            (self.folder / f"refused-{self.rank}.txt").write_text(str(error))
+            self.worker.restore(checkpoint)
+        except BaseException as error:  # torch's is no Exception
+            message = f"{type(error).__name__}: {error}"
+            (self.folder / f"refused-{checkpoint.name}-{self.rank}.txt").write_text(message)
         after = self.worker.trainer.model.parameters()
-        assert all(torch.equal(then, now) for then, now in zip(before, after, strict=True))
+        if not all(torch.equal(then, now) for then, now in zip(before, after, strict=True)):
+            (self.folder / f"changed-{checkpoint.name}-{self.rank}").touch()
+
+
+def exchange_when_loaded(source: Path, target: Path) -> None:
+    """Have the files of `source` copied to `target` when megatron-core begins to load, once."""
+    load = dist_checkpointing.load
+
+    def exchange_and_load(*arguments: Any, **options: Any) -> Any:
+        shutil.copytree(source, target, dirs_exist_ok=True)
+        dist_checkpointing.load = load
+        return load(*arguments, **options)
+
+    dist_checkpointing.load = exchange_and_load
 
 
 def run(folder: Path, rank: int) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.checkpoint.filesystem import _StorageInfo
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata, MetadataIndex
 from transformers import Qwen2Config
 
-from rlstack.checkpoint.manifest import MANIFEST, check, files_in
+from rlstack.checkpoint.manifest import MANIFEST, Manifest, check, digest_of, files_in
 from rlstack.checkpoint.store import CheckpointStore
 from rlstack.collectives import SECRET
 from rlstack.config.schema import Checkpoint
@@ -66,6 +71,129 @@ class CheckpointJob(Job):
     def write(self, folder: Path, port: int) -> None:
         super().write(folder, port)
         (folder / "checkpoint.json").write_text(json.dumps(self.plan))
+
+
+class Calls:
+    """Pickled, it is a call, which makes a folder."""
+
+    def __init__(self, made: Path) -> None:
+        self._made = made
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self._made),)
+
+
+def with_bytes(policy: Path, made: Path) -> None:
+    """An entry of bytes with a tensor's size in its place, and in the data what would be unpickled."""
+    contents, data = pickle.loads((policy / ".metadata").read_bytes()), policy / "__0_0.distcp"
+    name = "decoder.final_layernorm.weight"
+    entry: Any = BytesStorageMetadata()
+    entry.size = contents.state_dict_metadata[name].size
+    contents.state_dict_metadata[name] = entry
+    content = pickle.dumps(Calls(made))
+    contents.storage_data[MetadataIndex(name)] = _StorageInfo(data.name, data.stat().st_size, len(content))
+    with data.open("ab") as file:
+        file.write(content)
+    (policy / ".metadata").write_bytes(pickle.dumps(contents))
+
+
+def elsewhere(policy: Path, made: Path) -> None:
+    """A table that has the tensors read from a file in another folder."""
+    data, outside = policy / "__0_0.distcp", policy.parent / "outside.distcp"
+    shutil.copy(data, outside)
+    content = (policy / ".metadata").read_bytes()
+    assert b"__0_0.distcp" in content
+    contents = pickle.loads(content)
+    for place in contents.storage_data.values():
+        place.relative_path = f"../{outside.name}"
+    (policy / ".metadata").write_bytes(pickle.dumps(contents))
+
+
+def calling_table(policy: Path, made: Path) -> None:
+    (policy / ".metadata").write_bytes(pickle.dumps(Calls(made)))
+
+
+def calling_common_part(policy: Path, made: Path) -> None:
+    torch.save({"optimizer": Calls(made)}, policy / "common.pt")
+
+
+def foreign_common_part(policy: Path, made: Path) -> None:
+    common = torch.load(policy / "common.pt", weights_only=True)
+    torch.save(common | {"weights": {}}, policy / "common.pt")
+
+
+def shared_common_part(policy: Path, made: Path) -> None:
+    """Small, and without an end to who follows its references."""
+    value: Any = 1
+    for _ in range(100):
+        value = [value, value]
+    torch.save({"optimizer": value}, policy / "common.pt")
+
+
+def packed_common_part(policy: Path, made: Path) -> None:
+    common = torch.load(policy / "common.pt", weights_only=True)
+    torch.save({"optimizer": common["optimizer"] | {"": "0" * 10**6}}, policy / "common.pt")
+    with zipfile.ZipFile(policy / "common.pt") as archive:
+        parts = {entry: archive.read(entry) for entry in archive.namelist()}
+    with zipfile.ZipFile(policy / "common.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+
+def missing_tensor(policy: Path, made: Path) -> None:
+    contents = pickle.loads((policy / ".metadata").read_bytes())
+    del contents.state_dict_metadata["decoder.final_layernorm.weight"]
+    (policy / ".metadata").write_bytes(pickle.dumps(contents))
+
+
+def calling_tensor(policy: Path, made: Path) -> None:
+    """A pickle where the data of a tensor was."""
+    contents, data = pickle.loads((policy / ".metadata").read_bytes()), policy / "__0_0.distcp"
+    place = contents.storage_data[MetadataIndex("decoder.final_layernorm.weight", torch.Size([0]))]
+    with data.open("r+b") as file:
+        file.seek(place.offset)
+        file.write(pickle.dumps(Calls(made)))
+
+
+# What has been done to a whole checkpoint, with a manifest that fits, and what is said of it.
+HOSTILE: dict[str, tuple[Callable[[Path, Path], None], str]] = {
+    "bytes": (with_bytes, r"\.metadata: is no table of contents \(it asks for .*\.BytesStorageMetadata"),
+    "elsewhere": (elsewhere, r"\.metadata: is no table of contents \(it names \.\./outside\.distcp"),
+    "calling_table": (calling_table, r"\.metadata: is no table of contents \(it asks for posix\.mkdir"),
+    "calling_common_part": (calling_common_part, r"common\.pt: cannot be read \(.*asks for more than plain"),
+    "foreign_common_part": (
+        foreign_common_part,
+        r"common\.pt: cannot be read \(it is not the state of an opt",
+    ),
+    "shared_common_part": (shared_common_part, r"common\.pt: cannot be read \(it refers to the same values"),
+    "packed_common_part": (packed_common_part, r"common\.pt: cannot be read \(it is compressed"),
+    "missing_tensor": (
+        missing_tensor,
+        r"policy: cannot be read \(.*decoder\.final_layernorm\.weight from model",
+    ),
+    "calling_tensor": (calling_tensor, r"policy: cannot be read \(.*"),
+}
+
+
+def make_hostile(whole: Path, folder: Path, change: Callable[[Path, Path], None]) -> Path:
+    """A checkpoint in `folder`; what it would run makes the folder beside it that ends with .made."""
+    shutil.copytree(whole, folder)
+    change(folder / "policy", folder.with_name(f"{folder.name}.made"))
+    manifest = Manifest.read(folder)
+    files = {name: digest_of(folder / name) for name in files_in(folder)}
+    Manifest(step=manifest.step, selection=manifest.selection, files=files).write(folder)
+    return folder
+
+
+def exchanged_files(policy: Path, folder: Path) -> Path:
+    """Files for a checked checkpoint: a table that calls something, and another state of the optimizer."""
+    folder.mkdir()
+    (folder / ".metadata").write_bytes(pickle.dumps(Calls(folder.with_name("exchanged.made"))))
+    common = torch.load(policy / "common.pt", weights_only=True)
+    for group in common["optimizer"]["optimizer"]["param_groups"]:
+        group["weight_decay"] = 0.7
+    torch.save(common, folder / "common.pt")
+    return folder
 
 
 def job(
@@ -124,14 +252,24 @@ def checkpoint_of(saved: Path, layout: str) -> Path:
 def restored(saved, sequences, tmp_path_factory) -> Path:
     """A folder for each of RESTORED."""
     folder = tmp_path_factory.mktemp("restored")
-    damaged = folder / "damaged"
+    damaged, whole = folder / "damaged", checkpoint_of(saved, "one")
     shutil.copytree(checkpoint_of(saved, "pp2"), damaged)
     flip(damaged / "policy" / "__1_0.distcp", bit=8 * 2000)
     jobs = {}
     for name, (layout, source) in RESTORED.items():
-        plan = {"restore": str(checkpoint_of(saved, source)), "damaged": str(damaged)}
+        plan: dict[str, Any] = {"restore": str(checkpoint_of(saved, source)), "refused": [str(damaged)]}
         batches = shares(sequences, layout, pairs=True)
         jobs[name] = job(saved / "model", layout, batches, plan, saved_in=source)
+    hostile = [make_hostile(whole, folder / name, change) for name, (change, _) in HOSTILE.items()]
+    exchanged = exchanged_files(whole / "policy", folder / "exchanged-files")
+    plan = {
+        "restore": str(shutil.copytree(whole, folder / "private" / whole.name)),
+        "refused": list(map(str, hostile)),
+        "exchanged": str(exchanged),
+    }
+    jobs["exchanged"] = job(
+        saved / "model", "one", shares(sequences, "one", pairs=True), plan, saved_in="one"
+    )
     for name, (layout, _, precision) in SPECIAL.items():
         batches, plan = shares(sequences, layout, pairs=True), {"restore": str(checkpoint_of(saved, name))}
         jobs[name] = job(saved / "model", layout, batches, plan, saved_in=name, precision=precision)
@@ -205,8 +343,29 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
 def test_a_checkpoint_damaged_anywhere_is_refused_by_all_ranks(name, restored) -> None:
     messages = {path.read_text() for path in (restored / name).glob("refused-*.txt")}
     (message,) = messages
-    assert "__1_0.distcp: its digest is" in message
+    assert message.startswith("CheckpointError: ") and "__1_0.distcp: its digest is" in message
+    assert not list((restored / name).glob("changed-*"))
     assert len(list((restored / name).glob("refused-*"))) == len(list((restored / name).glob("draws-*")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_checkpoint_of_a_stranger_is_refused_and_runs_nothing(name, restored) -> None:
+    message = (restored / "exchanged" / f"refused-{name}-0.txt").read_text()
+    assert re.match(rf"CheckpointError: .*{HOSTILE[name][1]}", message), message
+    if "tensor" not in name:  # which is found out in the middle of reading
+        assert not (restored / "exchanged" / f"changed-{name}-0").exists()
+    assert not (restored / f"{name}.made").exists()
+
+
+@pytest.mark.slow
+def test_files_that_are_exchanged_after_they_were_checked_are_not_read(saved, restored) -> None:
+    assert not (restored / "exchanged.made").exists()
+    for step in range(SAVED, NUM_STEPS):
+        before, after = (
+            stages(folder, f"weights-{step}") for folder in (saved / "one", restored / "exchanged")
+        )
+        assert_equal(after, before)
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import pickle
 from dataclasses import asdict
@@ -12,13 +11,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.filesystem import _StorageInfo
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    TensorProperties,
+    TensorStorageMetadata,
+)
 
 from rlstack.checkpoint.manifest import MANIFEST, Digest, Manifest
 from rlstack.checkpoint.run_state import ROLLOUTS, RUN_STATE, RunState, read_rollouts
-from rlstack.checkpoint.trusted import check_pickle
 from rlstack.data.records import Prompt, Rollout, RolloutGroup
 from rlstack.errors import CheckpointError
+from rlstack.policy.checkpoint_contents import read_contents
 from tests.fuzz.hostile import damaged, lines, outcome, values
 
 STATE = RunState(step=4, served_version=2, reference_version=2, positions={"metrics.jsonl": 7})
@@ -31,9 +37,11 @@ LINE = json.dumps({"step": 5, "position": 0, "group": asdict(GROUP)}).encode() +
 
 
 def table() -> bytes:
-    buffer = io.BytesIO()
-    pickle.dump(Metadata(state_dict_metadata={}), buffer)
-    return buffer.getvalue()
+    whole = torch.Size([2, 3])
+    chunk = ChunkStorageMetadata(torch.Size([0, 0]), whole)
+    tensor = TensorStorageMetadata(TensorProperties(dtype=torch.float32), whole, [chunk])
+    place = _StorageInfo("__0_0.distcp", 4, 24)
+    return pickle.dumps(Metadata({"a": tensor}, storage_data={MetadataIndex("a", chunk.offsets): place}))
 
 
 @pytest.fixture(scope="module")
@@ -70,17 +78,21 @@ def test_kept_rollouts_are_read_or_refused(folder: Path, content: bytes) -> None
 
 
 @given(content=damaged(table()) | st.binary(max_size=100))
-def test_a_pickle_is_looked_through_or_refused(folder: Path, content: bytes) -> None:
-    (folder / "pickle").write_bytes(content)
-    outcome(lambda: check_pickle(folder / "pickle"))
+def test_a_table_of_contents_is_read_or_refused(folder: Path, content: bytes) -> None:
+    (folder / "__0_0.distcp").write_bytes(bytes(28))
+    (folder / ".metadata").write_bytes(content)
+    contents = outcome(lambda: read_contents(folder))
+    assert contents is None or {type(each) for each in contents.state_dict_metadata.values()} <= {
+        TensorStorageMetadata
+    }
 
 
 @pytest.mark.parametrize("call", [eval, torch.load, exec, Path.unlink, getattr])
-def test_a_pickle_that_calls_something_is_refused(folder: Path, call: object) -> None:
+def test_a_table_that_calls_something_is_refused(folder: Path, call: object) -> None:
     class Caller:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return call, ("x",)
 
-    (folder / "pickle").write_bytes(pickle.dumps(Caller()))
+    (folder / ".metadata").write_bytes(pickle.dumps(Caller()))
     with pytest.raises(CheckpointError):
-        check_pickle(folder / "pickle")
+        read_contents(folder)
