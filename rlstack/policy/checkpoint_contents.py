@@ -99,6 +99,13 @@ class TensorsOnly(DefaultLoadPlanner):
         raise CheckpointError(f"{read_item.dest_index.fqn} is no tensor; use another checkpoint")
 
 
+def reason_of(error: BaseException) -> str:
+    """Return why a file could not be read; torch's message would suggest to read it without weights_only."""
+    if type(error).__name__ == "UnpicklingError":
+        return "it is damaged, or asks for more than plain values and tensors"
+    return str(error)
+
+
 def _metadata(table: Any, sizes: Mapping[str, int]) -> Metadata:
     """sizes: of the folder's files, by name."""
     entries, table_of_places = _fields(

@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.planner_helpers import create_read_items_for_c
 
 from rlstack.errors import CheckpointError
 from rlstack.policy.architecture import Architecture
-from rlstack.policy.checkpoint_contents import TensorReader, TensorsOnly, read_contents
+from rlstack.policy.checkpoint_contents import TensorReader, TensorsOnly, read_contents, reason_of
 from rlstack.policy.hf_map import join, shard_shape, wire_rules
 
 _LAYER = re.compile(r"decoder\.layers\.(\d+)\.(.+)")
@@ -78,7 +78,9 @@ class CheckpointWeights:
         try:
             self._reader.read_data(LoadPlan(items), _Into(tensor)).wait()
         except Exception as error:  # of a damaged file, any
-            raise CheckpointError(f"{self._folder}: {key} cannot be read ({error})") from None
+            raise CheckpointError(
+                f"{self._folder}: {key} cannot be read ({reason_of(error)}); use another checkpoint"
+            ) from None
         return tensor.reshape(shape)
 
 

@@ -27,7 +27,7 @@ from rlstack.policy.backend import (
     tensors_by_name,
     unwrap_tensors,
 )
-from rlstack.policy.checkpoint_contents import TensorReader, TensorsOnly, read_contents
+from rlstack.policy.checkpoint_contents import TensorReader, TensorsOnly, read_contents, reason_of
 
 _COMMON = "common.pt"  # megatron-core's, with what is no tensor
 _PLAIN = {bool, int, float, str, type(None), torch.Tensor}
@@ -70,7 +70,7 @@ class SavedState:
             if any(isinstance(trouble, OSError) for trouble in troubles):
                 raise
             raise CheckpointError(
-                f"{self._folder}: cannot be read ({troubles[0]}); use another checkpoint"
+                f"{self._folder}: cannot be read ({reason_of(troubles[0])}); use another checkpoint"
             ) from None
         assert isinstance(loaded, dict)
         return loaded
@@ -124,9 +124,9 @@ def _read_common(path: Path) -> dict[str, Any]:
         common = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         _check_plain(common, max_values=len(content))
     except Exception as error:  # of a damaged pickle, any
-        # torch's message would suggest to load it without weights_only.
-        reason = error if type(error) is ValueError else "it is damaged, or asks for more than plain values"
-        raise CheckpointError(f"{path}: cannot be read ({reason}); use another checkpoint") from None
+        raise CheckpointError(
+            f"{path}: cannot be read ({reason_of(error)}); use another checkpoint"
+        ) from None
     assert isinstance(common, dict)
     return common
 

@@ -171,7 +171,7 @@ HOSTILE: dict[str, tuple[Callable[[Path, Path], None], str]] = {
         missing_tensor,
         r"policy: cannot be read \(.*decoder\.final_layernorm\.weight from model",
     ),
-    "calling_tensor": (calling_tensor, r"policy: cannot be read \(.*"),
+    "calling_tensor": (calling_tensor, r"policy: cannot be read \(it is damaged, or asks for more"),
 }
 
 
