@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-FILES = ("config.json", "tokenizer_config.json")
+from rlstack.config.model_files import CONFIG, read_object
+
+FILES = (CONFIG, "tokenizer_config.json")
 KEY = "auto_map"  # where transformers looks for the classes of `trust_remote_code`
 
 
@@ -17,10 +18,10 @@ def remote_code(key: str, folder: Path) -> Iterator[str]:
     """
     for name in FILES:
         try:
-            settings = json.loads((folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            settings = read_object(folder / name)
+        except (OSError, ValueError):
             continue
-        if isinstance(settings, dict) and settings.get(KEY):
+        if settings.get(KEY):
             yield (
                 f"{key} = {folder}: {name} asks for Python code of the model's own ({KEY}), not run; "
                 f"give a model of a class that transformers has, and if this is one, take {KEY} out"

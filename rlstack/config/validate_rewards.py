@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlstack.config.model_files import CONFIG, check_files, read_object
 from rlstack.config.ranges import FRACTION, ONE_OR_MORE, POSITIVE
 from rlstack.config.remote_code import remote_code
 from rlstack.config.reward_names import (
@@ -22,6 +22,7 @@ from rlstack.config.reward_names import (
 from rlstack.config.schema import RewardEngine, RewardModel, RunConfig, Task
 from rlstack.config.tasks import tasks_by_setting
 from rlstack.config.urls import is_url, refusal
+from rlstack.errors import ConfigError
 
 NAME = re.compile(r"[\w.-]+")
 MODEL_RANGES = {
@@ -57,10 +58,15 @@ def missing_models(config: RunConfig) -> Iterator[str]:
         if is_url(model.path):
             yield refusal(f"reward.models[{i}].path", model.path)
             continue
+        try:
+            check_files(Path(model.path), setting=f"reward.models[{i}].path")
+        except ConfigError as error:
+            yield str(error)
+            continue
         yield from remote_code(f"reward.models[{i}].path", Path(model.path))
         try:
             most = context_length(model)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             yield (
                 f"reward.models[{i}].path = {model.path}: its config.json cannot be used ({error!r}); "
                 "give the folder of a Hugging Face model"
@@ -75,8 +81,7 @@ def missing_models(config: RunConfig) -> Iterator[str]:
 
 def context_length(model: RewardModel) -> int:
     """The positions that the model was made for, from its config.json."""
-    config = json.loads((Path(model.path) / "config.json").read_text(encoding="utf-8"))
-    return int(config["max_position_embeddings"])
+    return int(read_object(Path(model.path) / CONFIG)["max_position_embeddings"])
 
 
 def num_reward_ranks(config: RunConfig) -> int:

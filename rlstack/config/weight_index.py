@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rlstack.config.model_files import check_files, open_file, read_object
 from rlstack.errors import ConfigError
 
 INDEX = "model.safetensors.index.json"
@@ -29,9 +30,10 @@ def weight_files(folder: Path, *, setting: str = "policy.model") -> dict[str, Pa
 
     `setting` names the folder in messages.
 
-    Raises ConfigError if there are none, if one that the index names is missing or cut off, or if the folder
-    holds two sets of weights.
+    Raises ConfigError if there are none, if one that the index names is missing or cut off, if the folder
+    holds two sets of weights, or if `check_files` refuses it.
     """
+    check_files(folder, setting=setting)
     return _indexed(folder, setting) if (folder / INDEX).is_file() else _found(folder, setting)
 
 
@@ -62,7 +64,7 @@ def _data(path: Path, entry: Mapping[str, Any]) -> Iterator[bytes]:
     """A tensor's bytes, in chunks."""
     begin, end = entry["data_offsets"]
     _, start = _read_header(path)
-    with path.open("rb") as file:
+    with open_file(path.parent, path.name) as file:
         file.seek(start + begin)
         for position in range(begin, end, _CHUNK_BYTES):
             yield file.read(min(_CHUNK_BYTES, end - position))
@@ -83,9 +85,9 @@ def num_parameters(folder: Path) -> int:
 def _indexed(folder: Path, setting: str) -> dict[str, Path]:
     path = folder / INDEX
     try:
-        places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        places = read_object(path)["weight_map"]
         files = {str(name): folder / _plain(file) for name, file in places.items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: is not an index of weights ({error}); get it again") from None
     wanted = sorted(set(files.values()))
     single = folder / SINGLE
@@ -157,7 +159,7 @@ def _header(path: Path) -> Iterator[str]:
 
 def _read_header(path: Path) -> tuple[Mapping[str, Any], int]:
     """What the file says of its tensors, and where their data begins, in bytes."""
-    with path.open("rb") as file:
+    with open_file(path.parent, path.name) as file:
         size = int.from_bytes(file.read(8), "little")
         if size > _MAX_HEADER_BYTES:
             raise ValueError(f"a header of {size} bytes")

@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rlstack.checkpoint.manifest import digest_of
+from rlstack.config.model_files import CONFIG, companions
 from rlstack.config.reward_names import used_models
 from rlstack.config.schema import RunConfig, Task
 from rlstack.config.weight_index import INDEX
 from rlstack.data.rows import files_of_dataset
-from rlstack.policy.hf_folder import COMPANIONS
 
 # Weights in larger files are known by their sizes, their headers and samples: with the files of a model of
 # 70 billion parameters, reading all of them would take minutes.
@@ -55,10 +55,10 @@ def _files(config: RunConfig) -> Iterator[File]:
 
 def _of_model(setting: str, folder: Path) -> Iterator[File]:
     """Settings, tokenizer and weights of the Hugging Face folder."""
-    for pattern in ("config.json", INDEX, "*.safetensors", *COMPANIONS):
-        for path in sorted(folder.glob(pattern)):
-            if path.is_file():
-                yield setting, path.relative_to(folder).as_posix(), path
+    weights = sorted(path.name for path in folder.glob("*.safetensors"))
+    for name in (CONFIG, INDEX, *weights, *companions(folder)):
+        if (folder / name).is_file():
+            yield setting, name, folder / name
 
 
 def _of_task(setting: str, task: Task) -> Iterator[File]:

@@ -18,6 +18,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rlstack.config.model_files import CONFIG, open_file
 from rlstack.errors import ConfigError
 from rlstack.orchestration.placement import Node
 from rlstack.telemetry.environment import package_versions
@@ -53,7 +54,7 @@ def report(models: Mapping[str, Path], marker: Path | None) -> Report:
     """Of this process; runs on every node."""
     return Report(
         versions=package_versions(),
-        models={setting: _digest(folder / "config.json") for setting, folder in models.items()},
+        models={setting: _digest(folder) for setting, folder in models.items()},
         sees_run=marker is None or (marker.is_file() and os.access(marker.parent, os.W_OK)),
     )
 
@@ -133,5 +134,9 @@ def _marker(run: Path | None) -> Iterator[Path | None]:
         marker.unlink(missing_ok=True)
 
 
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else MISSING
+def _digest(folder: Path) -> str:
+    try:
+        with open_file(folder, CONFIG) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return MISSING

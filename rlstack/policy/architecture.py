@@ -15,6 +15,18 @@ from rlstack.config.urls import is_url, refusal
 from rlstack.errors import ConfigError
 from rlstack.policy.unsupported import refuse_unsupported, rope_type, rotary_settings, unsupported
 
+# Beyond any model that there is; what counts layers or heads would be busy for hours.
+LARGEST = {
+    "num_hidden_layers": 1_000,
+    "num_attention_heads": 4_096,
+    "num_key_value_heads": 4_096,
+    "head_dim": 65_536,
+    "hidden_size": 1 << 20,
+    "intermediate_size": 1 << 24,
+    "vocab_size": 1 << 24,
+    "max_position_embeddings": 1 << 30,
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
@@ -44,7 +56,7 @@ class Architecture:
         """
         if is_url(str(folder)):
             raise ConfigError(refusal("policy.model", str(folder)))
-        path = Path(folder) / "config.json"
+        path = Path(folder) / CONFIG
         if not path.exists():
             raise ConfigError(_no_config(Path(folder)))
         refuse_damaged(Path(folder), (CONFIG,), setting="policy.model")
@@ -59,22 +71,22 @@ class Architecture:
         (family,) = settings["architectures"]
         rope = rotary_settings(settings)
         hidden_size, num_heads = (
-            _positive(settings, key, path) for key in ("hidden_size", "num_attention_heads")
+            _size(settings, key, path) for key in ("hidden_size", "num_attention_heads")
         )
-        num_kv_heads = _positive(settings, "num_key_value_heads", path, default=num_heads)
+        num_kv_heads = _size(settings, "num_key_value_heads", path, default=num_heads)
         if num_heads % num_kv_heads:
             raise unsupported(path, "num_key_value_heads", num_kv_heads, f"a divisor of {num_heads} heads")
         usual_head_dim = 128 if family.startswith("Qwen3") else hidden_size // num_heads
         return cls(
             family=family,
-            num_layers=_positive(settings, "num_hidden_layers", path),
+            num_layers=_size(settings, "num_hidden_layers", path),
             hidden_size=hidden_size,
             num_heads=num_heads,
             num_kv_heads=num_kv_heads,
-            head_dim=_positive(settings, "head_dim", path, default=usual_head_dim),
-            ffn_size=_positive(settings, "intermediate_size", path),
-            vocab_size=_positive(settings, "vocab_size", path),
-            context_length=_positive(settings, "max_position_embeddings", path),
+            head_dim=_size(settings, "head_dim", path, default=usual_head_dim),
+            ffn_size=_size(settings, "intermediate_size", path),
+            vocab_size=_size(settings, "vocab_size", path),
+            context_length=_size(settings, "max_position_embeddings", path),
             norm_eps=_number(settings, "rms_norm_eps", path, default=1e-6),
             rope_type=rope_type(rope),
             rope_theta=_number(rope if rope.get("rope_theta") else settings, "rope_theta", path, default=1e4),
@@ -93,10 +105,10 @@ def _no_config(folder: Path) -> str:
     return f"policy.model = {folder}: there is no config.json; give a Hugging Face folder"
 
 
-def _positive(settings: dict[str, Any], key: str, path: Path, *, default: int | None = None) -> int:
+def _size(settings: dict[str, Any], key: str, path: Path, *, default: int | None = None) -> int:
     value = settings.get(key) or default
-    if type(value) is not int or value < 1:
-        raise unsupported(path, key, value, "a positive integer")
+    if type(value) is not int or not 1 <= value <= LARGEST[key]:
+        raise unsupported(path, key, value, f"a positive integer, at most {LARGEST[key]:,}")
     return value
 
 

@@ -8,19 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Files of a tokenizer, of whatever kind; the custom templates of a model lie in a folder of their own.
-COMPANIONS = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "spiece.model",
-    "tekken.json",
-    "chat_template*",
-    "additional_chat_templates/*.jinja",
-    "generation_config.json",
-)
+from rlstack.config.model_files import CONFIG, companions, open_file, read_object, refuse_damaged
 
 
 @contextmanager
@@ -45,20 +33,26 @@ def replaced_at_once(folder: Path) -> Iterator[Path]:
 
 
 def write_companions(source: Path, folder: Path, *, dtype: str) -> None:
-    """Give `folder` the config.json of `source`, with the weights' `dtype` ("float32"), and its tokenizer."""
-    settings = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    """Give `folder` the config.json of `source`, with the weights' `dtype` ("float32"), and its tokenizer.
+
+    Raises ConfigError for a source whose files are damaged, or none, or lead out of it.
+    """
+    refuse_damaged(source, (CONFIG,), setting="policy.model")
+    settings = read_object(source / CONFIG)
     settings.pop("torch_dtype", None)  # the older name of dtype
     settings["dtype"] = dtype
     text = json.dumps(settings, indent=2) + "\n"
-    (folder / "config.json").write_text(text, encoding="utf-8")
+    (folder / CONFIG).write_text(text, encoding="utf-8")
     copy_tokenizer(source, folder)
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
-    """Copy what `source` has of tokenizer, chat templates and generation settings to `folder`."""
-    for pattern in COMPANIONS:
-        for path in source.glob(pattern):
-            if path.is_file():
-                target = folder / path.relative_to(source)
-                target.parent.mkdir(exist_ok=True)
-                shutil.copyfile(path, target)
+    """Copy what `source` has of tokenizer, chat templates and generation settings to `folder`, as new files.
+
+    Raises ValueError for what is no file of the source, or leads out of it.
+    """
+    for name in companions(source):
+        target = folder / name
+        target.parent.mkdir(exist_ok=True)
+        with open_file(source, name) as content, target.open("xb") as file:
+            shutil.copyfileobj(content, file)

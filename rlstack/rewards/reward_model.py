@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from safetensors import safe_open
 
+from rlstack.config.model_files import check_files
 from rlstack.config.schema import RewardEngine
 from rlstack.config.schema import RewardModel as Settings
 from rlstack.config.validate_rewards import context_length
@@ -31,6 +32,7 @@ class RewardModel:
 
     def __init__(self, settings: Settings) -> None:
         folder = Path(settings.path)
+        check_files(folder, setting=f"the path of the reward model {settings.name}")
         max_tokens = settings.max_tokens or context_length(settings)
         self._tokenizer = ConversationTokenizer(folder, max_tokens=max_tokens)
         self._engine = _load(settings, folder, max_tokens=max_tokens)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from rlstack.config.machine import Machine
+from rlstack.config.model_files import check_files
 from rlstack.config.precision import engine_precision, quantization_of
 from rlstack.config.schema import Landing, Placement, RunConfig, TransferMethod
 from rlstack.config.sequences import longest_sequence
@@ -39,6 +41,7 @@ def load_llm(config: RunConfig, *, index: int, max_prompt_tokens: int | None) ->
     Raises ConfigError if this machine, or its vLLM, cannot compute in the engines' precision.
     """
     refuse(engine_machine_problems(config, Machine.detect().arithmetic))
+    check_files(Path(config.policy.model), setting="policy.model")
     precision = engine_precision(config)
     cuda = torch.cuda.is_available()
     transfer = config.transfer
