@@ -22,6 +22,9 @@ def run(
 ) -> subprocess.CompletedProcess[str] | None:
     """This Python with `arguments`, in a session of its own that is killed at the limit; None then.
 
+    Neither it nor a Python that it starts looks for modules in the working directory, which may hold files
+    named like modules.
+
     running: gets the process once it has started.
     pass_fds: descriptors that it gets under the same numbers.
     """
@@ -30,6 +33,7 @@ def run(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONSAFEPATH": "1"},
         text=True,
         errors="replace",
         start_new_session=True,

@@ -1,12 +1,16 @@
-"""Where in code of the user's own an exception was raised: not in rlstack, an installed package or Python."""
+"""Code of the user's own: where its modules are looked for, and where in it an exception was raised."""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 import sysconfig
 import traceback
-from typing import NamedTuple
+from collections.abc import Iterable
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any, NamedTuple
 
 from rlstack.errors import UserCodeError, for_terminal
 
@@ -17,6 +21,38 @@ _OURS = (
 _INSTALLED = ("site-packages", "dist-packages", "rlstack_kernels")
 _TYPED = ("<stdin>", "<ipython-input")  # files that are none, and the user's all the same
 _DUMPED = re.compile(r'^ *File "(.+)", line (\d+)')  # of a traceback, and of what faulthandler writes
+
+
+class _PackagesFirst:
+    """Finds top-level modules without looking into folders of the user's own, which are the last of sys.path.
+
+    The end of sys.path is not enough: there a module still takes the place of a package without an
+    __init__.py, such as google or megatron, and of one that is installed as a checkout.
+    """
+
+    def __init__(self) -> None:
+        self.folders: set[str] = set()
+
+    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """As importlib.abc.MetaPathFinder has it; None leaves the module to the others."""
+        if path is not None:
+            return None
+        found = PathFinder.find_spec(name, [entry for entry in sys.path if entry not in self.folders])
+        others = (each for each in sys.meta_path if each is not self and each is not PathFinder)
+        return found or next(filter(None, (each.find_spec(name, None, target) for each in others)), None)
+
+
+_packages_first = _PackagesFirst()
+
+
+def look_last_in(folders: Iterable[str]) -> None:
+    """Have `import` find modules in `folders` too, where no package and nothing else has that name."""
+    for folder in folders:
+        if folder not in sys.path:
+            sys.path.append(folder)
+            _packages_first.folders.add(folder)
+    if _packages_first not in sys.meta_path:
+        sys.meta_path.insert(0, _packages_first)
 
 
 class Place(NamedTuple):

@@ -50,7 +50,7 @@ def doctor(
 
     Run it first on a new machine, and put its output into a bug report: it shows no secrets.
 
-    Exits with 1 if there is a problem. If even this does not start, try python -m rlstack.doctor.
+    Exits with 1 if there is a problem. If even this does not start, try python -P -m rlstack.doctor.
     """
     with exit_status():
         from rlstack.doctor.command import run

@@ -66,7 +66,8 @@ def surplus_socket_bytes(folder: str) -> int:
 def shadows() -> Iterator[tuple[str, str]]:
     """Modules that a run would import from elsewhere than their distribution, each with the file found.
 
-    Looks into the working directory, which Ray puts first on its workers' path, and into PYTHONPATH.
+    Looks into PYTHONPATH and into the working directory, from which losses and plug-ins are imported: there a
+    package takes the place of an installed one without an __init__.py, such as megatron, wherever it comes.
     """
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     for folder in dict.fromkeys(os.path.abspath(entry) for entry in ["", *given]):

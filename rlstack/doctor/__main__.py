@@ -1,4 +1,4 @@
-"""The same as `rlstack doctor` where typer is missing too: python -m rlstack.doctor"""
+"""The same as `rlstack doctor` where typer is missing too: python -P -m rlstack.doctor"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def main() -> int:
-    """The exit status of `python -m rlstack.doctor`, with or without typer and rich."""
+    """The exit status of `python -P -m rlstack.doctor`, with or without typer and rich."""
     if sys.hexversion < 0x030B0000:  # what follows does not compile there
         print(f"Python 3.11 or newer is needed, and {sys.executable} is {sys.version.split()[0]}")
         return 1
@@ -17,7 +17,7 @@ def main() -> int:
     from rlstack.doctor.examine import Request
 
     parser = argparse.ArgumentParser(
-        prog="python -m rlstack.doctor", description="See rlstack doctor --help."
+        prog="python -P -m rlstack.doctor", description="See rlstack doctor --help."
     )
     parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")

@@ -1,4 +1,4 @@
-"""What `rlstack doctor` and `python -m rlstack.doctor` do."""
+"""What `rlstack doctor` and `python -P -m rlstack.doctor` do."""
 
 from __future__ import annotations
 

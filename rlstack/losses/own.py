@@ -7,12 +7,11 @@ which examples it gets: pairs of dpo, groups of group_dpo, weighted rollouts of 
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 from rlstack.config.own_code import load_named
 from rlstack.errors import ConfigError, UserCodeError
-from rlstack.user_code import raised_by_user
+from rlstack.user_code import look_last_in, raised_by_user
 
 if TYPE_CHECKING:
     from rlstack.losses.build import Loss
@@ -54,8 +53,7 @@ def load_loss(name: str, given: Any = None) -> Loss:
     Raises:
         ConfigError: it cannot be imported or made, or is not a loss.
     """
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    look_last_in([os.getcwd()])
     try:
         loss = load_named(name) if given is None else given
         if isinstance(loss, type):

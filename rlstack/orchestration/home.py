@@ -44,6 +44,7 @@ def settle(gpus: tuple[str, ...], environment: Mapping[str, str]) -> None:
         compute_on_one_thread(os.environ)
     _compile_privately()
     os.environ.update(environment)
+    os.environ["PYTHONSAFEPATH"] = "1"  # of what the role starts: no modules from the working directory
     address = ray.util.get_node_ip_address()
     if (interface := interface_of(address, interfaces())) is not None:
         for name, value in (

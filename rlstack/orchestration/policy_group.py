@@ -22,14 +22,15 @@ from rlstack.orchestration.roles import Role, wait_for
 from rlstack.orchestration.work import work_metrics
 from rlstack.policy.architecture import Architecture
 from rlstack.policy.flops import ModelFlops
+from rlstack.rewards.handover import packed, unpacked
 
 _STEP, _CHECKPOINT = "policy.step_timeout_s", "checkpoint.timeout_s"
 
 
-def build_policy_worker(**kwargs: Any) -> Any:
-    from rlstack.policy.worker import PolicyWorker
+def build_policy_worker(*, own_loss: bytes | None = None, **kwargs: Any) -> Any:
+    from rlstack.policy.worker import PolicyWorker  # before the loss, from whose folder nothing else comes
 
-    return PolicyWorker(**kwargs)
+    return PolicyWorker(own_loss=None if own_loss is None else unpacked(own_loss), **kwargs)
 
 
 class PolicyGroup:
@@ -51,7 +52,7 @@ class PolicyGroup:
                 config=config,
                 rank=rank,
                 world_size=world_size,
-                own_loss=own_loss,
+                own_loss=None if own_loss is None else packed(own_loss),
             )
             for rank, home in enumerate(homes)
         ]

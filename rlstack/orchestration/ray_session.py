@@ -21,6 +21,7 @@ import ray
 import ray._raylet
 from ray._private import services, worker
 from ray.exceptions import AuthenticationError, RayError
+from ray.job_config import JobConfig
 
 from rlstack.config.machine import Machine
 from rlstack.config.ray_token import MODE, TOKEN, TOKEN_PATH, mode_problem, token_problem
@@ -38,6 +39,16 @@ KUBERNETES = "RAY_ENABLE_K8S_TOKEN_AUTH"  # has Ray ask Kubernetes who may come 
 
 _raylet: Any = ray._raylet  # compiled, and its types say less than it has
 _endings = ExitStack()  # what `end_ray` undoes: a process has one Ray at a time
+
+
+class _Job(JobConfig):
+    """A job whose workers find their modules as other Pythons of their node do.
+
+    Ray would have them look in the driver's working directory first, before all packages.
+    """
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True  # which Ray takes for a reason to leave the driver's folders out
 
 
 def start_ray(settings: Cluster) -> list[psutil.Process]:
@@ -109,6 +120,7 @@ def _start(settings: Cluster) -> list[psutil.Process]:
                 address="local",  # whatever RAY_ADDRESS or another cluster on this machine says
                 num_cpus=Machine.detect().num_cores,  # which the settings have been held against
                 object_store_memory=settings.object_store_mib << 20,
+                job_config=_Job(),
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -197,7 +209,7 @@ def _join(address: str) -> None:
         if (problem := _open_problem(where) or token_problem()) is not None:
             raise ConfigError(f"cluster.address = {address}: {problem}")
         demand_token()
-        ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=where, job_config=_Job(), log_to_driver=False, logging_level=logging.ERROR)
     except ConfigError:
         raise
     except (OSError, RayError, RuntimeError, ValueError) as error:

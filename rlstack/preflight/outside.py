@@ -45,7 +45,7 @@ def loggers(planned: Planned) -> Iterator[str]:
 
 def _asked(arguments: list[str], limit_s: float, children: list[Process]) -> tuple[str | None, bool]:
     """The problem that a child prints, None if there is none; and whether it has come to print it."""
-    done = run(["-P", "-m", *arguments], limit_s=limit_s, running=children)
+    done = run(["-m", *arguments], limit_s=limit_s, running=children)
     if done is None:
         return f"no answer within {limit_s:g} s", False
     if (answer := last_json(done.stdout)) is None:

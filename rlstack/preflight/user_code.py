@@ -74,7 +74,7 @@ def _problem(
     asked = json.dumps({**request, "name": name, "descriptor": descriptor})
     fds = [] if descriptor is None else [descriptor]
     limit_s = request["limit_s"]
-    done = run(["-P", "-m", WORKER, asked], limit_s=limit_s + GRACE_S, running=children, pass_fds=fds)
+    done = run(["-m", WORKER, asked], limit_s=limit_s + GRACE_S, running=children, pass_fds=fds)
     if done is None:
         return f"it was not imported within {limit_s:g} s"
     if (answer := last_json(done.stdout)) is not None:

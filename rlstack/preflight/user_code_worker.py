@@ -1,4 +1,4 @@
-"""The child that imports code of the user's own: `python -P -m rlstack.preflight.user_code_worker JSON`.
+"""The child that imports code of the user's own: `python -m rlstack.preflight.user_code_worker JSON`.
 
 It may raise, crash, end this process or never come back. Its last line on standard output is a JSON object:
 {"problem": str | null}. At the limit, faulthandler writes to standard error where the code has got to.
@@ -18,7 +18,7 @@ from rlstack.config.own_code import load_named
 from rlstack.errors import ConfigError
 from rlstack.rewards.handover import take_over
 from rlstack.rewards.plugin_worker import as_plugin
-from rlstack.user_code import in_one_line
+from rlstack.user_code import in_one_line, look_last_in
 
 
 def main(request: str) -> None:
@@ -28,7 +28,7 @@ def main(request: str) -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the code may print
     faulthandler.enable()
     faulthandler.dump_traceback_later(asked["limit_s"], exit=True)
-    sys.path[:0] = [folder for folder in asked["paths"] if folder not in sys.path]
+    look_last_in(asked["paths"])
     try:
         problem = MAKE[asked["kind"]](asked["name"], asked["descriptor"])
     except ConfigError as error:

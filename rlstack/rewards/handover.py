@@ -1,4 +1,7 @@
-"""A Python object from this process to one that it starts, through memory that only the two of them hold."""
+"""A Python object of the user's own on its way to another process, which finds its modules where this does.
+
+To a process that this one starts it goes through memory that only the two of them hold.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import os
 import pickle
 import sys
 from typing import Any
+
+from rlstack.user_code import look_last_in
 
 
 def hand_over(value: Any) -> int:
@@ -15,18 +20,26 @@ def hand_over(value: Any) -> int:
     Raises:
         Exception: whatever keeps `value` from being pickled, such as an open file in it.
     """
-    import cloudpickle
-
-    content = pickle.dumps((sys.path, cloudpickle.dumps(value)))
     descriptor = os.memfd_create("rlstack")
     with os.fdopen(os.dup(descriptor), "wb") as file:
-        file.write(content)
+        file.write(packed(value))
     return descriptor
 
 
 def take_over(descriptor: int) -> Any:
-    """What the process that started this one has handed over; its modules are found where it found them."""
-    content = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+    """What the process that started this one has handed over."""
+    return unpacked(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
+
+
+def packed(value: Any) -> bytes:
+    """`value` and where its modules are, for `unpacked` in another process; raises as `hand_over` does."""
+    import cloudpickle
+
+    return pickle.dumps(([os.path.abspath(path) for path in sys.path], cloudpickle.dumps(value)))
+
+
+def unpacked(content: bytes) -> Any:
+    """What `packed` was given. Its modules are looked for behind the installed packages."""
     paths, value = pickle.loads(content)
-    sys.path += [path for path in paths if path not in sys.path]
+    look_last_in(paths)
     return pickle.loads(value)

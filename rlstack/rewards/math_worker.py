@@ -1,4 +1,4 @@
-"""The process that compares answers: `python -m rlstack.rewards.math_worker TIMEOUT_S`.
+"""The process that compares answers: `python -P -m rlstack.rewards.math_worker TIMEOUT_S`.
 
 Reads one JSON line `[gold, answer]` at a time and writes one JSON line: `{"equal": bool}`, or
 `{"error": str}` if that raised. `[gold, null]` tells if the gold answer is read as a value. It writes "ready"

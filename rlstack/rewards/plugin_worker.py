@@ -20,7 +20,7 @@ from typing import Any
 
 from rlstack.config.own_code import load_named
 from rlstack.rewards.handover import take_over
-from rlstack.user_code import in_one_line
+from rlstack.user_code import in_one_line, look_last_in
 
 Plugin = Callable[[str, str | None, Sequence[str]], Sequence[float | None]]
 
@@ -37,7 +37,7 @@ def main(name: str, descriptor: str | None = None) -> None:
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1, encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    sys.path.insert(0, os.getcwd())
+    look_last_in([os.getcwd()])
     try:
         found = load_named(name) if descriptor is None else take_over(int(descriptor))
         plugin = as_plugin(found, name)

@@ -28,7 +28,7 @@ class Ended(NamedTuple):
 
 
 class WorkerProcess:
-    """`python -m MODULE ARGUMENTS`, replaced when it ends. Used by one thread at a time, closed by any."""
+    """`python -P -m MODULE ARGUMENTS`, replaced when it ends. Used by one thread at a time, closed by any."""
 
     def __init__(
         self,

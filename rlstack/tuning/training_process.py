@@ -31,7 +31,7 @@ def train_in_process(
 
     An interrupt here interrupts the run, once, and is raised again when the run has ended its processes.
     """
-    command = [sys.executable, "-c", START, str(os.getpid()), "train", str(config), *overrides]
+    command = [sys.executable, "-P", "-c", START, str(os.getpid()), "train", str(config), *overrides]
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True

@@ -47,7 +47,7 @@ EVERYONE = {"0.0.0.0", "::", "*"}
 EXCEPTIONS = {
     ("rlstack/tuning/planning/derivation.py", "eval"),  # of formulas that stand in the package
     ("rlstack/collectives.py", "pickle"),  # of whose writer it has proof
-    ("rlstack/rewards/handover.py", "pickle"),  # from a process to its own child, through anonymous memory
+    ("rlstack/rewards/handover.py", "pickle"),  # of the user's own code, to processes of the run
     ("rlstack/rewards/handover.py", "cloudpickle"),
 }
 
