@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rlstack.data.file_kinds import FileKind, kind_of
+from rlstack.data.json_lines import MAX_LINE_MIB
 from rlstack.errors import ConfigError
 
-BATCH_ROWS = 1024
+BATCH_ROWS = 64  # a small file can hold much: a value that is in all rows may be there once
+POINTER_BYTES = 8  # of each element of a list, in Python
 INDEXED = b"ARROW1"
 # The latter two: a text that is not UTF-8, a time that Python has no number for.
 UNREADABLE = (OSError, pa.ArrowException, ValueError, OverflowError)
@@ -28,11 +31,15 @@ def arrow_records(
         here: the setting and its value, for messages.
 
     Raises:
-        ConfigError: a file cannot be read, or has one of the columns twice.
+        ConfigError: a file cannot be read, has one of the columns twice, or a row that is longer than a
+            line of JSONL may be.
     """
+    num_rows = 0
     for path in files:
         try:
             for batch in _batches(path, columns, here=here):
+                _refuse_long(batch, first_row=num_rows, here=here)
+                num_rows += batch.num_rows
                 yield from _as_written(batch).to_pylist()
         except UNREADABLE as error:
             raise _unreadable(path, error, here=here) from error
@@ -64,6 +71,41 @@ def _batches(path: Path, columns: Collection[str] | None, *, here: str) -> Itera
             batch.validate(full=True)  # or offsets that lead outside the file would end the process
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 yield batch.select(names).slice(start, BATCH_ROWS)
+
+
+def _refuse_long(batch: pa.RecordBatch, *, first_row: int, here: str) -> None:
+    """Hold the rows against the limit of JSONL's lines while they are no Python objects yet."""
+    limit = MAX_LINE_MIB << 20
+    if sum(map(_num_bytes, batch.columns)) <= limit:
+        return
+    for row in range(batch.num_rows):
+        if sum(_num_bytes(column.slice(row, 1)) for column in batch.columns) > limit:
+            raise ConfigError(
+                f"{here}, row {first_row + row} (from 0): longer than {MAX_LINE_MIB} MiB; drop it, or make "
+                "several rows of it."
+            )
+
+
+def _num_bytes(array: pa.Array) -> int:
+    """What the values take, each as often as it is there, and a pointer to each."""
+    kind = array.type
+    if isinstance(array, pa.ExtensionArray):
+        return _num_bytes(array.storage)
+    if pa.types.is_dictionary(kind):
+        return _num_bytes(array.dictionary_decode())
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        return _num_bytes(array.cast(pa.large_binary()))
+    if pa.types.is_run_end_encoded(kind):
+        return _num_bytes(pc.run_end_decode(array))
+    own = POINTER_BYTES * len(array)
+    if pa.types.is_map(kind):
+        first, end = (array.offsets[place].as_py() for place in (0, -1))
+        return own + sum(_num_bytes(part.slice(first, end - first)) for part in (array.keys, array.items))
+    if pa.types.is_struct(kind):
+        return own + sum(map(_num_bytes, array.flatten()))
+    if pa.types.is_nested(kind) and hasattr(array, "flatten"):
+        return own + _num_bytes(array.flatten())
+    return own + int(array.nbytes)
 
 
 def _as_written(batch: pa.RecordBatch) -> pa.RecordBatch:

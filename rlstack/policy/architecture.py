@@ -17,7 +17,7 @@ from rlstack.policy.unsupported import refuse_unsupported, rope_type, rotary_set
 
 # Beyond any model that there is; what counts layers or heads would be busy for hours.
 LARGEST = {
-    "num_hidden_layers": 1_000,
+    "num_hidden_layers": 512,
     "num_attention_heads": 4_096,
     "num_key_value_heads": 4_096,
     "head_dim": 65_536,

@@ -171,6 +171,52 @@ def test_what_is_only_called_a_table_is_refused(tmp_path: Path, suffix: str, con
             read()
 
 
+LONG = "a" * ((4 << 20) + 1)
+
+
+def write_arrow(path: Path, table: pa.Table) -> None:
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as written:
+        written.write_table(table)
+
+
+LONG_THIRD = [
+    pa.array(["short", None, LONG]),
+    pa.array(["short", None, LONG]).dictionary_encode(),
+    pa.array([b"short", b"", LONG.encode()]),
+    pa.array([[{"role": "user", "content": text}] for text in ("short", "", LONG)]),
+    pa.array([[], [], ["a"] * 400_000]),
+    pa.array([[], [], [None] * 600_000], pa.list_(pa.null())),
+    pa.array([[], [], [("a", LONG)]], pa.map_(pa.string(), pa.string())),
+    pa.array(["short", "", LONG], pa.string_view()),
+]
+RUNS = pa.RunEndEncodedArray.from_arrays([2, 3], ["short", LONG])  # which Parquet has not
+
+
+@pytest.mark.parametrize(
+    ("suffix", "column"),
+    [("parquet", column) for column in LONG_THIRD] + [("arrow", column) for column in [*LONG_THIRD, RUNS]],
+    ids=lambda value: str(getattr(value, "type", value)),
+)
+def test_a_row_longer_than_a_line_may_be_is_refused_by_number(
+    suffix: str, column: pa.Array, tmp_path: Path
+) -> None:
+    """A file of a few hundred bytes can hold a row of gigabytes."""
+    path, table = tmp_path / f"rows.{suffix}", pa.table({"problem": column})
+    if suffix == "parquet":
+        pq.write_table(table, path)
+    else:
+        write_arrow(path, table)
+    with pytest.raises(ConfigError, match=r"rows\.\w+', row 2 \(from 0\): longer than 4 MiB; drop it"):
+        list(read_rows(path, where="path"))
+
+
+def test_many_rows_that_are_long_together_are_read(tmp_path: Path) -> None:
+    records = [{"problem": f"{row}" * (1 << 20)} for row in range(9)]
+    path = write_parquet(tmp_path, records)
+    pq.write_table(pa.Table.from_pylist(records), path)
+    assert [row.record for row in read_rows(path, where="path")] == records
+
+
 def test_a_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     broken = pa.array([b"\xff"]).view(pa.string())
     pq.write_table(pa.table({"problem": broken}), tmp_path / "rows.parquet")
