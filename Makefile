@@ -6,14 +6,14 @@ GPU_PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || echo pyt
 GPU_VENV := .venv-gpu
 HERE := $(if $(shell command -v nvidia-smi),$(GPU_VENV),$(VENV))
 
-.PHONY: quickstart setup setup-gpu test test-gpu bench-gpu thorough cases faults fuzz lint docs docs-serve
+.PHONY: quickstart setup setup-gpu test test-gpu bench-gpu thorough cases faults fuzz lint lock docs docs-serve
 
 quickstart: setup
 	$(VENV)/bin/rlstack train configs/quickstart.yaml
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml tools/setup.py
+$(STAMP): pyproject.toml requirements.lock tools/setup.py
 	$(PYTHON) tools/setup.py $(VENV)
 	touch $(STAMP)
 
@@ -56,6 +56,10 @@ lint: setup
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+
+# After a change of versions that the tests have passed with.
+lock: setup
+	$(VENV)/bin/python tools/lock.py
 
 # The documentation, in build/docs. It loads nothing from other hosts.
 docs: $(VENV)/.docs

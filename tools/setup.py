@@ -1,14 +1,16 @@
 """Make a virtual environment in which the CPU engines run: python3.11 tools/setup.py .venv
 
-Standard library only, since nothing is installed yet. torch comes first and in its CPU build: whatever else
-asks for torch would bring the CUDA build, which vLLM's CPU wheel does not go with. At the end the imports
-that a run needs are tried; torch's optional companions are removed where only their CUDA builds were to be
-had, for those raise on import, and transformers and vLLM import them if they are there.
+Standard library only, since nothing is installed yet. The packages are those of requirements.lock, which
+tools/lock.py writes: no other version is taken, and no file with another hash. torch alone is installed by
+its version, from where the environment says that its CPU build is; its companions are left out, which vLLM's
+CPU wheel asks for and nothing here needs: of another build than torch's they break imports. At the end the
+imports that a run needs are tried.
 """
 
 from __future__ import annotations
 
 import ctypes
+import platform
 import shutil
 import subprocess
 import sys
@@ -18,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+LOCK = ROOT / "requirements.lock"
+EXTRAS = ("cpu", "dev", "report", "loggers")
 COMPANIONS = (
     "torchvision",
     "torchaudio",
@@ -70,7 +74,6 @@ def main(arguments: Sequence[str]) -> int:
         check_machine(python=sys.version_info[:2])
         environment = create(Path(arguments[0]).absolute())
         install(environment)
-        remove_broken_companions(environment)
         check_imports(environment)
         print_versions(environment)
     except SetupError as error:
@@ -86,6 +89,8 @@ def check_machine(*, python: tuple[int, int]) -> None:
         raise SetupError(
             f"{sys.executable} is Python {version}; the pinned engines need 3.11: make PYTHON=PATH/python3.11"
         )
+    if (machine := platform.machine()) != "x86_64":
+        raise SetupError(f"{LOCK.name} has the packages for x86-64, and this machine is {machine}")
     if not any(shutil.which(compiler) for compiler in ("cc", "gcc", "clang")):
         raise SetupError("there is no C compiler (cc, gcc or clang) on the PATH; install one")
     try:
@@ -106,14 +111,18 @@ def create(path: Path) -> Environment:
 
 
 def install(environment: Environment) -> None:
-    """torch, then everything in pyproject.toml's extras cpu, dev, report and loggers."""
+    """What is locked, then torch, then rlstack itself; nothing brings anything else along."""
+    alone = ("install", "--no-deps")
+    with phase("installing vLLM, megatron-core, Ray and the rest"):
+        if not environment.pip(*alone, "--require-hashes", "--only-binary", ":all:", "-r", str(LOCK)):
+            raise environment.failure("The packages of requirements.lock could not be installed.")
     torch = pinned_torch()
     with phase(f"installing {torch}+cpu"):
-        if not environment.pip("install", f"{torch}+cpu"):
+        if not environment.pip(*alone, f"{torch}+cpu"):
             raise environment.failure(NO_CPU_TORCH)
-    with phase("installing vLLM, megatron-core, Ray and the rest"):
-        if not environment.pip("install", "-e", ".[cpu,dev,report,loggers]"):
-            raise environment.failure("The packages could not be installed.")
+    with phase("installing rlstack"):
+        if not environment.pip(*alone, "--no-build-isolation", "-e", "."):
+            raise environment.failure("rlstack could not be installed.")
 
 
 def pinned_torch() -> str:
@@ -123,14 +132,6 @@ def pinned_torch() -> str:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     requirements: list[str] = project["optional-dependencies"]["cpu"]
     return next(r for r in requirements if r.startswith("torch=="))
-
-
-def remove_broken_companions(environment: Environment) -> None:
-    for name in COMPANIONS:
-        installed = environment.pip("show", name)
-        if installed and not environment.run("-c", f"import {name}"):
-            environment.pip("uninstall", "--yes", name)
-            print(f"removed {name}: it does not go with this torch, and nothing here needs it")
 
 
 def check_imports(environment: Environment) -> None:

@@ -28,11 +28,11 @@ def unmet(installed: Mapping[str, Installed], *, extra: str) -> list[Need]:
 
     What is missing counts only among what rlstack brings. Needs `packaging`.
     """
-    brought = list(_brought(installed, extra))
-    names = {need.wanted_by for need in brought}
+    found = list(brought(installed, (extra,)))
+    names = {need.wanted_by for need in found}
     others = (distribution for name, distribution in sorted(installed.items()) if name not in names)
     rest = (need for other in others for need in needs(installed, other, ()) if need.version is not None)
-    return _once([*brought, *rest])
+    return _once([*found, *rest])
 
 
 def missing_by_name(installed: Mapping[str, Installed], *, extra: str) -> list[Need]:
@@ -75,9 +75,12 @@ def needs(
         )
 
 
-def _brought(installed: Mapping[str, Installed], extra: str) -> Iterator[Need]:
-    """Breadth first, so that a package is said to be needed by what is nearest to rlstack."""
-    waiting: deque[tuple[str, tuple[str, ...]]] = deque([(RLSTACK, (extra,))])
+def brought(installed: Mapping[str, Installed], extras: tuple[str, ...]) -> Iterator[Need]:
+    """All that rlstack with `extras` needs, and what that needs in turn.
+
+    Breadth first, so that a package is said to be needed by what is nearest to rlstack.
+    """
+    waiting: deque[tuple[str, tuple[str, ...]]] = deque([(RLSTACK, extras)])
     seen = set(waiting)
     while waiting:
         name, extras = waiting.popleft()
