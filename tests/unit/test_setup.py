@@ -1,9 +1,16 @@
 import importlib.util
+import re
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from rlstack.doctor.checks.requirements import brought
+from rlstack.doctor.probes import packages
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +37,45 @@ def test_torch_is_pinned_to_one_version(setup: ModuleType) -> None:
     assert version.replace(".", "").isdecimal()
 
 
+LINE = re.compile(r"([a-z0-9-]+)==(\S+) --hash=sha256:[0-9a-f]{64}")
+
+
+def test_the_lock_has_a_version_and_a_hash_of_all_that_is_needed(setup: ModuleType) -> None:
+    lines = [line for line in setup.LOCK.read_text().splitlines() if not line.startswith("#")]
+    locked = {match[1]: match[2] for line in lines if (match := LINE.fullmatch(line))}
+    assert len(locked) == len(lines)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = {"cpu", "dev", "report", "tensorboard", "wandb", "mlflow"}
+    direct = [*project["dependencies"]]
+    direct += [text for extra in extras for text in project["optional-dependencies"][extra]]
+    for need in map(Requirement, direct):
+        if need.name != "torch":
+            assert need.specifier.contains(locked[canonicalize_name(need.name)]), need
+    needed = {need.name for need in brought(packages.look().installed, setup.EXTRAS)}
+    assert needed - {"torch", "rlstack-megatron", *setup.COMPANIONS} <= locked.keys()
+
+
+def test_nothing_is_installed_that_is_not_locked_but_torch(
+    setup: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[tuple[str, ...]] = []
+    environment = setup.Environment(tmp_path)
+    monkeypatch.setattr(environment, "pip", lambda *arguments: asked.append(arguments) or True)
+    setup.install(environment)
+    assert all("--no-deps" in arguments for arguments in asked)
+    locked, torch, _ = asked
+    assert "--require-hashes" in locked and str(setup.LOCK) in locked
+    assert torch[-1] == f"{setup.pinned_torch()}+cpu"
+
+
+def test_a_machine_without_wheels_is_refused_clearly(
+    setup: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    with pytest.raises(setup.SetupError, match=r"requirements\.lock has the packages for x86-64, and this"):
+        setup.check_machine(python=(3, 11))
+
+
 def test_another_python_is_refused_clearly(setup: ModuleType) -> None:
     with pytest.raises(setup.SetupError, match=r"is Python 3\.12; the pinned engines need 3\.11"):
         setup.check_machine(python=(3, 12))
@@ -52,5 +98,5 @@ def test_a_failure_shows_the_end_of_the_log_and_where_it_is(setup: ModuleType, t
         setup.install(environment)
     lines = str(error.value).splitlines()
     assert lines[: setup.TAIL_LINES] == [str(number) for number in range(16, 31)]
-    assert "torch could not be installed. If pip found no CPU build" in str(error.value)
+    assert "The packages of requirements.lock could not be installed." in str(error.value)
     assert lines[-1] == f"The whole log is {tmp_path / 'setup.log'}"
