@@ -20,9 +20,10 @@ def hand_over(value: Any) -> int:
     Raises:
         Exception: whatever keeps `value` from being pickled, such as an open file in it.
     """
+    content = packed(value)
     descriptor = os.memfd_create("rlstack")
     with os.fdopen(os.dup(descriptor), "wb") as file:
-        file.write(packed(value))
+        file.write(content)
     return descriptor
 
 
