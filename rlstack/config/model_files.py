@@ -11,8 +11,9 @@ import json
 import os
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from rlstack.errors import ConfigError
 
@@ -98,7 +99,7 @@ def regular_file(folder: Path, name: str) -> str:
     return path
 
 
-def open_file(folder: Path, name: str) -> BinaryIO:
+def open_file(folder: Path, name: str) -> BufferedReader:
     """The file `name` of a model's `folder`, opened for reading; raises as `regular_file` does."""
     # Whatever has taken its place since: no link is followed, no pipe waited for.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
