@@ -117,7 +117,7 @@ from pathlib import Path
 import ray
 from rlstack.config.schema import Cluster
 from rlstack.losses.own import load_loss
-from rlstack.orchestration.ray_session import end_started, start_ray, with_descendants
+from rlstack.orchestration.ray_session import end_ray, start_ray, with_descendants
 from rlstack.orchestration.roles import Role
 from rlstack.rewards.handover import packed, unpacked
 
@@ -143,9 +143,7 @@ if __name__ == "__main__":
         role = Role("a role", log=Path(sys.argv[1]), build=build, loss=loss)
         print(ray.get(role.start("look"), timeout=120).result)
     finally:
-        started = with_descendants(processes)
-        ray.shutdown()
-        end_started(started, timeout_s=2.0)
+        end_ray(with_descendants(processes))
 """
 
 
