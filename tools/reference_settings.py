@@ -41,10 +41,10 @@ numbers, truth values or dates. On the command line that goes for the whole of i
 in a file, such texts need quotes. Quotes mean in both what they mean in YAML.
 
 `${section.key}` stands for another setting, wherever that was given, `${oc.env:NAME}` and
-`${oc.env:NAME,default}` for an environment variable. One that holds a secret, as
-its name says (HF_TOKEN, WANDB_API_KEY, DB_PASSWORD), is refused, and so is its value wherever it stands, for
-settings are written to the run's files and sent to loggers. References are looked up in all settings together; then
-paths are made absolute, from the folder of the file with the reference, and types are checked, so that
+`${oc.env:NAME,default}` for an environment variable. One that holds a secret, as its name says (HF_TOKEN,
+WANDB_API_KEY, DB_PASSWORD), is refused, and so is its value wherever it stands, for settings are written to
+the run's files and sent to loggers. References are looked up in all settings together; then paths are made
+absolute, from the folder of the file with the reference, and types are checked, so that
 `schedule.sync_interval=${oc.env:S}` is a number or null. `\\${` is the text `${`. In config.yaml of a run's
 folder, input paths are absolute and references have been looked up."""
 

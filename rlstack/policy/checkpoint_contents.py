@@ -18,6 +18,7 @@ import torch
 from torch.distributed.checkpoint import DefaultLoadPlanner, FileSystemReader, Metadata
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import (
+    BytesStorageMetadata,
     ChunkStorageMetadata,
     MetadataIndex,
     TensorProperties,
@@ -119,7 +120,9 @@ def _metadata(table: Any, sizes: Mapping[str, int]) -> Metadata:
     # A list of pieces that many tensors share takes little of the file, and would take long to read.
     if sum(len(pieces) for _, _, pieces in tensors.values()) > len(places):
         raise RefusedPickle("it has more pieces of tensors than places of them")
-    checked = {name: _checked(name, *tensor, places) for name, tensor in tensors.items()}
+    checked: dict[str, TensorStorageMetadata | BytesStorageMetadata] = {
+        name: _checked(name, *tensor, places) for name, tensor in tensors.items()
+    }
     return Metadata(state_dict_metadata=checked, storage_data=places)
 
 

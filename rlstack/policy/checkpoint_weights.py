@@ -59,7 +59,7 @@ class CheckpointWeights:
 
     def _stored(self, key: str) -> TensorStorageMetadata:
         stored = self._contents.state_dict_metadata.get(key)
-        if stored is None:
+        if not isinstance(stored, TensorStorageMetadata):
             raise CheckpointError(f"{self._folder}: lacks {key}; use another checkpoint")
         return stored
 

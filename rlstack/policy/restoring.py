@@ -87,12 +87,7 @@ class _Tensors(TorchDistLoadShardedStrategy):
         shards, paths, names = shards_by_key(sharded_state_dict)
         tensors = list(chain.from_iterable(shards.values()))
         wanted = mcore_to_pyt_state_dict(shards, is_loading=True)
-        planner = _Planner(
-            shapes_validation_sharded_tensors=[each for each in tensors if not each.allow_shape_mismatch],
-            allow_shape_mismatch_sharded_tensors={
-                each.key: each for each in tensors if each.allow_shape_mismatch
-            },
-        )
+        planner = _Planner(tensors)
         dcp.load(wanted, storage_reader=TensorReader(Path(checkpoint_dir), self._contents), planner=planner)
         found = {key: unwrap_tensors(tensor) for key, tensor in wanted.items()}
         state: dict[str, Any] = tensors_by_name(found, paths, names)
@@ -102,6 +97,15 @@ class _Tensors(TorchDistLoadShardedStrategy):
 
 class _Planner(TensorsOnly, MCoreLoadPlanner):
     """megatron-core's, which asks for tensors only."""
+
+    def __init__(self, tensors: list[Any]) -> None:
+        MCoreLoadPlanner.__init__(
+            self,
+            shapes_validation_sharded_tensors=[each for each in tensors if not each.allow_shape_mismatch],
+            allow_shape_mismatch_sharded_tensors={
+                each.key: each for each in tensors if each.allow_shape_mismatch
+            },
+        )
 
 
 class _Common(TorchCommonLoadStrategy):
