@@ -25,6 +25,7 @@ from rlstack.transfer.errors import TransferError
 pytestmark = pytest.mark.slow
 
 
+ROOT = Path(__file__).resolve().parents[2]
 EVERYONE = "0.0.0.0"
 
 
@@ -72,8 +73,10 @@ class Listener(Worker):
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("logs")
     settings = RunConfig(cluster=ClusterSettings(object_store_mib=100))
-    with Cluster(settings, folder):
-        yield folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))  # roles import this file by name
+        with Cluster(settings, folder):
+            yield folder
 
 
 def build_nothing() -> Worker:

@@ -100,7 +100,7 @@ GOOD = b'{"problem": "1+1", "answer": "2"}\n'
         (GOOD + b'{"problem": ' + b'{"a":' * 100_000, ["line 2", "not JSON"]),
         (GOOD + b'{"problem": ' + b"[" * 200 + b"]" * 200 + b"}", ["line 2", "`problem` is a list"]),
         (GOOD + b'{"problem": "a\x00b", "answer": "2"}', ["line 2", "not JSON", "control character"]),
-        (GOOD + b'{"problem": "a\x1bb", "answer": "2"}', ["line 2", "not JSON", "a?b"]),
+        (GOOD + b'{"problem": "a\x1bb", "answer": "2"}', ["line 2", "not JSON", "a\\x1bb"]),
         (
             GOOD + b'{"problem": "a\\ud800b", "answer": "2"}',
             ["line 2", "`problem` has \\ud800 at character 1"],

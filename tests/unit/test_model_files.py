@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -145,9 +145,8 @@ def pipe_for_the_engine(folder: Path) -> str:
 
 
 def unix_socket(folder: Path) -> str:
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(os.path.relpath(folder / "tokenizer_config.json.new"))
-    os.replace(folder / "tokenizer_config.json.new", folder / "tokenizer_config.json")
+    os.mknod(folder / "socket", stat.S_IFSOCK | 0o600)  # to bind one, the path would have to be short
+    os.replace(folder / "socket", folder / "tokenizer_config.json")
     return "tokenizer_config.json is a socket"
 
 
