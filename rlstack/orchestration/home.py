@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
@@ -42,7 +43,7 @@ def settle(gpus: tuple[str, ...], environment: Mapping[str, str]) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     else:
         compute_on_one_thread(os.environ)
-    _compile_privately()
+    compile_privately()
     os.environ.update(environment)
     os.environ["PYTHONSAFEPATH"] = "1"  # of what the role starts: no modules from the working directory
     address = ray.util.get_node_ip_address()
@@ -55,12 +56,19 @@ def settle(gpus: tuple[str, ...], environment: Mapping[str, str]) -> None:
                 os.environ[name] = value
 
 
-def _compile_privately() -> None:
-    """Have torch keep what it compiles where nobody else writes: by default that has a known name in /tmp."""
-    folder = cache_folder("torchinductor")
-    with suppress(OSError):  # then it goes to the role's folder for temporary files
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+def compile_privately() -> None:
+    """Have torch keep what it compiles where nobody else writes: by default that has a known name in /tmp.
+
+    torch sets the variable to that name in a process that compiles, which hands it on to the roles; another
+    name is the user's choice. Precompiled headers would go to the folder for temporary files whatever it
+    says, and with it at the end of the run, so that each run would compile them anew.
+    """
+    folder, given = cache_folder("torchinductor"), os.environ.get("TORCHINDUCTOR_CACHE_DIR", "torchinductor_")
+    if Path(given).name.startswith("torchinductor_"):
+        with suppress(OSError):  # then it goes to the role's folder for temporary files
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    os.environ.setdefault("TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS", "0")
 
 
 def interfaces() -> dict[str, list[str]]:

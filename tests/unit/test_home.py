@@ -1,10 +1,13 @@
-"""Which network interface a node's address is on."""
+"""What a role finds around it: the interface of its address, and where torch keeps what it compiles."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
-from rlstack.orchestration.home import interface_of
+from rlstack.orchestration.home import compile_privately, interface_of
 
 FOUND = {
     "lo": ["127.0.0.1", "::1"],
@@ -25,3 +28,22 @@ FOUND = {
 )
 def test_the_interface_is_that_of_the_nodes_address(address: str, interface: str | None) -> None:
     assert interface_of(address, FOUND) == interface
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [(None, False), ("/tmp/torchinductor_me", False), ("/scratch/compiled", True)]
+)
+def test_what_torch_compiles_is_kept_where_nobody_else_writes(
+    given: str | None, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS", "")
+    monkeypatch.delenv("TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", given or "")
+    if given is None:
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    compile_privately()
+    folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    assert (folder == Path(given or "")) is kept
+    assert kept or (folder.is_relative_to(tmp_path) and folder.stat().st_mode & 0o077 == 0)
+    assert os.environ["TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS"] == "0"
