@@ -25,6 +25,11 @@ def stay_on_loopback() -> None:
     ray_constants.ENABLE_RAY_CLUSTER = False
 
 
+def is_alone() -> bool:
+    """Whether this process belongs to a Ray that is for one machine, as Ray tells what it starts."""
+    return os.environ.get(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR) == "0"
+
+
 def is_loopback(address: str) -> bool:
     """Whether only this machine reaches `address`, an IP address; ::ffff: before one of IPv4 is ignored."""
     return ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback

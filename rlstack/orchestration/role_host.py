@@ -13,7 +13,7 @@ import ray
 from rlstack.config.surroundings import RENAME, foreign_modules
 from rlstack.errors import ConfigError
 from rlstack.orchestration.home import settle
-from rlstack.orchestration.loopback import is_loopback, refuse_listeners
+from rlstack.orchestration.loopback import is_alone, refuse_listeners
 from rlstack.orchestration.processes import Processes, own_processes
 from rlstack.telemetry import nvml, timeline
 from rlstack.telemetry.logs import capture_output
@@ -126,8 +126,8 @@ def refuse_foreign_modules() -> None:
 
 
 def _stay_on_loopback() -> None:
-    """Raise StrangerError if other machines could connect to this role of a Ray that is on loopback."""
-    if is_loopback(ray.util.get_node_ip_address()):
+    """Raise StrangerError if other machines could connect to this role of a Ray that is for one machine."""
+    if is_alone():
         refuse_listeners()
 
 
