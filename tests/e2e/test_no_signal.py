@@ -52,9 +52,8 @@ CASES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [name if name == "constant" else pytest.param(name, marks=pytest.mark.thorough) for name in CASES]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", CASES)
 def test_a_run_that_teaches_nothing_ends_within_20_steps_and_says_why(name: str, tmp_path: Path) -> None:
     changes, reason = CASES[name]
     (tmp_path / "my_rewards.py").write_text(REWARDS)

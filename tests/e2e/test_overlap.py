@@ -31,15 +31,16 @@ def results(folder, name, *overrides):
     return [{key: value for key, value in row.items() if not is_timing(key)} for row in steps], rollouts
 
 
+# test_placement holds a run without overlap, too, against one with it.
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("regime", "versions", "arrivals"),
     [
         (["schedule.sync_interval=3", "schedule.evaluate_every=3"], [0, 0, 0, 3, 3, 3], {3: 3, 6: 6}),
-        pytest.param(
+        (
             ["schedule.sync_interval=1", "schedule.lag=1"],
             [0, 0, 1, 2, 3, 4],
             {1: 2, 2: 3, 3: 4, 4: 5, 5: 6},
-            marks=pytest.mark.thorough,
         ),
     ],
     ids=["s3", "s1-lag1"],

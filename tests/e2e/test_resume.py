@@ -104,6 +104,7 @@ def test_a_run_that_goes_on_ends_as_one_that_was_not_interrupted(
     assert record.summary["resumed"] == [after]
 
 
+@pytest.mark.thorough
 def test_a_run_that_is_killed_while_it_saves_goes_on_from_the_checkpoint_before(whole: Path) -> None:
     folder = whole.with_name("killed")
     draft = folder / "checkpoints" / ".step-00000004.part"

@@ -132,6 +132,7 @@ def alive(processes):
     return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
+@pytest.mark.thorough
 def test_ctrl_c_ends_every_process_and_says_so(tmp_path):
     overrides = ["schedule.num_steps=1000", f"run.dir={tmp_path}", "run.name=test"]
     process = subprocess.Popen(command(*overrides), cwd=tmp_path, start_new_session=True)

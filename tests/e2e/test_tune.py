@@ -14,7 +14,7 @@ import pytest
 QUICKSTART = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yaml"
 SMALL = ["batch.prompts_per_step=8", "evaluation.num_prompts=8", "evaluation.n=2"]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 
 def command(out, *options):
