@@ -1,4 +1,4 @@
-"""What the ranks of a process group tell each other beside tensors, where a stranger may have joined them.
+"""Messages between the ranks of a process group beside tensors, where a stranger may have joined them.
 
 Neither gloo nor NCCL asks who connects, and torch's collectives of objects (`all_gather_object` and the like)
 unpickle what comes, which runs what its writer wants. So the project's own words are JSON, and the pickles of

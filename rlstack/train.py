@@ -170,7 +170,7 @@ class _Loop:
         syncs: SyncRounds,
         evaluator: Evaluator,
     ) -> dict[str, Any]:
-        """What is due once the policy is at `version`: reference, engines, evaluation; metrics of these.
+        """Sync and evaluate as is due once the policy is at `version`, and return the metrics of that.
 
         metrics: of the step that led there.
         """

@@ -161,7 +161,7 @@ def _has_sections(hint: Any) -> bool:
 
 
 def _unwritable(value: object) -> str | None:
-    """What to say of a value with a text that the run's files cannot hold, or must not; None: nothing."""
+    """The complaint about a value with a text that the run's files cannot hold, or must not; None: none."""
     for text in _texts(value):
         if UNWRITABLE.search(text):
             return f" = {value!r}: text without NUL and halves of surrogate pairs is accepted"

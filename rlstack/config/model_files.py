@@ -184,7 +184,7 @@ def _reason(error: Exception) -> str:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    """What there is in the folder and in the folders in it, relative to it."""
+    """The entries of the folder and of the folders in it, relative to it."""
     for entry in _entries(folder):
         yield entry.name
         if entry.is_dir():

@@ -30,7 +30,7 @@ def kind_of(reward: str) -> RewardKind:
 
 
 def is_plugin(name: str) -> bool:
-    """Whether `name` is package.module:attribute, in a module that is not Python's own.
+    """True if `name` is package.module:attribute, in a module that is not Python's own.
 
     Nothing in the standard library is a reward or a loss, and much of it runs what it is called with.
     """
@@ -38,7 +38,7 @@ def is_plugin(name: str) -> bool:
 
 
 def is_standard(module: str) -> bool:
-    """Whether the module, or a package that it is in, is one of Python's standard library."""
+    """True if the module, or a package that it is in, is one of Python's standard library."""
     return module.partition(".")[0] in {*sys.stdlib_module_names, *sys.builtin_module_names}
 
 

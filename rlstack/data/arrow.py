@@ -87,7 +87,7 @@ def _refuse_long(batch: pa.RecordBatch, *, first_row: int, here: str) -> None:
 
 
 def _num_bytes(array: pa.Array) -> int:
-    """What the values take, each as often as it is there, and a pointer to each."""
+    """Bytes that the values take, each as often as it is there, and a pointer to each."""
     kind = array.type
     if isinstance(array, pa.ExtensionArray):
         return _num_bytes(array.storage)

@@ -26,7 +26,7 @@ def stay_on_loopback() -> None:
 
 
 def is_alone() -> bool:
-    """Whether this process belongs to a Ray that is for one machine, as Ray tells what it starts."""
+    """True if this process belongs to a Ray that is for one machine, as Ray tells its processes."""
     return os.environ.get(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR) == "0"
 
 

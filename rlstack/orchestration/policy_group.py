@@ -143,7 +143,8 @@ class PolicyGroup:
         The version of the engines is not touched; serve() puts that which they held then within reach.
 
         Raises:
-            CheckpointError: it is damaged, or of another model or precision; nothing has been changed.
+            CheckpointError: it is damaged, or of another model or precision. Nothing has been changed, unless
+                its digests fit what is damaged (rlstack.policy.checkpointing.restore).
             RoleError: a rank failed, died or did not answer within checkpoint.timeout_s.
         """
         self._before_work()

@@ -214,7 +214,8 @@ class PolicyWorker:
     def restore(self, folder: Path) -> None:
         """Go on from the checkpoint `folder`, of any layout.
 
-        Raises CheckpointError, before anything is changed, if it is damaged or of another model.
+        Raises CheckpointError if it is damaged or of another model; see checkpointing.restore for what has
+        been changed by then.
         """
         self._finish_sending()
         checkpointing.restore(self.trainer, self._served, self._config.policy, folder)

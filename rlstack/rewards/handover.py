@@ -28,7 +28,7 @@ def hand_over(value: Any) -> int:
 
 
 def take_over(descriptor: int) -> Any:
-    """What the process that started this one has handed over."""
+    """The object that the process which started this one has handed over."""
     return unpacked(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
 
 
@@ -40,7 +40,7 @@ def packed(value: Any) -> bytes:
 
 
 def unpacked(content: bytes) -> Any:
-    """What `packed` was given. Its modules are looked for behind the installed packages."""
+    """The object that `packed` was given. Its modules are looked for behind the installed packages."""
     paths, value = pickle.loads(content)
     look_last_in(paths)
     return pickle.loads(value)

@@ -76,7 +76,7 @@ def no_signal_reasons(settings: NoSignal, drought: Drought) -> Iterator[str]:
 
 
 def barren_reason(drought: Drought) -> str | None:
-    """What to tell at the end of a run none of whose steps taught anything; None for another, or no steps."""
+    """The warning for the end of a run in which no step taught anything, else None."""
     if drought.has_broken or not drought.steps:
         return None
     return f"no step of the run taught anything: {_cause(drought)}"

@@ -117,7 +117,7 @@ def ray_running(facts: Facts) -> Iterator[Verdict]:
 
 
 def ray_leftovers(facts: Facts) -> Iterator[Verdict]:
-    """What runs that were killed have left in the folder for temporary files and in memory."""
+    """Leftovers of killed runs in the folder for temporary files and in memory."""
     found = facts.ray.leftovers
     if found:
         yield note(f"{len(found)} of runs that were killed", shlex.join(["rm", "-r", *found]))
