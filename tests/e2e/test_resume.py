@@ -206,6 +206,11 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_costs_no_checkpoint(whole: P
         assert "free some space, and go on as above" in done.stderr
         assert "saved up to step 2; to go on: rlstack train" in done.stdout
         assert "was replaced" not in done.stdout
+        summary = disk / "full" / "summary.json"  # for which there may be no room either
+        if summary.exists():
+            assert json.loads(summary.read_text())["status"] == "failed"
+        else:
+            assert "summary.json could not be written: No space left on device" in done.stdout
         subprocess.run(["mount", "-o", f"remount,size={20 * size}", disk], check=True)
         assert "goes on after step 2, from step-00000002" in run(disk / "full", *overrides, "--resume")
         assert left(disk / "full") == left(whole)
