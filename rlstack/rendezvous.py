@@ -11,13 +11,13 @@ loopback (or on the one address it is given).
 from __future__ import annotations
 
 import datetime
-import errno
-import socket
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch.distributed import FileStore, TCPStore
+
+from rlstack.ports import listen
 
 
 def private_place() -> Path:
@@ -39,8 +39,7 @@ def serve_store(host: str, *, timeout_s: float, port_range: Sequence[int] | None
 
     Raises RuntimeError if none of them is free.
     """
-    listener = _listener(host, port_range)
-    listener.listen(128)
+    listener = listen(host, port_range)
     port = listener.getsockname()[1]
     return TCPStore(
         host,
@@ -49,23 +48,6 @@ def serve_store(host: str, *, timeout_s: float, port_range: Sequence[int] | None
         wait_for_workers=False,
         timeout=datetime.timedelta(seconds=timeout_s),
         master_listen_fd=listener.detach(),
-    )
-
-
-def _listener(host: str, port_range: Sequence[int] | None) -> socket.socket:
-    ports = [0] if port_range is None else range(port_range[0], port_range[1] + 1)
-    for port in ports:
-        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            listener.close()
-            if error.errno != errno.EADDRINUSE:
-                raise RuntimeError(f"{host}:{port} cannot be listened on: {error}") from error
-        else:
-            return listener
-    raise RuntimeError(
-        f"no port of {host} is free from {ports[0]} to {ports[-1]} (cluster.port_range); widen it"
     )
 
 

@@ -22,6 +22,7 @@ from rlstack.orchestration.placement import Decision, Demand, Slot
 from rlstack.orchestration.policy_group import PolicyGroup
 from rlstack.orchestration.processes import end_everywhere
 from rlstack.orchestration.ray_session import end_ray, keep_logs, start_ray, text_to, with_descendants
+from rlstack.orchestration.reachability import check_reachability
 from rlstack.orchestration.recovery import EngineRecovery
 from rlstack.orchestration.reservation import Reservation, reserve
 from rlstack.orchestration.restarts import Note, Restarts
@@ -77,6 +78,7 @@ class Cluster:
                 self._reservation = reserve(self._demand, settings)
                 if settings.address is not None:
                     self._check_nodes()
+                    check_reachability(self._places, settings)
                 if self._demand.colocated and self._places.use_gpus:
                     self._config = on_shared_gpus(self._config)
         except BaseException:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import socket
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from rlstack.ports import is_busy
 
 NUM_STORES = 2  # ports that a run takes of cluster.port_range: see docs/how-to/clusters.md
 
 
 def busy_ports(ports: Sequence[int], *, host: str) -> list[int]:
     """Those from the first to the last of `ports` that another process of this machine listens on."""
-    return [port for port in range(ports[0], ports[1] + 1) if _is_busy(host, port)]
+    return [port for port in range(ports[0], ports[1] + 1) if is_busy(host, port)]
 
 
 def too_few_ports(ports: Sequence[int], busy: Sequence[int]) -> tuple[str, str] | None:
@@ -67,13 +67,3 @@ def free_bytes(place: Path) -> int:
     if usage.f_files > 0 and usage.f_favail == 0:
         return 0
     return usage.f_bavail * usage.f_frsize
-
-
-def _is_busy(host: str, port: int) -> bool:
-    """As rlstack.rendezvous finds out."""
-    with socket.socket() as listener:
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            return error.errno == errno.EADDRINUSE
-    return False

@@ -13,6 +13,7 @@ ROOMS = (
     "files",
     "child_process",
     "user_code",
+    "ports",
     "rendezvous",
     "collectives",
     "config",
