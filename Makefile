@@ -6,7 +6,7 @@ GPU_PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || echo pyt
 GPU_VENV := .venv-gpu
 HERE := $(if $(shell command -v nvidia-smi),$(GPU_VENV),$(VENV))
 
-.PHONY: quickstart setup setup-gpu test test-gpu bench-gpu thorough cases faults fuzz lint lock docs docs-serve
+.PHONY: quickstart setup setup-gpu test test-gpu bench-gpu thorough multihost cases faults fuzz lint lock docs docs-serve
 
 quickstart: setup
 	$(VENV)/bin/rlstack train configs/quickstart.yaml
@@ -41,6 +41,10 @@ bench-gpu: setup-gpu
 # All tests: the long runs in further cases too.
 thorough: lint
 	$(VENV)/bin/pytest -m ''
+
+# Runs over hosts of their own on this machine, and what goes wrong between hosts: root, iproute2, util-linux.
+multihost: setup
+	$(VENV)/bin/pytest -m multihost tests/multihost
 
 # Small inputs with known outcomes, by kind: tests/cases, and ../shared/cases where it is there.
 cases: setup

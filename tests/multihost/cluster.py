@@ -1,0 +1,97 @@
+"""A Ray cluster on hosts of namespaces, and runs on it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlstack.telemetry.metrics import is_timing
+from tests.multihost.hosts import ROOT, SHARED, Hosts, address
+
+QUICKSTART = ROOT / "configs" / "quickstart.yaml"
+HEAD = f"{address(1)}:6379"
+PORT_RANGE = (20000, 20063)
+AUTH_TOKEN = "home/.ray/auth_token"  # on the disk of a host
+TOKEN = {"RAY_AUTH_MODE": "token"}
+STARTS = 3  # of a node: Ray itself waits for 30 s and no longer, which a busy machine may exceed
+SHORT = (
+    "schedule.num_steps=6",
+    "batch.prompts_per_step=4",
+    "evaluation.num_prompts=4",
+    "evaluation.n=2",
+    "schedule.sync_interval=2",
+    "schedule.evaluate_every=4",
+)
+PORTS = (
+    "--node-manager-port=6380 --object-manager-port=6381 --runtime-env-agent-port=6382"
+    " --dashboard-agent-grpc-port=6383 --dashboard-agent-listen-port=6384 --metrics-export-port=6385"
+    " --min-worker-port=10100 --max-worker-port=11999"
+)
+START = 'umask 077; export TMPDIR=$(mktemp -d /tmp/rl-XXXXXXXX); ray start --temp-dir="$TMPDIR/r"'
+
+Results = tuple[list[dict[str, Any]], list[Any]]
+
+
+def start_ray(hosts: Hosts, *, num_cpus: Sequence[int], env: Mapping[str, str] | None = None) -> None:
+    """Start Ray on all hosts, the first of which is the head.
+
+    num_cpus: of each, as Ray gets to know it; env: for Ray, and so for the roles.
+    """
+    status, text = hosts.on(1, "ray get-auth-token --generate", env=TOKEN)
+    assert status == 0, text
+    token = (hosts.disk(1) / AUTH_TOKEN).read_bytes()
+    for host, cpus in zip(hosts.all, num_cpus, strict=True):
+        path = hosts.disk(host) / AUTH_TOKEN
+        path.touch(mode=0o600)
+        path.write_bytes(token)
+        start_node(hosts, host, num_cpus=cpus, env=env)
+
+
+def start_node(hosts: Hosts, host: int, *, num_cpus: int, env: Mapping[str, str] | None = None) -> None:
+    """Start Ray on one host, as docs/how-to/clusters.md does."""
+    role = "--head --port=6379 --include-dashboard=false" if host == 1 else f"--address={HEAD}"
+    size = f"--num-cpus={num_cpus} --object-store-memory={100 << 20}"
+    command = f"{START} {role} --node-ip-address={address(host)} {size} {PORTS}"
+    for _ in range(STARTS):
+        status, text = hosts.on(host, command, env={**TOKEN, **(env or {})})
+        if status == 0 or "timed out during startup" not in text:
+            break
+        hosts.on(host, "ray stop --force")  # of this host: it sees no other processes
+    assert status == 0, text
+
+
+def launch(
+    hosts: Hosts,
+    *arguments: str,
+    log: Path,
+    host: int = 1,
+    command: Sequence[str] = ("rlstack",),
+    config: Path = QUICKSTART,
+    settings: Sequence[str] = (*SHORT, "run.name=run"),
+    env: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a run of the quickstart's task below /tmp/shared, driven from `host`.
+
+    arguments: put over `settings`.
+    """
+    where = [f"run.dir={SHARED}", f"cluster.port_range={[*PORT_RANGE]}"]
+    words = [*command, "launch", str(config), "--address", HEAD, *settings, *where, *arguments]
+    return hosts.start(host, words, log=log, env={**TOKEN, **(env or {})})
+
+
+def results(folder: Path) -> Results:
+    """Every step's metrics but for times, and every rollout with its reward."""
+    steps, rollouts = (
+        [json.loads(line) for line in (folder / f"{file}.jsonl").read_text().splitlines()]
+        for file in ("metrics", "rollouts")
+    )
+    return [{key: value for key, value in row.items() if not is_timing(key)} for row in steps], rollouts
+
+
+def nodes_of(folder: Path, role: str) -> list[str]:
+    """The addresses of the nodes on which the processes of `role` were, one after the other."""
+    lines = (folder / "logs" / f"{role}.log").read_text().splitlines()
+    return [line.partition(" on node ")[2].partition(",")[0] for line in lines if " on node " in line]
