@@ -40,7 +40,7 @@ def folder(planned: Planned) -> Iterator[str]:
     except OSError as found:
         error = str(found)
     if error is not None:
-        yield f"run.dir = {config.run.dir}: {error}; give a folder to write to"
+        yield (f"run.dir = {config.run.dir}: {error}; give a folder to write to, or try again once it can be")
 
 
 def _contents(config: RunConfig) -> Contents | None:

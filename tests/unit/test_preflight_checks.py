@@ -155,7 +155,8 @@ def test_a_run_folder_that_cannot_be_had_is_refused(tmp_path: Path) -> None:
     config.run.dir = str(tmp_path / "file" / "runs")
     (tmp_path / "file").touch()
     (line,) = run_folder.folder(planned(config))
-    assert line == f"run.dir = {tmp_path}/file/runs: {tmp_path}/file is a file; give a folder to write to"
+    remedy = "give a folder to write to, or try again once it can be"
+    assert line == f"run.dir = {tmp_path}/file/runs: {tmp_path}/file is a file; {remedy}"
     config.run.dir = str(tmp_path)
     assert [*run_folder.folder(planned(config))] == []
     (tmp_path / "run").mkdir()
