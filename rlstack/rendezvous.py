@@ -15,9 +15,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch.distributed import FileStore, TCPStore
+from torch.distributed import DistNetworkError, FileStore, TCPStore
 
 from rlstack.ports import listen
+
+CONNECT_S = 60.0  # for a connection to a store, through a network that may stand still for a while
 
 
 def private_place() -> Path:
@@ -52,6 +54,20 @@ def serve_store(host: str, *, timeout_s: float, port_range: Sequence[int] | None
 
 
 def connect_store(host: str, port: int, *, timeout_s: float) -> TCPStore:
-    """A client of the store at (`host`, `port`); reads wait at most `timeout_s`."""
-    timeout = datetime.timedelta(seconds=timeout_s)
-    return TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timeout)
+    """A client of the store at (`host`, `port`), which is served already; reads wait at most `timeout_s`.
+
+    Raises ConnectionError if it is not reached within CONNECT_S, or half of `timeout_s` where that is less:
+    sooner than those give up who wait for this process there, so that the error of the process that cannot
+    connect comes first.
+    """
+    limit_s = min(CONNECT_S, timeout_s / 2)
+    limit = datetime.timedelta(seconds=limit_s)
+    try:
+        store = TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=limit)
+    except DistNetworkError as error:
+        raise ConnectionError(
+            f"cannot connect to {host} port {port} within {limit_s:g} s: open the ports between the nodes "
+            "(those of cluster.port_range), or see whether the process there has ended"
+        ) from error
+    store.set_timeout(datetime.timedelta(seconds=timeout_s))
+    return store

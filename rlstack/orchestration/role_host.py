@@ -16,6 +16,7 @@ from rlstack.orchestration.home import settle
 from rlstack.orchestration.loopback import is_alone, refuse_listeners
 from rlstack.orchestration.processes import Processes, own_processes
 from rlstack.telemetry import nvml, timeline
+from rlstack.telemetry.clocks import Reading
 from rlstack.telemetry.logs import capture_output
 from rlstack.telemetry.timeline import Span
 
@@ -61,10 +62,13 @@ class Answer(NamedTuple):
     result: Any
     spans: list[Span]
     samples: list[nvml.Sample]
+    reading: Reading  # spans and samples are on this clock
 
     @classmethod
-    def of(cls, result: Any) -> Answer:
-        return cls(result, timeline.take(), nvml.take())
+    def of(cls, result: Any, *, asked_s: float | None, begun_s: float) -> Answer:
+        spans, samples = timeline.take(), nvml.take()
+        reading = Reading(ray.util.get_node_ip_address(), asked_s, begun_s, timeline.now_s())
+        return cls(result, spans, samples, reading)
 
 
 class Host:
@@ -99,24 +103,27 @@ class Host:
     def processes(self) -> Processes:
         return own_processes()
 
-    def call(self, method: str, /, *args: Any, **kwargs: Any) -> Answer:
-        """Raises what kept the object from being built, whatever is called."""
+    def call(self, asked_s: float, method: str, /, *args: Any, **kwargs: Any) -> Answer:
+        """asked_s: now, by the driver's clock. Raises what kept the object from being built."""
+        begun_s = timeline.now_s()
         if self._broken is not None:
             raise self._broken
         with timeline.span(phase_of(method)), _own_words():
             result = getattr(self._target, method)(*args, **kwargs)
             if method in CONNECTING:
                 _stay_on_loopback()
-        return Answer.of(result)
+        return Answer.of(result, asked_s=asked_s, begun_s=begun_s)
 
-    def stream(self, method: str, /, *args: Any, **kwargs: Any) -> Iterator[Answer]:
+    def stream(self, asked_s: float | None, method: str, /, *args: Any, **kwargs: Any) -> Iterator[Answer]:
+        begun_s = timeline.now_s()
         items = getattr(self._target, method)(*args, **kwargs)
         while True:
             with timeline.span(phase_of(method)), _own_words():
                 item = next(items, _END)
             if item is _END:
                 return
-            yield Answer.of(item)
+            yield Answer.of(item, asked_s=asked_s, begun_s=begun_s)
+            asked_s = None
 
 
 def refuse_foreign_modules() -> None:

@@ -21,8 +21,9 @@ from rlstack.files import DISK_REMEDIES
 from rlstack.orchestration.home import Home
 from rlstack.orchestration.processes import Processes, end_processes
 from rlstack.orchestration.role_errors import RoleError, RoleLost, UserCodeFailed
-from rlstack.orchestration.role_host import Builder, Host, phase_of
+from rlstack.orchestration.role_host import Answer, Builder, Host, phase_of
 from rlstack.telemetry import nvml, timeline
+from rlstack.telemetry.clocks import RoleClock, moved_samples, moved_spans
 from rlstack.transfer.errors import TransferError
 
 ANYWHERE = Home()
@@ -66,6 +67,7 @@ class Role:
         self.name = name
         self.log = log
         self.lost = lost
+        self.clock = RoleClock(name)
         # The group of its own is not for every role: in a process that has one, Ray makes no call from the
         # main thread.
         groups = {"concurrency_groups": {BESIDE: 1}} if beside else {}
@@ -76,15 +78,17 @@ class Role:
         self._processes: ray.ObjectRef = self._actor.processes.remote()
 
     def start(self, method: str, /, *args: Any, **kwargs: Any) -> ray.ObjectRef:
-        return self._actor.call.remote(method, *args, **kwargs)
+        return self._actor.call.remote(timeline.now_s(), method, *args, **kwargs)
 
     def start_beside(self, method: str, /, *args: Any, **kwargs: Any) -> ray.ObjectRef:
         """As `start`, at once and from another thread, whatever else the role is doing (`beside` roles)."""
-        return self._actor.call.options(concurrency_group=BESIDE).remote(method, *args, **kwargs)
+        call = self._actor.call.options(concurrency_group=BESIDE)
+        return call.remote(timeline.now_s(), method, *args, **kwargs)
 
     def stream(self, method: str, /, *args: Any, **kwargs: Any) -> Stream:
         """As `start`, of a method that is a generator; see `yielded`."""
-        items = self._actor.stream.options(num_returns="streaming").remote(method, *args, **kwargs)
+        stream = self._actor.stream.options(num_returns="streaming")
+        items = stream.remote(timeline.now_s(), method, *args, **kwargs)
         return Stream(phase_of(method), items)
 
     def note_processes(self) -> None:
@@ -122,22 +126,27 @@ def wait_for(
     """
     roles = {ref: role for role, ref in calls.items()}
     pending, deadline = list(roles), time.monotonic() + timeout_s
+    arrived_s: dict[ray.ObjectRef, float] = {}  # by the driver's clock
     while pending:
         # One at a time: when one role fails, the others may be waiting for it and would never finish.
         left_s = max(0.0, deadline - time.monotonic())
         done, pending = ray.wait(pending, num_returns=1, timeout=left_s)
         if not done:
-            raise _late([roles[ref] for ref in pending], doing, timeout_s, setting)
+            raise _late([roles[ref] for ref in pending], doing, f"{timeout_s:g} s ({setting})")
+        arrived_s[done[0]] = timeline.now_s()
         if (error := _failure(roles[done[0]], done[0], doing)) is not None:
             # It may only have noticed first that another one has died.
             raise _death(roles, pending, doing) or error
-    return {role: received(ref) for role, ref in calls.items()}
+    return {role: received(role, ref, arrived_s[ref]) for role, ref in calls.items()}
 
 
 def silent_or_dead(
-    calls: Mapping[Role, ray.ObjectRef], *, timeout_s: float, doing: str, setting: str
+    calls: Mapping[Role, ray.ObjectRef], *, timeout_s: float, doing: str, within: str
 ) -> RoleLost | None:
-    """Who has died, or else who gives no answer to `calls`, not even a failure, within `timeout_s` more."""
+    """Who has died, or else who gives no answer to `calls`, not even a failure, within `timeout_s` more.
+
+    within: the limit in the message's words, with the setting that it comes from.
+    """
     roles = {ref: role for role, ref in calls.items()}
     if not roles:
         return None
@@ -145,7 +154,7 @@ def silent_or_dead(
     for ref in done:
         if isinstance(lost := _failure(roles[ref], ref, doing), RoleLost):
             return lost
-    return _late([roles[ref] for ref in silent], doing, timeout_s, setting) if silent else None
+    return _late([roles[ref] for ref in silent], doing, within) if silent else None
 
 
 def yielded(
@@ -167,24 +176,26 @@ def yielded(
             ready, _ = ray.wait([items], timeout=POLL_S)
             if not ready:
                 if time.monotonic() > deadline:
-                    raise _late([role], doing, timeout_s, setting)
+                    raise _late([role], doing, f"{timeout_s:g} s ({setting})")
                 continue
             try:
                 ref = next(items)
             except StopIteration:
                 return
+            arrived_s = timeline.now_s()
             if (error := _failure(role, ref, doing)) is not None:
                 raise error
-            yield received(ref)
+            yield received(role, ref, arrived_s)
             deadline = time.monotonic() + timeout_s
 
 
-def received(ref: ray.ObjectRef) -> Any:
-    """The result of a role's call, which is there; what the role has done goes to the timeline."""
-    result, spans, samples = ray.get(ref, timeout=RESULT_S)
-    timeline.add(spans)
-    nvml.add(samples)
-    return result
+def received(role: Role, ref: ray.ObjectRef, arrived_s: float) -> Any:
+    """The result of a call, which has arrived; what `role` has done goes to the timeline, on our clock."""
+    answer: Answer = ray.get(ref, timeout=RESULT_S)
+    offset_s = role.clock.read(answer.reading, arrived_s)
+    timeline.add(moved_spans(answer.spans, offset_s))
+    nvml.add(moved_samples(answer.samples, offset_s))
+    return answer.result
 
 
 def _failure(role: Role, ref: ray.ObjectRef, doing: str) -> RoleError | None:
@@ -234,9 +245,9 @@ def _death(
     return None
 
 
-def _late(roles: Sequence[Role], doing: str, timeout_s: float, setting: str) -> RoleLost:
+def _late(roles: Sequence[Role], doing: str, within: str) -> RoleLost:
     names, first = ", ".join(role.name for role in roles), roles[0]
-    message = f"{doing}: no answer from {names} within {timeout_s:g} s ({setting})"
+    message = f"{doing}: no answer from {names} within {within}"
     return first.lost(message, role=first, is_late=True)
 
 

@@ -16,6 +16,7 @@ from rlstack.orchestration.roles import Role, silent_or_dead, wait_for
 from rlstack.rendezvous import serve_store
 from rlstack.transfer.errors import TransferError
 
+TIMEOUT = "transfer.timeout_s"
 PHASES = ("receive_s", "wait_s", "land_s")  # of an engine; the wait is the part of receiving in the commit
 
 # How long those who can still answer may take once the store is gone where they meet; a landing is in it.
@@ -167,7 +168,7 @@ class WeightSync:
             self.under_way.commits,
             timeout_s=GIVE_UP_S,
             doing=f"syncing version {self.under_way.version}",
-            setting="transfer.timeout_s",
+            within=f"the {GIVE_UP_S:g} s after it was given up",
         )
 
     def _await(self, given_up: Ordered) -> None:
@@ -179,7 +180,7 @@ class WeightSync:
                 left,
                 timeout_s=self._timeout_s,
                 doing=f"giving up the sync of version {given_up.version}",
-                setting="transfer.timeout_s",
+                within=self._limit,
             )
             if lost is not None:
                 raise lost
@@ -281,16 +282,20 @@ class WeightSync:
         return {role: role.start("fence", self._method) for role in self._policy.roles}
 
     def _wait(self, calls: dict[Role, Any], doing: str) -> dict[Role, Any]:
-        limit = {"doing": doing, "setting": "transfer.timeout_s"}
         try:
-            return wait_for(calls, timeout_s=self._timeout_s, **limit)
+            return wait_for(calls, timeout_s=self._timeout_s, doing=doing, setting=TIMEOUT)
         except RoleError as error:
             if isinstance(error, RoleLost) and not error.is_late:
                 raise
             # Those who answer, or fail, once nobody waits for the others any more were not the cause.
             self._give_up()
-            lost = silent_or_dead(calls, timeout_s=GIVE_UP_S, **limit)
+            within = f"{self._limit}, nor in the {GIVE_UP_S:g} s after it was given up"
+            lost = silent_or_dead(calls, timeout_s=GIVE_UP_S, doing=doing, within=within)
             raise (lost or error) from error
+
+    @property
+    def _limit(self) -> str:
+        return f"{self._timeout_s:g} s ({TIMEOUT})"
 
 
 def _nothing() -> None:

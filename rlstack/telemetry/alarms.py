@@ -37,7 +37,7 @@ class Raised:
     """An alarm that went off; a row of alarms.jsonl."""
 
     step: int
-    alarm: str  # its name among the settings below `alarms`; skipped_steps: see skips.py
+    alarm: str  # its name among the settings below `alarms`; skipped_steps and clocks: skips.py, clocks.py
     action: AlarmAction
     reason: str
     lr_factor: float  # to multiply the learning rate with: 1 unless the action is lower_lr

@@ -13,8 +13,9 @@ from typing import Any
 from rlstack.config.resume import Contents
 from rlstack.config.schema import RunConfig
 from rlstack.errors import ConfigError
-from rlstack.telemetry import nvml, sampled
+from rlstack.telemetry import clocks, nvml, sampled
 from rlstack.telemetry.alarms import Alarms, Raised, StoppedByAlarm, Verdict
+from rlstack.telemetry.clocks import ClockAlarms
 from rlstack.telemetry.closing import Attempts, error_of, explain, how_to_go_on, report, status_of
 from rlstack.telemetry.console import Console
 from rlstack.telemetry.environment import hardware, package_versions
@@ -70,6 +71,7 @@ class Recorder:
         # A loss of the user's own may learn from rewards that tie.
         self._new_alarms = partial(Alarms, config.alarms, needs_contrast=config.objective.loss is None)
         self.alarms = self._new_alarms()
+        self._clock_alarms = ClockAlarms()
         self._max_skipped_steps = config.optimizer.max_skipped_steps
 
     @property
@@ -199,6 +201,7 @@ class Recorder:
         self._loggers.step(row)
         raised = self.alarms.update(version, row)
         raised += skipped_too_often(self._history.steps, limit=self._max_skipped_steps)
+        raised += self._clock_alarms.update(version)
         self._log_alarms(raised)
         return Verdict.of(raised)
 
@@ -245,6 +248,7 @@ class Recorder:
             "restarts": rows_of(self._run.path / RESTARTS),
             "throughput": self._throughput.of_run(self._history.steps),
             "roles": {role: asdict(seconds) for role, seconds in self._timeline.occupancy.items()},
+            "clocks": clocks.offsets(),
             "versions": package_versions(),
             "hardware": hardware(),
         }

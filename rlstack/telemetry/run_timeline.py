@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlstack.files import naming
-from rlstack.telemetry import nvml, timeline
+from rlstack.telemetry import clocks, nvml, timeline
 from rlstack.telemetry.curves import read_rows
 from rlstack.telemetry.energy import energy_by_kind
 from rlstack.telemetry.log_files import GPUS, TIMELINE
@@ -38,6 +38,7 @@ class RunTimeline:
         """start_s: when the run began; None: now."""
         timeline.take()  # what this process did before is no part of the run
         nvml.take()
+        clocks.forget()
         self._folder = folder
         self._file = (folder / TIMELINE).open("a", encoding="utf-8")
         self._samples: list[Sample] = []  # of this lap and the one before

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 from rlstack.telemetry import run_figures, time_figures
+from rlstack.telemetry.clocks import MAX_OFFSET_S
 from rlstack.telemetry.html_page import Section, figure, folded, side_by_side, table, text
 from rlstack.telemetry.interval_tables import (
     GPU_HEADER,
@@ -37,10 +38,23 @@ def shares(run: RunRecord) -> Section | None:
                 "does next is being made by others. Idle: it has done all that it may do yet, ahead of the "
                 "trainer."
             ),
+            *([text(words)] if (words := clock_words((run.summary or {}).get("clocks", {}))) else []),
             figure(time_figures.shares(pieces), height_px=time_figures.height_px(len(pieces))),
             table(header, share_rows(pieces), words=[4, 5]),
             side_by_side(figure(each) for each in over if each is not None),
         ],
+    )
+
+
+def clock_words(offsets: Mapping[str, float]) -> str:
+    """By how much the spans of each node were moved, where its clock is not the driver's; else empty.
+
+    offsets: seconds that the clock of each node is ahead, by its address.
+    """
+    told = {node: offset_s for node, offset_s in offsets.items() if abs(offset_s) > MAX_OFFSET_S}
+    moved = ", ".join(f"{node} by {-offset_s:+.2f} s" for node, offset_s in sorted(told.items()))
+    return (
+        f"Clocks differ; what these nodes measured was moved to the driver's clock: {moved}." if moved else ""
     )
 
 

@@ -5,7 +5,8 @@ controller; any other process has been told which role it is, and its spans trav
 results of what it was asked for. There everything comes together.
 
 The clock is UNIX time in seconds. A process reads it once and counts on from there with its monotonic clock,
-so that a span never ends before it began; processes of several nodes agree as well as their clocks are set.
+so that a span never ends before it began. What comes from a process whose clock is another than the driver's
+is moved to the driver's (clocks.py).
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from rlstack.errors import ConfigError
 from rlstack.orchestration.cluster import Cluster
 from rlstack.orchestration.role_errors import EngineLost, PolicyLost, RoleError, RoleLost
 from rlstack.orchestration.roles import Role, silent_or_dead, wait_for
+from rlstack.telemetry import clocks, timeline
 from rlstack.transfer.errors import TransferError
 
 pytestmark = pytest.mark.slow
@@ -60,6 +61,12 @@ class Worker:
 
 
 def build_worker() -> Worker:
+    return Worker()
+
+
+def build_ahead() -> Worker:
+    """As on a node whose clock is an hour ahead."""
+    timeline._EPOCH_S += 3600.0
     return Worker()
 
 
@@ -151,14 +158,28 @@ def test_one_that_is_late_is_named_with_the_setting(logs: Path) -> None:
     with pytest.raises(EngineLost, match=r"no answer from late within 1 s \(try\.timeout_s\)") as lost:
         wait(calls, timeout_s=1.0)
     assert lost.value.role is late and lost.value.is_late
-    limit = {"doing": "giving up", "setting": "try.timeout_s"}
+    limit = {"doing": "giving up", "within": "the time left"}
     silent = silent_or_dead(calls, timeout_s=0.5, **limit)
     assert silent is not None and silent.role is late
+    assert str(silent) == "giving up: no answer from late within the time left"
     assert silent_or_dead({prompt: prompt.start("fail", "transfer")}, timeout_s=120.0, **limit) is None
     late.kill()
     with pytest.raises(EngineLost, match="late died"):
         wait(calls)
     prompt.kill()
+
+
+def test_what_a_role_did_is_on_the_drivers_clock(logs: Path) -> None:
+    clocks.forget()
+    timeline.take()
+    role = Role("ahead", log=logs / "ahead.log", build=build_ahead, lost=EngineLost)
+    begun_s = timeline.now_s()
+    wait({role: role.start("sleep", 0.5)})
+    slept = next(span for span in timeline.take() if (span.role, span.phase) == ("ahead", "sync"))
+    assert begun_s <= slept.start_s < slept.end_s <= timeline.now_s()
+    (offset_s,) = clocks.offsets().values()
+    assert 3590.0 < offset_s <= 3600.0
+    role.kill()
 
 
 @pytest.mark.parametrize("state", ["running", "stopped", "dead"])

@@ -57,6 +57,14 @@ def test_two_ports_serve_one_store_after_the_other(free_ports: list[int]) -> Non
     assert {state for port in free_ports for state in states_of(port)} == {TIME_WAIT}
 
 
+def test_who_cannot_connect_says_where_to_before_others_give_up(free_ports: list[int]) -> None:
+    says = rf"cannot connect to {HOST} port {free_ports[0]} within 0\.5 s: open the ports"
+    with pytest.raises(ConnectionError, match=says):
+        connect_store(HOST, free_ports[0], timeout_s=1)
+    store = serve_store(HOST, timeout_s=5)
+    assert connect_store(HOST, store.port, timeout_s=7).timeout.total_seconds() == 7
+
+
 def test_of_two_who_take_a_port_at_once_one_gets_the_next(
     free_ports: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,81 @@
+"""A sync of which nothing comes names the limit that has passed, and who let it pass."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from rlstack.config.schema import RunConfig, Transfer
+from rlstack.orchestration import roles, weight_sync
+from rlstack.orchestration.role_errors import EngineLost, PolicyLost
+from rlstack.orchestration.weight_sync import GIVE_UP_S, Ordered, WeightSync
+
+
+class Role:
+    """Stands for a role; its calls are its name and what was called."""
+
+    def __init__(self, name: str, lost: type[EngineLost | PolicyLost]) -> None:
+        self.name, self.lost, self.log = name, lost, "x"
+
+    def start(self, method: str, /, *args: Any, **kwargs: Any) -> str:
+        return f"{self.name}: {method}"
+
+    start_beside = start
+
+
+class Group:
+    def __init__(self, *members: Role) -> None:
+        self.roles = list(members)
+
+
+class Store:
+    port = 20000
+
+
+class Ray:
+    """Stands for ray: of what was called, only the policy's comes, and only once the others were given up."""
+
+    def __init__(self) -> None:
+        self.waited_s: list[float] = []
+
+    def wait(self, refs: list[str], *, num_returns: int, timeout: float) -> tuple[list[str], list[str]]:
+        self.waited_s.append(timeout)
+        done = [ref for ref in refs if ref.startswith("policy") and timeout == GIVE_UP_S]
+        return done, [ref for ref in refs if ref not in done]
+
+    def get(self, ref: str, *, timeout: float) -> None:
+        return None
+
+
+@pytest.fixture
+def sync(monkeypatch: pytest.MonkeyPatch) -> WeightSync:
+    policy, engines = Group(Role("policy rank 0", PolicyLost)), Group(Role("engine 0", EngineLost))
+    monkeypatch.setattr(roles, "ray", Ray())
+    monkeypatch.setattr(weight_sync, "serve_store", lambda *_, **__: Store())
+    with monkeypatch.context() as all_well:
+        all_well.setattr(weight_sync, "wait_for", lambda calls, **_: dict.fromkeys(calls))
+        return WeightSync(
+            cast(Any, policy),
+            cast(Any, engines),
+            RunConfig(transfer=Transfer(timeout_s=15.0)),
+            host="127.0.0.1",
+            probe=[0, 1],
+        )
+
+
+def test_the_limit_that_passed_is_named_with_the_settings_own_value(sync: WeightSync) -> None:
+    with pytest.raises(EngineLost) as lost:
+        sync.commit(4)
+    assert str(lost.value) == (
+        "syncing version 4: no answer from engine 0 within 15 s (transfer.timeout_s), nor in the 20 s after "
+        "it was given up"
+    )
+    assert cast(Any, roles.ray).waited_s == [pytest.approx(15.0, abs=1.0), GIVE_UP_S]
+
+
+def test_a_round_that_others_gave_up_names_no_setting(sync: WeightSync) -> None:
+    (engine,) = sync._engines.roles
+    sync.under_way = Ordered(6, commits={engine: engine.start("commit_receive")})
+    lost = sync.who_is_lost()
+    assert str(lost) == "syncing version 6: no answer from engine 0 within the 20 s after it was given up"
