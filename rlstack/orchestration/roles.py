@@ -22,8 +22,8 @@ from rlstack.orchestration.home import Home
 from rlstack.orchestration.processes import Processes, end_processes
 from rlstack.orchestration.role_errors import RoleError, RoleLost, UserCodeFailed
 from rlstack.orchestration.role_host import Answer, Builder, Host, phase_of
-from rlstack.telemetry import nvml, timeline
-from rlstack.telemetry.clocks import RoleClock, moved_samples, moved_spans
+from rlstack.telemetry import clocks, timeline
+from rlstack.telemetry.clocks import RoleClock
 from rlstack.transfer.errors import TransferError
 
 ANYWHERE = Home()
@@ -190,11 +190,10 @@ def yielded(
 
 
 def received(role: Role, ref: ray.ObjectRef, arrived_s: float) -> Any:
-    """The result of a call, which has arrived; what `role` has done goes to the timeline, on our clock."""
+    """The result of a call, which has arrived; what `role` has done is kept for the timeline."""
     answer: Answer = ray.get(ref, timeout=RESULT_S)
-    offset_s = role.clock.read(answer.reading, arrived_s)
-    timeline.add(moved_spans(answer.spans, offset_s))
-    nvml.add(moved_samples(answer.samples, offset_s))
+    role.clock.read(answer.reading, arrived_s)
+    clocks.keep(role.clock, answer.spans, answer.samples)
     return answer.result
 
 

@@ -1,22 +1,24 @@
-"""The clocks of the nodes against the driver's: what roles measure is moved to its time as it arrives.
+"""The clocks of the nodes against the driver's: what roles measure is moved to its time.
 
 A call begins after it was made, and its result arrives after it was returned. So each call bounds how far its
 role's clock is ahead of the driver's, from both sides; the quickest calls bound it best, to the milliseconds
-that a message takes. What a role measured is moved by as little as the bounds demand: not at all where the
-clocks agree.
+that a message takes. What a role measured is kept until settle(), because the calls after it tell too, and is
+moved by as little as the bounds demand: not at all where the clocks agree.
 """
 
 from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from rlstack.config.alarms import AlarmAction
+from rlstack.telemetry import nvml, timeline
 from rlstack.telemetry.alarms import Raised
-from rlstack.telemetry.nvml import Sample
-from rlstack.telemetry.timeline import Span
+from rlstack.telemetry.nvml import MAX_SAMPLES, Sample
+from rlstack.telemetry.timeline import MAX_SPANS, Span
 
 DRIFT = 5e-4  # seconds by which two clocks part in a second at most: the kernel's limit for adjusting one
 MAX_OFFSET_S = 0.1  # of a node's clock, above which people are told
@@ -41,11 +43,8 @@ class RoleClock:
         self._at_s = -math.inf
         self._lock = threading.Lock()
 
-    def read(self, reading: Reading, received_s: float) -> float:
-        """The offset in seconds, above 0 where the role's clock is ahead, after one more call.
-
-        received_s: when the result arrived, by the driver's clock.
-        """
+    def read(self, reading: Reading, received_s: float) -> None:
+        """Take the bounds of a call whose result arrived at `received_s` by the driver's clock."""
         least_s = reading.done_s - received_s
         most_s = math.inf if reading.asked_s is None else reading.begun_s - reading.asked_s
         with self._lock:
@@ -55,12 +54,18 @@ class RoleClock:
             # A clock that was set meanwhile, as where a machine was suspended, is known by this call alone.
             self._least_s, self._most_s = known if known[0] <= known[1] else (least_s, most_s)
             self._at_s = received_s
-            offset_s = min(max(0.0, self._least_s), self._most_s)
-        _offsets[self._role] = reading.node, offset_s
-        return offset_s
+        _offsets[self._role] = reading.node, self.offset_s
+
+    @property
+    def offset_s(self) -> float:
+        """Seconds by which the role's clock is ahead, below 0 where it is behind; 0 before the first call."""
+        with self._lock:
+            return min(max(0.0, self._least_s), self._most_s)
 
 
 _offsets: dict[str, tuple[str, float]] = {}  # by role, with its node
+_spans: deque[tuple[RoleClock, Span]] = deque(maxlen=MAX_SPANS)
+_samples: deque[tuple[RoleClock, Sample]] = deque(maxlen=MAX_SAMPLES)
 
 
 def offsets() -> dict[str, float]:
@@ -72,21 +77,25 @@ def offsets() -> dict[str, float]:
 
 
 def forget() -> None:
-    """Know of no clock any more, before a run."""
+    """Know of no clock any more, before a run, and of nothing that was measured."""
     _offsets.clear()
+    _spans.clear()
+    _samples.clear()
 
 
-def moved_spans(spans: Iterable[Span], offset_s: float) -> list[Span]:
-    """Spans of a role whose clock is `offset_s` ahead, on the driver's time."""
-    return [
-        span._replace(start_s=span.start_s - offset_s, end_s=span.end_s - offset_s) if offset_s else span
-        for span in spans
-    ]
+def keep(clock: RoleClock, spans: Iterable[Span], samples: Iterable[Sample]) -> None:
+    """Keep what a role has measured by its `clock` until settle(). From any thread."""
+    _spans.extend((clock, span) for span in spans)
+    _samples.extend((clock, sample) for sample in samples)
 
 
-def moved_samples(samples: Iterable[Sample], offset_s: float) -> list[Sample]:
-    """As moved_spans, of samples of GPUs."""
-    return [sample._replace(time_s=sample.time_s - offset_s) for sample in samples]
+def settle() -> None:
+    """Move what is kept to the driver's time, as the clocks are known now, and hand it to the timeline."""
+    for clock, span in [_spans.popleft() for _ in range(len(_spans))]:
+        start_s, end_s = span.start_s - clock.offset_s, span.end_s - clock.offset_s
+        timeline.add([span._replace(start_s=start_s, end_s=end_s)])
+    for clock, sample in [_samples.popleft() for _ in range(len(_samples))]:
+        nvml.add([sample._replace(time_s=sample.time_s - clock.offset_s)])
 
 
 class ClockAlarms:

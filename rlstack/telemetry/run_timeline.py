@@ -59,6 +59,7 @@ class RunTimeline:
         start_s, end_s = self._lap_starts[-1], timeline.now_s() + self._shift_s
         self._lap_starts.append(end_s)
         self._lap_steps.append(step)
+        clocks.settle()
         spans = list(self._on_our_time(timeline.take()))
         going_on = list(self._going_on(spans))
         own = Span(CONTROLLER, BETWEEN if step is None else STEP, start_s, end_s)
@@ -80,6 +81,7 @@ class RunTimeline:
 
     def rewind(self, state: Mapping[str, Any]) -> None:
         """Begin a lap, as the first one after `state`, {}: as the first of all. Who calls cuts the files."""
+        clocks.settle()
         timeline.take()
         nvml.take()
         now_s = timeline.now_s()

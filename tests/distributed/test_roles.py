@@ -175,6 +175,7 @@ def test_what_a_role_did_is_on_the_drivers_clock(logs: Path) -> None:
     role = Role("ahead", log=logs / "ahead.log", build=build_ahead, lost=EngineLost)
     begun_s = timeline.now_s()
     wait({role: role.start("sleep", 0.5)})
+    clocks.settle()
     slept = next(span for span in timeline.take() if (span.role, span.phase) == ("ahead", "sync"))
     assert begun_s <= slept.start_s < slept.end_s <= timeline.now_s()
     (offset_s,) = clocks.offsets().values()

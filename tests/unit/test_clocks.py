@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rlstack.telemetry import clocks, timeline
-from rlstack.telemetry.clocks import ClockAlarms, Reading, RoleClock, moved_spans
+from rlstack.telemetry import clocks, nvml, timeline
+from rlstack.telemetry.clocks import ClockAlarms, Reading, RoleClock
+from rlstack.telemetry.nvml import Sample
 from rlstack.telemetry.run_timeline import RunTimeline, read_timeline
 from rlstack.telemetry.time_sections import clock_words
 from rlstack.telemetry.timeline import Span
@@ -42,9 +43,9 @@ class Driver:
         begun_s = asked_s + queued_s + WAY_S + self.skew_s
         done_s = begun_s + seconds
         self.time_s = done_s - self.skew_s + WAY_S
-        offset_s = self.clock.read(Reading(NODE, asked_s, begun_s, done_s), self.time_s)
-        timeline.add(moved_spans([Span("engine 0", phase, begun_s, done_s)], offset_s))
-        return offset_s
+        self.clock.read(Reading(NODE, asked_s, begun_s, done_s), self.time_s)
+        clocks.keep(self.clock, [Span("engine 0", phase, begun_s, done_s)], [])
+        return self.clock.offset_s
 
 
 @pytest.mark.parametrize("skew_s", SKEWS)
@@ -83,6 +84,19 @@ def test_a_call_that_waited_for_its_turn_takes_nothing_from_what_a_quick_one_tol
     assert driver.call(5.0, "generate", queued_s=60.0) == pytest.approx(-2.0, abs=0.05)
 
 
+def test_what_came_before_the_quick_call_is_moved_by_what_that_told() -> None:
+    timeline.take()
+    driver = Driver(skew_s=-2.0)
+    driver.call(5.0, "start_up", queued_s=60.0)
+    clocks.keep(driver.clock, [], [Sample("engine 0", "0", 150.0, *[None] * 4)])
+    driver.call(0.01, "sync")
+    clocks.settle()
+    start_up, _ = timeline.take()
+    assert (start_up.start_s, start_up.end_s) == pytest.approx((160.0, 165.0), abs=3 * WAY_S)
+    (sample,) = nvml.take()
+    assert sample.time_s == pytest.approx(152.0, abs=2 * WAY_S)
+
+
 def test_a_clock_that_drifts_is_followed() -> None:
     driver = Driver(skew_s=0.0)
     for _ in range(200):
@@ -99,9 +113,11 @@ def test_a_clock_that_is_set_is_followed_at_once() -> None:
 
 
 def test_later_results_of_a_stream_bound_from_one_side() -> None:
-    clock = RoleClock("engine 0")
-    assert clock.read(Reading(NODE, None, 50.0, 101.5), 100.0) == pytest.approx(1.5)
-    assert RoleClock("engine 1").read(Reading(NODE, None, 50.0, 98.5), 100.0) == 0.0
+    ahead, behind = RoleClock("engine 0"), RoleClock("engine 1")
+    assert ahead.offset_s == 0.0
+    for clock, done_s in ((ahead, 101.5), (behind, 98.5)):
+        clock.read(Reading(NODE, None, 50.0, done_s), 100.0)
+    assert (ahead.offset_s, behind.offset_s) == (pytest.approx(1.5), 0.0)
 
 
 def test_each_node_is_told_of_once_with_what_to_do() -> None:
