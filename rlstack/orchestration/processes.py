@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
@@ -18,21 +19,34 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rlstack.orchestration.shared_memory import removing_shared_memory
 
 KILL_TIMEOUT_S = 20.0
-SAME_S = 1.0  # a process that began later than this is another one with the same number
+START_FIELD = 19  # of /proc/PID/stat, counted from the state, the first field after the name
 
 
 class Processes(NamedTuple):
-    """A process first, then what was below it; each by its number and the time at which it began."""
+    """A process first, then what was below it; each by its number and its start, see start_ticks()."""
 
     node: str  # Ray's name for it
-    members: tuple[tuple[int, float], ...]
+    members: tuple[tuple[int, int], ...]
 
 
 def own_processes() -> Processes:
     """This process, in a Ray actor, and all below it."""
     me = psutil.Process(os.getpid())
-    members = tuple((each.pid, each.create_time()) for each in (me, *me.children(recursive=True)))
+    found = [(each.pid, start_ticks(each.pid)) for each in (me, *me.children(recursive=True))]
+    members = tuple((pid, start) for pid, start in found if start is not None)
     return Processes(ray.get_runtime_context().get_node_id(), members)
+
+
+def start_ticks(pid: int) -> int | None:
+    """Clock ticks from the machine's boot to the start of process `pid` of this host; None: it has ended.
+
+    Unlike a time of day it stays what it is when the clock is set.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return int(stat.rpartition(")")[2].split()[START_FIELD])  # after the name, which may hold anything
 
 
 def end_processes(processes: Processes) -> None:
@@ -52,7 +66,7 @@ def end_processes(processes: Processes) -> None:
 
 def end_everywhere(roles: Iterable[Processes]) -> None:
     """As end_processes for each, on all nodes side by side."""
-    members: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    members: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for processes in roles:
         members[processes.node] += processes.members
     with ThreadPoolExecutor(max_workers=max(len(members), 1)) as pool:
@@ -60,9 +74,9 @@ def end_everywhere(roles: Iterable[Processes]) -> None:
             pool.submit(end_processes, Processes(node, tuple(of_node)))
 
 
-def kill_all(members: Iterable[tuple[int, float]]) -> None:
+def kill_all(members: Iterable[tuple[int, int]]) -> None:
     """SIGKILL for processes of this host, and for what is below them; their shared memory goes too."""
-    roots = [process for pid, began in members if (process := _same(pid, began)) is not None]
+    roots = [process for pid, start in members if (process := _same(pid, start)) is not None]
     doomed = {process.pid: process for root in roots for process in _tree(root)}.values()
     with removing_shared_memory([process.pid for process in doomed]):
         for process in doomed:
@@ -73,12 +87,13 @@ def kill_all(members: Iterable[tuple[int, float]]) -> None:
             _await_end(process, deadline)
 
 
-def _same(pid: int, began: float) -> psutil.Process | None:
+def _same(pid: int, start: int) -> psutil.Process | None:
+    """The process that began at `start`; None if it has ended, and another one may have its number."""
     try:
         process = psutil.Process(pid)
-        return process if abs(process.create_time() - began) < SAME_S else None
     except psutil.NoSuchProcess:
         return None
+    return process if start_ticks(pid) == start else None
 
 
 def _tree(process: psutil.Process) -> list[psutil.Process]:

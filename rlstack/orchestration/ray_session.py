@@ -76,11 +76,11 @@ def start_ray(settings: Cluster) -> list[psutil.Process]:
         raise
 
 
-def end_ray(started: list[psutil.Process], roles: Iterable[tuple[int, float]] = ()) -> None:
+def end_ray(started: list[psutil.Process], roles: Iterable[tuple[int, int]] = ()) -> None:
     """Leave the cluster, or end the Ray that `start_ray` has started, with its folder and its token.
 
     started: its processes and all below them; roles: processes of roles that may have lost their parents, by
-    number and beginning.
+    number and start.
     """
     ray.shutdown()
     end_started(started, timeout_s=2.0)

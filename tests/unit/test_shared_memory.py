@@ -7,10 +7,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
-from rlstack.orchestration.processes import kill_all
+from rlstack.orchestration.processes import kill_all, start_ticks
 from rlstack.orchestration.shared_memory import unused_shared_memory
 
 SHARE = """
@@ -45,7 +44,9 @@ def start(model: Path) -> tuple[subprocess.Popen[str], list[Path]]:
 def test_a_killed_role_takes_its_shared_memory_along_and_nothing_else(model: Path) -> None:
     process, memory = start(model)
     assert len(memory) == 2 and all(path.exists() for path in memory)
-    kill_all([(process.pid, psutil.Process(process.pid).create_time())])
+    start_of = start_ticks(process.pid)
+    assert start_of is not None
+    kill_all([(process.pid, start_of)])
     process.wait()
     assert not any(path.exists() for path in memory)
     assert model.exists()
