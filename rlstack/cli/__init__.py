@@ -26,6 +26,7 @@ from rlstack.cli import (
 )
 from rlstack.config.threads import unbind_threads
 from rlstack.errors import for_terminal
+from rlstack.telemetry.standard_error import set_apart
 
 EPILOG = """First steps:\n
   rlstack doctor\n
@@ -69,6 +70,7 @@ app.command("plan-transfer", epilog=plan_transfer.EPILOG)(plan_transfer.plan_tra
 
 def main() -> None:
     """The entry point of the `rlstack` script."""
+    set_apart()
     _show_any_text()
     unbind_threads(os.environ)
     app()

@@ -26,12 +26,15 @@ def token_problem() -> str | None:
     """
     if os.environ.get(TOKEN):
         return None
-    path = Path(os.environ.get(TOKEN_PATH) or Path.home() / ".ray" / "auth_token")
+    path = Path(_token_path())
     try:
         found = path.stat()
         is_empty = not path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError as error:
-        return f"{path}: {error.strerror}; put the cluster's token there (mode 0600), or into {TOKEN}"
+        return (
+            f"this user has no token for the cluster ({path}: {error.strerror}); put the head node's token "
+            f"there (mode 0600), or into {TOKEN}"
+        )
     if found.st_uid not in (0, os.getuid()):
         return f"{path} belongs to another user (uid {found.st_uid}); keep the token in a file of your own"
     if found.st_mode & 0o077:
@@ -39,4 +42,18 @@ def token_problem() -> str | None:
             f"{path} has mode {found.st_mode & 0o777:04o}, and 0600 is accepted, for a token is as good as a "
             f"login; chmod 600 {path}, and renew the token if somebody may have read it"
         )
-    return f"{path} is empty; put the cluster's token there, or into {TOKEN}" if is_empty else None
+    if is_empty:
+        return (
+            f"this user has no token for the cluster ({path} is empty); put the head node's token there, or "
+            f"into {TOKEN}"
+        )
+    return None
+
+
+def token_source() -> str:
+    """The variable or the file that a cluster's token is read from, in the order in which Ray looks."""
+    return TOKEN if os.environ.get(TOKEN) else _token_path()
+
+
+def _token_path() -> str:
+    return os.environ.get(TOKEN_PATH) or str(Path.home() / ".ray" / "auth_token")

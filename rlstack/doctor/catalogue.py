@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import NamedTuple
 
-from rlstack.doctor.checks import config, disk, gpus, imports, machine, packages, surroundings
+from rlstack.doctor.checks import cluster, config, disk, gpus, imports, machine, packages, surroundings
 from rlstack.doctor.facts import Facts
 from rlstack.doctor.finding import Finding, Subject, Verdict, problem
 
@@ -64,6 +64,10 @@ CHECKS: Mapping[str, Check] = {
     "ray-token": Check(Subject.ray, surroundings.ray_token),
     "ray-folder": Check(Subject.ray, surroundings.ray_folder),
     "ray-start": Check(Subject.ray, surroundings.ray_start),
+    "cluster-join": Check(Subject.ray, cluster.joined),
+    "cluster-nodes": Check(Subject.ray, cluster.nodes),
+    "cluster-places": Check(Subject.ray, cluster.places),
+    "cluster-check": Check(Subject.ray, cluster.node_check),
     "run-folder": Check(Subject.disk, disk.run_folder),
     "disk-space": Check(Subject.disk, disk.space),
     "temporary-folder": Check(Subject.disk, disk.temporary_folder),
@@ -71,6 +75,10 @@ CHECKS: Mapping[str, Check] = {
     "settings": Check(Subject.config, config.settings),
     "model": Check(Subject.config, config.model),
 }
+
+
+# Those for which the cluster that a configuration names is joined.
+CLUSTER_CHECKS = frozenset(name for name in CHECKS if name.startswith("cluster-"))
 
 
 def chosen(only: Sequence[str], skip: Sequence[str]) -> list[str]:

@@ -9,11 +9,22 @@ from pathlib import Path
 from typing import TypeVar
 
 from rlstack.doctor import LIMIT_S
-from rlstack.doctor.catalogue import chosen, judge
+from rlstack.doctor.catalogue import CLUSTER_CHECKS, chosen, judge
 from rlstack.doctor.checks.imports import statements
-from rlstack.doctor.facts import Facts
+from rlstack.doctor.facts import Cluster, Facts, Settings
 from rlstack.doctor.finding import Finding
-from rlstack.doctor.probes import disk, environment, gpus, imports, machine, network, packages, ray, settings
+from rlstack.doctor.probes import (
+    cluster,
+    disk,
+    environment,
+    gpus,
+    imports,
+    machine,
+    network,
+    packages,
+    ray,
+    settings,
+)
 
 T = TypeVar("T")
 
@@ -56,10 +67,11 @@ def _look(request: Request, names: Sequence[str], say: Callable[[str], None]) ->
     say("looking at the machine")
     asked = None
     if request.config is not None:
-        path = request.config
-        whole = not {"settings", "model"}.isdisjoint(names)
-        look_at = partial(settings.look, path, request.overrides, whole=whole, limit_s=limit_s)
-        asked = ask("configuration", look_at, None)
+        asked = ask("configuration", partial(_read, request.config, request, names), None)
+    joined = None
+    if asked is not None and asked.joins_cluster and not CLUSTER_CHECKS.isdisjoint(names):
+        say("joining the cluster")
+        joined = ask("cluster", partial(_join, asked, request), None)
     start_within_s = limit_s if request.start and "ray-start" in names else None
     facts = Facts(
         machine=ask("machine", machine.look, nothing.machine),
@@ -74,6 +86,7 @@ def _look(request: Request, names: Sequence[str], say: Callable[[str], None]) ->
         ray=ask("Ray", lambda: ray.look(start_within_s=start_within_s), nothing.ray),
         disk=ask("disk", lambda: disk.look(asked), nothing.disk),
         settings=asked,
+        cluster=joined,
     )
     found = statements(has_gpus=facts.has_gpus)
     wanted = {name: code for name, code in found.items() if name in names}
@@ -81,3 +94,13 @@ def _look(request: Request, names: Sequence[str], say: Callable[[str], None]) ->
         look = partial(imports.look, wanted, limit_s=limit_s, say=say)
         facts = replace(facts, imports=ask("imports", look, nothing.imports))
     return replace(facts, failures=tuple(failures))
+
+
+def _read(config: Path, request: Request, names: Sequence[str]) -> Settings:
+    whole = not {"settings", "model"}.isdisjoint(names)
+    joins = CLUSTER_CHECKS.isdisjoint(names)  # otherwise it is joined for these, once
+    return settings.look(config, request.overrides, whole=whole, joins=joins, limit_s=request.limit_s)
+
+
+def _join(asked: Settings, request: Request) -> Cluster | None:
+    return cluster.look(Path(asked.path), request.overrides, asked, limit_s=request.limit_s)

@@ -173,6 +173,30 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterNode:
+    """A node that Ray counts as alive."""
+
+    address: str
+    num_cores: int
+    num_gpus: int
+    free_cores: int
+    free_gpus: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """The cluster at cluster.address, as it was found when this machine joined it."""
+
+    error: str | None = None  # why it could not be looked at
+    join_problem: str | None = None  # what `rlstack train` says of joining it
+    nodes: tuple[ClusterNode, ...] = ()
+    place_problem: str | None = None  # and of the room on its nodes
+    places: tuple[tuple[str, tuple[str, ...]], ...] = ()  # address of a node, roles that would be there
+    is_free: bool = True  # whether all that the run needs is
+    node_problems: tuple[str, ...] = ()  # what it says of the nodes' packages, models and folders
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     machine: Machine = field(default_factory=Machine)
     packages: Packages = field(default_factory=Packages)
@@ -183,6 +207,7 @@ class Facts:
     ray: Ray = field(default_factory=Ray)
     disk: Disk = field(default_factory=Disk)
     settings: Settings | None = None  # None without CONFIG
+    cluster: Cluster | None = None  # None unless CONFIG joins one
     failures: tuple[str, ...] = ()  # probes that failed, with the reason
 
     @property

@@ -1,6 +1,6 @@
 """Print what the doctor wants to know of a configuration, as JSON.
 
-python -m rlstack.doctor.read_settings [--sizes-only] CONFIG [KEY=VALUE ...]
+python -m rlstack.doctor.read_settings [--sizes-only] [--without-cluster] CONFIG [KEY=VALUE ...]
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from rlstack.preflight.runner import Check, find_problems
 from rlstack.telemetry.run_dir import folder_of
 
 SIZES_ONLY = "--sizes-only"  # without the checks that take longer
+WITHOUT_CLUSTER = "--without-cluster"  # which another process joins
 GIB = 2**30
 MIB_OF_GIB = 1024
 OPTIMIZER_BYTES = 12  # of a parameter: the weights and two moments, in fp32
@@ -30,8 +31,10 @@ OPTIMIZER_BYTES = 12  # of a parameter: the weights and two moments, in fp32
 
 def main(arguments: Sequence[str]) -> None:
     """Print, as JSON, what `rlstack train` would say of CONFIG."""
-    words = [word for word in arguments if word != SIZES_ONLY]
+    words = [word for word in arguments if word not in (SIZES_ONLY, WITHOUT_CLUSTER)]
     checks = checks_named("settings", "model") if SIZES_ONLY in arguments else CHECKS
+    if WITHOUT_CLUSTER in arguments:
+        checks = [check for check in checks if check.name != "cluster"]
     print(json.dumps(read(Path(words[0]), words[1:], checks)))
 
 

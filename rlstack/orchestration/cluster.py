@@ -14,15 +14,14 @@ import ray
 from rlstack.config.reward_names import used_models
 from rlstack.config.schema import RunConfig
 from rlstack.errors import ConfigError
+from rlstack.orchestration.cluster_check import check_cluster
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.home import Home
 from rlstack.orchestration.loopback import LOOPBACK
-from rlstack.orchestration.node_check import check_nodes
 from rlstack.orchestration.placement import Decision, Demand, Slot
 from rlstack.orchestration.policy_group import PolicyGroup
 from rlstack.orchestration.processes import end_everywhere
 from rlstack.orchestration.ray_session import end_ray, keep_logs, start_ray, text_to, with_descendants
-from rlstack.orchestration.reachability import check_reachability
 from rlstack.orchestration.recovery import EngineRecovery
 from rlstack.orchestration.reservation import Reservation, reserve
 from rlstack.orchestration.restarts import Note, Restarts
@@ -31,6 +30,7 @@ from rlstack.orchestration.role_errors import BackToCheckpoint
 from rlstack.orchestration.roles import Role
 from rlstack.orchestration.shared_gpus import on_shared_gpus
 from rlstack.orchestration.shared_memory import removing_shared_memory
+from rlstack.telemetry.standard_error import libraries_to
 from rlstack.telemetry.timeline import span
 from rlstack.telemetry.waiting import Reason
 
@@ -72,32 +72,21 @@ class Cluster:
     def __enter__(self) -> Cluster:
         settings = self._config.cluster
         self._rays_text.enter_context(text_to(self._logs / "ray.log"))
+        self._rays_text.enter_context(libraries_to(self._logs / "driver.log"))
         try:
             with span("starting Ray", reason=Reason.start_up):
                 self._ray = start_ray(settings)
                 self._reservation = reserve(self._demand, settings)
                 if settings.address is not None:
-                    self._check_nodes()
-                    check_reachability(self._places, settings)
+                    check_cluster(
+                        self._config, self._demand, self._places, run=self._logs, own_loss=self._own_loss
+                    )
                 if self._demand.colocated and self._places.use_gpus:
                     self._config = on_shared_gpus(self._config)
         except BaseException:
             self._end(in_order=False)
             raise
         return self
-
-    def _check_nodes(self) -> None:
-        models = {
-            f"reward.models[{i}].path": Path(model.path)
-            for i, model in enumerate(self._config.reward.models)
-            if model.name in self._demand.reward_models
-        }
-        if self._demand.policy or self._demand.engines:
-            models["policy.model"] = Path(self._config.policy.model)
-        nodes = [bundle.node for bundle in self._places.bundles]
-        limit_s = self._config.cluster.placement_timeout_s
-        run = self._logs if self._demand.policy else None  # to which ranks write checkpoints and the model
-        check_nodes(nodes, models=models, run=run, timeout_s=limit_s)
 
     def launch(self) -> tuple[PolicyGroup, EngineGroup]:
         """Start policy and engines, and wait until all roles are ready.

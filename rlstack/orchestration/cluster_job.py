@@ -46,7 +46,7 @@ def connect(address: str) -> JobClient:
     try:
         from ray.job_submission import JobSubmissionClient
 
-        from rlstack.orchestration.ray_session import demand_token
+        from rlstack.orchestration.ray_environment import demand_token
 
         demand_token()
         client: JobClient = JobSubmissionClient(address)

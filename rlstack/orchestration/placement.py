@@ -112,6 +112,16 @@ def place(demand: Demand, nodes: Sequence[Node], *, use_gpus: bool, ranks_per_co
     raise ConfigError(refusal(demand, [node.num_cores * ranks_per_core for node in nodes], unit="process"))
 
 
+def roles_by_bundle(decision: Decision) -> list[list[str]]:
+    """The names of the roles in each bundle: policy-0, engine-0, copies of reward models as NAME-0."""
+    roles: list[list[str]] = [[] for _ in decision.bundles]
+    groups = {"policy": decision.policy, "engine": decision.engines, **decision.reward_models}
+    for name, slots in groups.items():
+        for i, slot in enumerate(slots):
+            roles[slot.bundle].append(f"{name}-{i}")
+    return roles
+
+
 def _on_gpus(demand: Demand, nodes: Sequence[Node]) -> Decision:
     capacities = [node.num_gpus for node in nodes]
     if demand.colocated:

@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,26 +17,23 @@ from typing import Any
 
 import psutil
 import ray
-import ray._raylet
-from ray._private import services, worker
-from ray.exceptions import AuthenticationError, RayError
+from ray._private import worker
 from ray.job_config import JobConfig
 
 from rlstack.config.machine import Machine
-from rlstack.config.ray_token import MODE, TOKEN, TOKEN_PATH, mode_problem, token_problem
+from rlstack.config.ray_token import MODE, TOKEN, TOKEN_PATH, mode_problem
 from rlstack.config.schema import Cluster
 from rlstack.config.surroundings import RAY_FOLDER, temporary_folder
 from rlstack.errors import ConfigError
 from rlstack.files import private_folder
+from rlstack.orchestration.join_ray import join
 from rlstack.orchestration.loopback import stay_on_loopback
 from rlstack.orchestration.processes import kill_all
+from rlstack.orchestration.ray_environment import environment
 
-CONNECT_S = 10.0
 LAST_LINES = 20  # of each of Ray's logs, if it does not start
-GCS = "--gcs-address="  # among a raylet's arguments
 KUBERNETES = "RAY_ENABLE_K8S_TOKEN_AUTH"  # has Ray ask Kubernetes who may come in, instead of its token
 
-_raylet: Any = ray._raylet  # compiled, and its types say less than it has
 _endings = ExitStack()  # what `end_ray` undoes: a process has one Ray at a time
 
 
@@ -69,7 +65,7 @@ def start_ray(settings: Cluster) -> list[psutil.Process]:
         with _own_sigterm():
             if settings.address is None:
                 return _start(settings)
-            _join(settings.address)
+            join(settings.address, job_config=_Job())
             return []
     except BaseException:
         _endings.close()
@@ -89,11 +85,6 @@ def end_ray(started: list[psutil.Process], roles: Iterable[tuple[int, int]] = ()
     atexit.unregister(end_ray)
 
 
-def demand_token() -> None:
-    """Have this process talk to Rays with its user's token, whatever the environment says."""
-    _set({MODE: "token"})
-
-
 def keep_logs(folder: Path) -> None:
     """Copy what Ray's processes on this machine have written about themselves to `folder`, if it has room."""
     if worker._global_node is None:
@@ -111,11 +102,11 @@ def _start(settings: Cluster) -> list[psutil.Process]:
     folder = _endings.enter_context(private_folder(temporary_folder()))
     token = _make_token(folder)
     _endings.enter_context(
-        _environment({MODE: "token", TOKEN_PATH: str(token), TOKEN: None, KUBERNETES: None})
+        environment({MODE: "token", TOKEN_PATH: str(token), TOKEN: None, KUBERNETES: None})
     )
     stay_on_loopback()
     try:
-        with _environment({"TMPDIR": str(folder)}):
+        with environment({"TMPDIR": str(folder)}):
             ray.init(
                 address="local",  # whatever RAY_ADDRESS or another cluster on this machine says
                 num_cpus=Machine.detect().num_cores,  # which the settings have been held against
@@ -138,28 +129,6 @@ def _make_token(folder: Path) -> Path:
     path.touch(mode=0o600)
     path.write_text(secrets.token_hex(32), encoding="ascii")
     return path
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str | None]) -> Iterator[None]:
-    """Set variables, or unset them (None), as long as the context lasts; Ray reads them anew."""
-    before = {name: os.environ.get(name) for name in variables}
-    _set(variables)
-    try:
-        yield
-    finally:
-        _set(before)
-
-
-def _set(variables: Mapping[str, str | None]) -> None:
-    for name, value in variables.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-    # Ray keeps what it has read: that there are tokens, and its own.
-    _raylet.Config.initialize("")
-    _raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _note_logs(error: Exception, logs: Path) -> None:
@@ -197,60 +166,6 @@ def _own_sigterm() -> Iterator[None]:
     yield
     if callable(handler) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
-
-
-def _join(address: str) -> None:
-    try:
-        given = _own_cluster() if address == "auto" else address
-        where = services.canonicalize_bootstrap_address_or_die(given)
-        host, _, port = where.rpartition(":")
-        # Ray itself would try for minutes.
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
-        if (problem := _open_problem(where) or token_problem()) is not None:
-            raise ConfigError(f"cluster.address = {address}: {problem}")
-        demand_token()
-        ray.init(address=where, job_config=_Job(), log_to_driver=False, logging_level=logging.ERROR)
-    except ConfigError:
-        raise
-    except (OSError, RayError, RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(
-            f"cluster.address = {address}: the address of a running Ray cluster is accepted, from one of its "
-            f"nodes and with its token ({reason}); docs/how-to/clusters.md says how to start one"
-        ) from error
-
-
-def _own_cluster() -> str:
-    """Where the Ray is that this user runs here; Ray itself takes the address that anybody has left in /tmp.
-
-    Raises ValueError unless there is one.
-    """
-    if given := os.environ.get("RAY_ADDRESS"):
-        return given
-    own = [process for process in psutil.process_iter(["name", "uids", "cmdline"]) if _is_own_raylet(process)]
-    found = {word.partition("=")[2] for each in own for word in each.info["cmdline"] if word.startswith(GCS)}
-    if len(found) != 1:
-        where = ", ".join(sorted(found)) or "none"
-        raise ValueError(f"auto finds the only Ray that you run on this machine, and there is {where}")
-    return found.pop()
-
-
-def _is_own_raylet(process: psutil.Process) -> bool:
-    info = process.info
-    return info["name"] == "raylet" and info["uids"] is not None and info["uids"].real == os.getuid()
-
-
-def _open_problem(address: str) -> str | None:
-    """The refusal of a Ray that answers without a token. Raises RayError if it does not answer at all."""
-    with _environment({MODE: "disabled"}):
-        try:
-            _raylet.GcsClient(address=address).get_all_node_info(timeout=CONNECT_S)
-        except AuthenticationError:
-            return None
-    return (
-        "this cluster asks for no token, so everybody who reaches it can run code as you; start its nodes "
-        f"with {MODE}=token, as docs/how-to/clusters.md says"
-    )
 
 
 def with_descendants(processes: Sequence[psutil.Process]) -> list[psutil.Process]:

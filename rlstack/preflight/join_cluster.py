@@ -6,6 +6,7 @@ Its last line on standard output is a JSON object: {"problem": str | null}.
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 from rlstack.config.schema import Cluster
@@ -22,6 +23,7 @@ def main(address: str) -> None:
     except ConfigError as error:
         problem = str(error)
     print(json.dumps({"problem": problem}), flush=True)
+    os._exit(0)  # whatever threads Ray has left
 
 
 if __name__ == "__main__":

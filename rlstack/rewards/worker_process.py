@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from rlstack.rewards.lines import Lines
+from rlstack.telemetry.standard_error import descriptor
 
 END_S = 5.0  # from the end of its output to that of the process
 READY = "ready"  # the process's first line, once its imports are done
@@ -112,6 +113,7 @@ class WorkerProcess:
                 self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                stderr=descriptor(),  # for what a user's own code prints
                 bufsize=0,
                 pass_fds=self._pass_fds,
                 env=self._environment,

@@ -48,6 +48,7 @@ def results(command: str, folder: Path, *overrides: str) -> tuple[list[dict[str,
         timeout=400,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert ".cc:" not in done.stderr, "what C++ says belongs into the log"
     steps, rollouts = (
         [json.loads(line) for line in (folder / f"{file}.jsonl").read_text().splitlines()]
         for file in ("metrics", "rollouts")
@@ -69,6 +70,8 @@ def test_two_nodes_and_engines_that_sleep_make_the_same_run(tmp_path: Path) -> N
         found = results("launch", apart, f"--address={address}", "cluster.port_range=[21000, 21200]")
     assert [nodes_of(apart, role) for role in ROLES] == [[HEAD], [HEAD], [OTHER]]
     assert found == expected
+    # Which Ray writes whenever a cluster is tried without its token: of C++, and to descriptor 2.
+    assert "InvalidAuthToken" in (apart / "logs" / "driver.log").read_text()
     synced = [row["sync/version"] for row in found[0] if "sync/version" in row]
     assert synced == [2, 4, 6]
 

@@ -15,6 +15,8 @@ from rlstack.doctor.catalogue import CHECKS, chosen, judge
 from rlstack.doctor.checks.requirements import RLSTACK, unmet
 from rlstack.doctor.examine import Request
 from rlstack.doctor.facts import (
+    Cluster,
+    ClusterNode,
     CudaUse,
     Disk,
     Environment,
@@ -254,6 +256,10 @@ def test_gpus(name: str, gpus: Gpus, visible: str | None, expected: list[str]) -
 
 JOINS = Settings(path="run.yaml", joins_cluster=True)
 OWN = Settings(path="run.yaml")
+NODES = tuple(
+    ClusterNode(address=f"10.0.0.{i}", num_cores=4, num_gpus=0, free_cores=4, free_gpus=0) for i in (1, 2)
+)
+CLUSTER = Cluster(nodes=NODES, places=(("10.0.0.2", ("policy-0", "engine-0")),))
 PORTS = replace(OWN, ports=(20000, 20002))
 
 
@@ -291,6 +297,18 @@ PORTS = replace(OWN, ports=(20000, 20002))
         ("ray-start", Facts(), []),
         ("ray-start", Facts(ray=Ray(started=RayStart(seconds=4.0))), ["ok"]),
         ("ray-start", Facts(ray=Ray(started=RayStart(seconds=4.0, error="not within 4 s"))), ["problem"]),
+        ("cluster-join", Facts(), []),
+        ("cluster-join", Facts(cluster=CLUSTER), ["ok"]),
+        ("cluster-join", Facts(cluster=Cluster(error="not within 4 s")), ["problem"]),
+        ("cluster-join", Facts(cluster=Cluster(join_problem="another token; copy it")), ["problem"]),
+        ("cluster-nodes", Facts(cluster=CLUSTER), ["ok", "ok"]),
+        ("cluster-nodes", Facts(cluster=replace(CLUSTER, nodes=NODES[:1] * 64)), ["ok"]),
+        ("cluster-places", Facts(cluster=CLUSTER), ["ok"]),
+        ("cluster-places", Facts(cluster=replace(CLUSTER, is_free=False)), ["ok", "note"]),
+        ("cluster-places", Facts(cluster=Cluster(nodes=NODES, place_problem="8 > 4; lower it")), ["problem"]),
+        ("cluster-check", Facts(cluster=CLUSTER), ["ok"]),
+        ("cluster-check", Facts(cluster=Cluster(nodes=NODES, place_problem="8 > 4; lower it")), []),
+        ("cluster-check", Facts(cluster=replace(CLUSTER, node_problems=("a; b", "late"))), ["problem"] * 2),
         ("settings", Facts(settings=OWN), ["ok"]),
         ("settings", Facts(settings=replace(OWN, refused=("a = 1: 2 is accepted", "b"))), ["problem"] * 2),
         ("settings", Facts(settings=replace(OWN, error="No module named 'omegaconf'")), ["problem"]),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rlstack.config.schema import Cluster, Data, Policy, Reward, RewardModel, Rollout, RunConfig, Task
 from rlstack.config.schema import Placement as Mode
 from rlstack.errors import ConfigError
-from rlstack.orchestration.placement import Decision, Demand, Node, Slot, place
+from rlstack.orchestration.placement import Decision, Demand, Node, Slot, place, roles_by_bundle
 
 COPIES = {"name": "judge", "path": "judge"}
 
@@ -180,3 +180,12 @@ def test_whatever_fits_is_placed_whole(gpus, tp, dp, engines, engine_tp, copies,
         placed(settings, nodes(*gpus))
     except ConfigError:
         assert mode is Mode.colocated or needed > sum(g // widest * widest for g in gpus)
+
+
+def test_the_roles_of_a_node_are_named() -> None:
+    decision = placed(config(tp=2, pp=2, engines=2, engine_tp=2, copies=2), nodes(8, 2))
+    roles = dict(zip((bundle.node.id for bundle in decision.bundles), roles_by_bundle(decision), strict=True))
+    assert roles == {
+        "node0": ["policy-0", "policy-1", "policy-2", "policy-3", "engine-0", "engine-1"],
+        "node1": ["judge-0", "judge-1"],
+    }

@@ -18,9 +18,11 @@ from ray._private import worker
 
 from rlstack.config.schema import Cluster
 from rlstack.errors import ConfigError
+from rlstack.orchestration.join_ray import PAGE
 from rlstack.orchestration.loopback import LOOPBACK
 from rlstack.orchestration.ray_session import end_ray, start_ray, text_to, with_descendants
 from tests.e2e.nodes import ENVIRONMENT, ray_nodes
+from tests.markdown import anchors
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "nonsense", "127.0.0.1:x"])
@@ -93,22 +95,71 @@ def test_a_ray_that_does_not_start_leaves_its_words_and_no_folder(
     assert list(place.iterdir()) == []
 
 
-@pytest.mark.slow
-def test_a_cluster_is_joined_if_it_asks_for_a_token_that_nobody_else_reads(tmp_path: Path) -> None:
-    def refusal(address: str) -> str | None:
-        variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
-        variables |= {"RAY_AUTH_TOKEN_PATH": str(token)}
-        command = [sys.executable, "-m", "rlstack.preflight.join_cluster", address]
-        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120)
-        return json.loads(done.stdout.splitlines()[-1])["problem"]
-
-    token = tmp_path / "token"
-    token.touch(mode=0o600)
-    token.write_text(ENVIRONMENT["RAY_AUTH_TOKEN"])
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a cluster of one node, which takes the token of ENVIRONMENT."""
     with ray_nodes(["127.0.0.4"], num_cpus=1) as address:
-        assert refusal(address) is None
-        token.chmod(0o644)
-        assert f"chmod 600 {token}" in (refusal(address) or "")
-        token.chmod(0o600)
-    with ray_nodes(["127.0.0.4"], num_cpus=1, auth="disabled") as address:
-        assert f"cluster.address = {address}: this cluster asks for no token" in (refusal(address) or "")
+        yield address
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> Path:
+    """The file with the cluster's token, which only its owner reads."""
+    path = tmp_path / "token"
+    path.touch(mode=0o600)
+    path.write_text(ENVIRONMENT["RAY_AUTH_TOKEN"])
+    return path
+
+
+def refusal(address: str, token: Path, *, limit_s: float = 60, **variables: str) -> str | None:
+    """The error of a process that joins with `token` and leaves; other variables of Ray's are not set."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    command = [sys.executable, "-m", "rlstack.preflight.join_cluster", address]
+    done = subprocess.run(
+        command,
+        env=others | {"RAY_AUTH_TOKEN_PATH": str(token)} | variables,
+        capture_output=True,
+        text=True,
+        timeout=limit_s,
+    )
+    problem: str | None = json.loads(done.stdout.splitlines()[-1])["problem"]
+    return problem
+
+
+@pytest.mark.slow
+def test_a_cluster_is_joined_if_it_asks_for_a_token_that_nobody_else_reads(cluster: str, token: Path) -> None:
+    assert refusal(cluster, token) is None  # whether RAY_AUTH_MODE is set or not
+    token.chmod(0o644)
+    assert f"chmod 600 {token}" in (refusal(cluster, token) or "")
+    token.chmod(0o600)
+    with ray_nodes(["127.0.0.5"], num_cpus=1, auth="disabled") as address:
+        assert f"cluster.address = {address}: this cluster asks for no token" in (
+            refusal(address, token) or ""
+        )
+
+
+@pytest.mark.slow
+def test_a_wrong_token_a_missing_one_and_a_node_that_is_down_are_three_errors(
+    cluster: str, token: Path
+) -> None:
+    prefix = f"cluster.address = {cluster}: "
+    assert refusal(cluster, token.with_name("nowhere")) == (
+        f"{prefix}this user has no token for the cluster ({token.with_name('nowhere')}: No such file or "
+        "directory); put the head node's token there (mode 0600), or into RAY_AUTH_TOKEN"
+    )
+    token.write_text("0" * 64)
+    assert refusal(cluster, token) == (
+        f"{prefix}the cluster has another token than {token}; copy the one with which its head node was "
+        f"started, as {PAGE} has it"
+    )
+    assert "another token than RAY_AUTH_TOKEN;" in (
+        refusal(cluster, token, RAY_AUTH_TOKEN="1" * 64, RAY_AUTH_MODE="token") or ""
+    )
+    assert "nothing answers at 127.0.0.1:9 within 5 s (Connection refused)" in (
+        refusal("127.0.0.1:9", token) or ""
+    )
+
+
+def test_the_page_that_an_error_names_has_the_section() -> None:
+    name, _, anchor = PAGE.partition("#")
+    assert anchor in anchors(Path(__file__).parents[2] / name)

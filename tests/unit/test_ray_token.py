@@ -82,7 +82,7 @@ def test_a_token_that_is_not_there_or_another_user_s_is_refused(token: Path) -> 
         os.chown(token, 65534, 65534)
         assert "belongs to another user" in (token_problem() or "")
     token.unlink()
-    assert "No such file or directory; put the cluster's token there" in (token_problem() or "")
+    assert "No such file or directory); put the head node's token" in (token_problem() or "")
 
 
 def test_a_file_in_a_folder_for_everyone_does_not_choose_the_cluster(

@@ -10,13 +10,14 @@ from rlstack.child_process import last_json, last_line, run
 from rlstack.doctor.facts import Settings
 
 
-def look(config: Path, overrides: Sequence[str], *, whole: bool, limit_s: float) -> Settings:
+def look(config: Path, overrides: Sequence[str], *, whole: bool, joins: bool, limit_s: float) -> Settings:
     """What another process says of CONFIG within `limit_s`, which imports what this one cannot count on.
 
     whole: everything that `rlstack train` would refuse; otherwise what is quick to find, and the sizes.
+    joins: whether the cluster that it names is joined too.
     """
     path = str(config)
-    how = [] if whole else ["--sizes-only"]
+    how = ([] if whole else ["--sizes-only"]) + ([] if joins else ["--without-cluster"])
     done = run(["-m", "rlstack.doctor.read_settings", *how, path, *overrides], limit_s=limit_s)
     if done is None:
         return Settings(path=path, error=f"it could not be read within {limit_s:g} s")
