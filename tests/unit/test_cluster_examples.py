@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from rlstack.config.load import load_config
+from rlstack.files import PRIVATE_PREFIX
 from rlstack.orchestration.placement import Demand, Node, place
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +84,8 @@ def test_the_slurm_script_starts_ray_everywhere_and_ends_as_the_run(tmp_path: Pa
     head, others = sorted(starts, key=lambda line: "--head" not in line)
     folders = (tmp_path / "calls.folders").read_text().split()
     assert len(set(folders)) == 2
+    # Or `rlstack doctor` would take them for what a killed run has left, and print how to remove them.
+    assert not any(Path(folder).name.startswith(PRIVATE_PREFIX) for folder in folders)
     for folder in folders:
         head, others = (line.replace(f"--temp-dir={folder}/r", "PRIVATE") for line in (head, others))
     assert "--nodelist=n1 ray start --block PRIVATE --head --node-ip-address=10.0.0.1 --port=6379" in head

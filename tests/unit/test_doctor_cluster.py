@@ -76,5 +76,5 @@ def test_a_wrong_token_and_a_node_that_is_down_are_told_apart(cluster: str, tmp_
     ((name, level, text), *others) = doctor(cluster, tmp_path, RAY_AUTH_TOKEN="0" * 64)
     assert (name, level) == ("cluster-join", "problem") and "has another token than RAY_AUTH_TOKEN" in text
     assert [name for name, _, _ in others] == ["settings"]
-    ((name, level, text), *_) = doctor("127.0.0.1:9", tmp_path)
-    assert (name, level) == ("cluster-join", "problem") and "nothing answers at 127.0.0.1:9" in text
+    ((name, level, text), *_) = doctor("127.0.0.8:9", tmp_path)
+    assert (name, level) == ("cluster-join", "problem") and "nothing answers at 127.0.0.8:9" in text

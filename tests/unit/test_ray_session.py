@@ -155,8 +155,8 @@ def test_a_wrong_token_a_missing_one_and_a_node_that_is_down_are_three_errors(
     assert "another token than RAY_AUTH_TOKEN;" in (
         refusal(cluster, token, RAY_AUTH_TOKEN="1" * 64, RAY_AUTH_MODE="token") or ""
     )
-    assert "nothing answers at 127.0.0.1:9 within 5 s (Connection refused)" in (
-        refusal("127.0.0.1:9", token) or ""
+    assert "nothing answers at 127.0.0.8:9 within 5 s (Connection refused)" in (
+        refusal("127.0.0.8:9", token) or ""
     )
 
 
