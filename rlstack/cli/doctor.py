@@ -16,14 +16,17 @@ EPILOG = """Examples:\n
   rlstack doctor --skip imports\n
   rlstack doctor --only packages --only disk-space\n
   rlstack doctor --start --json\n
-  rlstack doctor configs/quickstart.yaml run.dir=runs"""
+  rlstack doctor configs/quickstart.yaml run.dir=runs\n
+  rlstack doctor my-run.yaml cluster.address=10.0.0.1:6379 --only ray"""
 
 
 def doctor(
     config: Annotated[
         Path | None,
         typer.Argument(
-            metavar="CONFIG", help="YAML file, as for `rlstack train`: what this would refuse is found too."
+            metavar="CONFIG",
+            help="YAML file, as for `rlstack train`: what this would refuse is found too. With "
+            "cluster.address the cluster is joined, its nodes are listed and checked, and it is left again.",
         ),
     ] = None,
     overrides: Annotated[
@@ -42,7 +45,8 @@ def doctor(
     ] = None,
     start: Annotated[bool, typer.Option("--start", help="Start a Ray too, call it and end it.")] = False,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Of each import, and of starting Ray.")
+        float,
+        typer.Option(metavar="SECONDS", help="Of each import, of starting and of joining a Ray."),
     ] = LIMIT_S,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:

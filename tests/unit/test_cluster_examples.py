@@ -15,6 +15,7 @@ import yaml
 from rlstack.config.load import load_config
 from rlstack.files import PRIVATE_PREFIX
 from rlstack.orchestration.placement import Demand, Node, place
+from tests.markdown import blocks
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "configs" / "clusters" / "slurm" / "rlstack.sbatch"
@@ -96,3 +97,41 @@ def test_the_slurm_script_starts_ray_everywhere_and_ends_as_the_run(tmp_path: Pa
     while any(os.path.exists(folder) for folder in folders):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def by_hand() -> list[str]:
+    """The commands of the page on clusters for nodes of one's own, a text for each of its steps."""
+    page = ROOT / "docs" / "how-to" / "clusters.md"
+    above, _, _ = page.read_text().partition("\n## Nodes of your own\n")
+    below, _, _ = page.read_text().partition("\n## Slurm\n")
+    first, last = above.count("\n"), below.count("\n")
+    return [b.text for b in blocks(page) if b.language == "bash" and first < b.line < last]
+
+
+def test_the_commands_by_hand_are_those_of_the_examples() -> None:
+    token, head, other, run, end = by_hand()
+    for text in (token, head, other, run, end):
+        subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+    array = re.compile(r"ports=\(([^)]*)\)")
+    expected = [match.split() for match in array.findall(SCRIPT.read_text())]
+    assert [match.split() for match in array.findall(head + other)] == expected * 2
+    for flag in ("--include-dashboard=false", "--no-monitor"):
+        assert flag in head and flag in SCRIPT.read_text() and flag not in other
+    for text in (head, other):
+        assert "umask 077\n" in text and "RAY_AUTH_MODE=token" in text and '--temp-dir="$TMPDIR/r"' in text
+    assert "rlstack doctor " in run and "rlstack launch " in run
+    assert end == 'ray stop\nrm -rf "$TMPDIR"\n'
+
+
+def test_the_token_that_is_made_by_hand_is_its_owner_s_alone(tmp_path: Path) -> None:
+    """With a stand-in for ssh, which puts the file into another home."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text('#!/bin/bash\n[ "$1" = 10.0.0.2 ] && HOME=$HOME/other exec bash -c "umask 022; $2"\n')
+    ssh.chmod(0o755)
+    (tmp_path / "other").mkdir()
+    environment = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-e"], input=by_hand()[0], text=True, env=environment, check=True)
+    files = [home / ".ray" / "auth_token" for home in (tmp_path, tmp_path / "other")]
+    assert len({file.read_text() for file in files}) == 1 and len(files[0].read_text()) == 64
+    assert [file.stat().st_mode & 0o777 for file in files] == [0o600, 0o600]
+    assert [file.parent.stat().st_mode & 0o777 for file in files] == [0o700, 0o700]
