@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rlstack.config import model_files
 from rlstack.config.schema import RewardModel, RunConfig
 from rlstack.config.validate import missing_inputs
 from rlstack.config.weight_index import weight_files
@@ -211,6 +212,28 @@ def test_what_is_exchanged_after_the_check_is_not_copied(tmp_path: Path) -> None
     (tmp_path / "other").mkdir()
     with pytest.raises(ValueError, match="is a pipe"):
         copy_tokenizer(folder, tmp_path / "other")
+
+
+def test_what_is_exchanged_while_it_is_opened_is_neither_followed_nor_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = seed_folder(tmp_path / "model")
+    (folder / "vocab.json").symlink_to(secret(folder))
+    os.mkfifo(folder / "merges.txt")
+    monkeypatch.setattr(model_files, "regular_file", lambda folder, name: str(folder / name))  # as before
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        model_files.open_file(folder, "vocab.json")
+    with pytest.raises(ValueError, match="is not a file any more"):
+        model_files.open_file(folder, "merges.txt")
+
+
+def test_a_folder_whose_name_begins_alike_is_another_one(tmp_path: Path) -> None:
+    folder = seed_folder(tmp_path / "model")
+    (tmp_path / "model-of-others").mkdir()
+    (tmp_path / "model-of-others" / "vocab.json").write_text(SECRET)
+    (folder / "vocab.json").symlink_to("../model-of-others/vocab.json")
+    with pytest.raises(ConfigError, match=r"vocab\.json is a link to .*/model-of-others/vocab\.json, out"):
+        check_model_folder(folder)
 
 
 def hub_cache(folder: Path) -> Path:
