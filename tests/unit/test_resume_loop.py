@@ -9,8 +9,9 @@ import random
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +29,8 @@ from rlstack.telemetry.metrics import is_timing
 from tests.unit.played_team import Killed, Policy, play
 
 NUM_STEPS = 9
+LOGS = ("rollouts.jsonl", "metrics.jsonl")
+READ = ("manifest.json", "run.json", "policy.json", "config.yaml", "inputs.json", *LOGS)
 PROMPTS = [Prompt(task="notes", row=row, problem=f"problem {row}", token_ids=(row,)) for row in range(7)]
 
 
@@ -295,24 +298,10 @@ def test_a_run_whose_place_is_lost_is_refused_and_left_as_it_is(
     assert everything(runs.folder) == before
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "manifest.json",
-        "run.json",
-        "rollouts.jsonl",
-        "policy.json",
-        "config.yaml",
-        "metrics.jsonl",
-        "inputs.json",
-    ],
-)
-def test_a_run_that_cannot_be_read_now_is_refused_and_goes_on_later(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    with pytest.raises(Killed):
-        runs.train("killed", *REGIMES["online"], kill=("train", 7))
-    before, opened = everything(runs.folder), Path.open
+@contextmanager
+def stale(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if the server of the files called `name` in the run "killed" had gone."""
+    opened = Path.open
 
     def refuse(path: Path, *arguments: Any, **keywords: Any) -> Any:
         if path.name == name and "killed" in path.parts:
@@ -321,11 +310,34 @@ def test_a_run_that_cannot_be_read_now_is_refused_and_goes_on_later(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", refuse)
-        with pytest.raises(ConfigError, match=name):
-            runs.train("killed", *REGIMES["online"], resume=True)
+        yield
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_run_that_cannot_be_read_now_is_refused_and_goes_on_later(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with pytest.raises(Killed):
+        runs.train("killed", *REGIMES["online"], kill=("train", 7))
+    before = everything(runs.folder)
+    with stale(name, monkeypatch), pytest.raises(ConfigError, match=name) as refused:
+        runs.train("killed", *REGIMES["online"], resume=True)
+    assert "start afresh" not in str(refused.value)
     assert everything(runs.folder) == before
     runs.train("killed", *REGIMES["online"], resume=True)
     assert runs.left("killed")["summary"]["status"] == "completed"
+
+
+def test_a_log_without_a_checkpoint_that_cannot_be_read_now_is_refused(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Killed):
+        runs.train("killed", *REGIMES["online"], kill=("train", 2))
+    before = everything(runs.folder)
+    message = r"run\.name = killed: .*Stale file handle.*metrics\.jsonl'; try again once it can be read"
+    with stale("metrics.jsonl", monkeypatch), pytest.raises(ConfigError, match=message):
+        runs.train("killed", *REGIMES["online"], resume=True)
+    assert everything(runs.folder) == before
 
 
 def test_a_run_that_goes_back_by_itself_destroys_nothing(runs: Runs) -> None:

@@ -67,6 +67,7 @@ def test_another_task_is_another_run_and_a_reward_models_actors_are_not() -> Non
     (name, path) = (p for p in resume_problems(one, two) if "name" in p.split("=")[0] or "path" in p)
     assert name.startswith('data.tasks[1].name = "b": not given is accepted')
     assert path.startswith('data.tasks[1].path = "/b": not given is accepted')
+    assert 'data.tasks[1].name = not given: "b" is accepted' in "\n".join(resume_problems(two, one))
     one, two = config(), config()
     one.reward.models = [RewardModel(name="m", path="/m")]
     two.reward.models = [replace(one.reward.models[0], num_actors=2, timeout_s=3.0)]
