@@ -58,17 +58,31 @@ def _own_cluster() -> str:
     """
     if given := os.environ.get("RAY_ADDRESS"):
         return given
-    own = [process for process in psutil.process_iter(["name", "uids", "cmdline"]) if _is_own_raylet(process)]
-    found = {word.partition("=")[2] for each in own for word in each.info["cmdline"] if word.startswith(GCS)}
+    found = own_clusters()
     if len(found) != 1:
         where = ", ".join(sorted(found)) or "none"
         raise ValueError(f"auto finds the only Ray that you run on this machine, and there is {where}")
     return found.pop()
 
 
+def own_clusters() -> set[str]:
+    """HOST:PORT of the head nodes of the Rays that this user runs on this machine, in its network.
+
+    Raylets of containers, and of other network namespaces, have addresses that mean something else here.
+    """
+    processes = psutil.process_iter(["name", "uids", "cmdline"])
+    words = [word for each in processes if _is_own_raylet(each) for word in each.info["cmdline"] or ()]
+    return {word.partition("=")[2] for word in words if word.startswith(GCS)}
+
+
 def _is_own_raylet(process: psutil.Process) -> bool:
     info = process.info
-    return info["name"] == "raylet" and info["uids"] is not None and info["uids"].real == os.getuid()
+    if info["name"] != "raylet" or info["uids"] is None or info["uids"].real != os.getuid():
+        return False
+    try:
+        return os.path.samefile(f"/proc/{process.pid}/ns/net", "/proc/self/ns/net")
+    except OSError:  # it has ended
+        return False
 
 
 def _silence(address: str) -> str | None:

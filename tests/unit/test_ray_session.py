@@ -18,7 +18,7 @@ from ray._private import worker
 
 from rlstack.config.schema import Cluster
 from rlstack.errors import ConfigError
-from rlstack.orchestration.join_ray import PAGE
+from rlstack.orchestration.join_ray import PAGE, own_clusters
 from rlstack.orchestration.loopback import LOOPBACK
 from rlstack.orchestration.ray_session import end_ray, start_ray, text_to, with_descendants
 from tests.e2e.nodes import ENVIRONMENT, ray_nodes
@@ -136,6 +136,42 @@ def test_a_cluster_is_joined_if_it_asks_for_a_token_that_nobody_else_reads(clust
         assert f"cluster.address = {address}: this cluster asks for no token" in (
             refusal(address, token) or ""
         )
+
+
+@pytest.mark.slow
+def test_auto_joins_the_only_ray_that_this_user_runs_here(cluster: str, token: Path) -> None:
+    others = own_clusters() - {cluster}
+    found = refusal("auto", token, RAY_ADDRESS="")
+    if others:
+        assert found is not None and cluster in found and "auto finds the only Ray that you run" in found
+    else:
+        assert found is None
+
+
+def test_a_ray_that_has_ended_or_is_in_another_network_is_not_taken_for_one_here(tmp_path: Path) -> None:
+    shutil.copyfile("/bin/sh", tmp_path / "raylet")
+    (tmp_path / "raylet").chmod(0o700)
+    command = [tmp_path / "raylet", "-c", "echo; read line"]  # with the name of a raylet, and its argument
+    elsewhere = ["unshare", "--net"] if os.getuid() == 0 else []
+    started = [
+        subprocess.Popen(
+            [*before, *command, f"--gcs-address={address}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for before, address in (([], "127.0.0.9:1"), (elsewhere, "127.0.0.9:2"), ([], "127.0.0.9:3"))
+    ]
+    try:
+        for process in started:
+            assert process.stdout is not None and process.stdout.readline() == b"\n"
+        started[2].kill()
+        os.waitid(os.P_PID, started[2].pid, os.WEXITED | os.WNOWAIT)  # it stays as a zombie
+        found = own_clusters()
+        assert "127.0.0.9:1" in found and "127.0.0.9:3" not in found
+        if not elsewhere:
+            pytest.skip("only root can make a network")
+        assert "127.0.0.9:2" not in found
+    finally:
+        for process in started:
+            process.communicate()
 
 
 @pytest.mark.slow
