@@ -7,6 +7,7 @@ from typing import Any
 
 from rlstack.config.schema import RunConfig
 from rlstack.orchestration.node_check import check_nodes
+from rlstack.orchestration.node_files import files_of_user
 from rlstack.orchestration.placement import Decision, Demand
 from rlstack.orchestration.reachability import check_reachability
 
@@ -30,5 +31,7 @@ def check_cluster(
         models["policy.model"] = Path(config.policy.model)
     folder = run if demand.policy else None  # to which ranks write checkpoints and the model
     nodes = [bundle.node for bundle in decision.bundles]
-    check_nodes(nodes, models=models, run=folder, timeout_s=config.cluster.placement_timeout_s)
+    limit_s = config.cluster.placement_timeout_s
+    user_code = [] if own_loss is None else files_of_user(own_loss)
+    check_nodes(nodes, models=models, run=folder, timeout_s=limit_s, user_code=user_code)
     check_reachability(decision, config.cluster)

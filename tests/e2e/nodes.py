@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,10 +28,18 @@ ENVIRONMENT = {
 
 
 @contextmanager
-def ray_nodes(addresses: Sequence[str], *, num_cpus: int, auth: str = "token") -> Iterator[str]:
+def ray_nodes(
+    addresses: Sequence[str],
+    *,
+    num_cpus: int,
+    auth: str = "token",
+    extra: Mapping[str, Mapping[str, str]] | None = None,
+    working: Mapping[str, Path] | None = None,
+) -> Iterator[str]:
     """Nodes at `addresses`, the first of which is the head; yields the cluster's address.
 
     auth: disabled for a cluster that asks for no token.
+    extra, working: by address, more of a node's environment, and its working directory.
     """
     environment = os.environ | ENVIRONMENT | {"RAY_AUTH_MODE": auth}
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short, for the names of sockets may not be long
@@ -46,7 +54,8 @@ def ray_nodes(addresses: Sequence[str], *, num_cpus: int, auth: str = "token") -
             common += [f"--temp-dir={folder}/{len(started)}"]  # a node's own, as in the examples
             command = [RAY, "start", *role, f"--node-ip-address={address}", *common]
             log = (folder / f"{address}.log").open("wb")
-            started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+            own, here = (extra or {}).get(address, {}), (working or {}).get(address)
+            started.append(subprocess.Popen(command, env=environment | own, cwd=here, stdout=log, stderr=log))
             wait_until_listed(address, folder / f"{address}.log")
         yield head
     finally:
