@@ -67,4 +67,6 @@ class EngineRecovery:
         engines.load(seat.role)
         if sync is not None and engines.version:
             sync.bring(engines.version, [seat.role])
+        elif sync is not None:
+            sync.check_loaded([seat.role])
         seat.ask_again()

@@ -10,7 +10,7 @@ from rlstack.config.schema import Placement, RunConfig
 from rlstack.orchestration.cluster import Cluster
 from rlstack.orchestration.places import Place
 from rlstack.orchestration.recovery import EngineRecovery
-from rlstack.orchestration.role_errors import BackToCheckpoint
+from rlstack.orchestration.role_errors import BackToCheckpoint, EngineLost
 from rlstack.orchestration.shared_gpus import work_in_shifts
 from rlstack.orchestration.weight_sync import WeightSync
 from rlstack.rewards.router import Rewards
@@ -23,7 +23,10 @@ class Team:
     def __init__(
         self, cluster: Cluster, rewards: Rewards, config: RunConfig, *, probe: Sequence[int]
     ) -> None:
-        """probe: see WeightSync."""
+        """probe: see WeightSync.
+
+        Raises TransferError if an engine has loaded other weights than the policy.
+        """
         self._cluster = cluster
         self._colocated = config.cluster.placement is Placement.colocated
         self.rewards = rewards
@@ -31,6 +34,7 @@ class Team:
         self.weight_sync = WeightSync(self.policy, self.engines, config, host=cluster.host, probe=probe)
         self.engines.mend_with(EngineRecovery(self.engines, cluster.restarts, self.weight_sync).mend)
         self._share()
+        self._check_loaded()
 
     def go_to(self, place: Place) -> None:
         """Have the policy and the engines hold what they held at `place`; before the start nothing was done.
@@ -50,6 +54,14 @@ class Team:
         self.policy = self._cluster.restart_policy(lost)
         self.weight_sync.follow(self.policy)
         self._share()
+
+    def _check_loaded(self) -> None:
+        """See that the engines have loaded the policy's weights, before anything is sampled with them."""
+        while True:
+            try:
+                return self.weight_sync.check_loaded()
+            except EngineLost as lost:
+                self.engines.mend(lost)
 
     def _share(self) -> None:
         if self._colocated:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlstack.config.precision import probe_limit
 from rlstack.config.schema import RunConfig, TransferMethod
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.policy_group import PolicyGroup
 from rlstack.orchestration.role_errors import EngineLost, RoleError, RoleLost
 from rlstack.orchestration.roles import Role, silent_or_dead, wait_for
+from rlstack.orchestration.weight_probe import Probe
 from rlstack.rendezvous import serve_store
-from rlstack.transfer.errors import TransferError
 
 TIMEOUT = "transfer.timeout_s"
 PHASES = ("receive_s", "wait_s", "land_s")  # of an engine; the wait is the part of receiving in the commit
@@ -56,8 +54,7 @@ class WeightSync:
         self._engines = engines
         self._host = host
         self._method = method or config.transfer.method
-        self._probe_tokens = list(probe)
-        self._probe_limit = probe_limit(config)
+        self._probe = Probe(probe, config)
         self._ranks_per_engine = config.rollout.tensor_parallel
         self._before_round: Callable[[], None] = _nothing
         self._timeout_s = config.transfer.timeout_s
@@ -70,6 +67,10 @@ class WeightSync:
     def before_round(self, do: Callable[[], None]) -> None:
         """Have `do` called before a version is brought to the engines."""
         self._before_round = do
+
+    def check_loaded(self, engines: Sequence[Role] | None = None) -> None:
+        """Compare version 0, which `engines`, by default all, have loaded, with the policy's; see Probe."""
+        self._probe.check_loaded(engines or self._engines.roles, policy=self._policy.roles)
 
     def run(self, version: int) -> dict[str, Any]:
         """Bring `version`, which the policy holds, to all engines: begin, commit and probe."""
@@ -240,8 +241,6 @@ class WeightSync:
     def probe(self, version: int) -> dict[str, float]:
         """sync/probe_abs_mean: how far policy and engines are apart on the probe's logprobs, in nats.
 
-        Digests say that the right bytes arrived; this says that the engines compute with them.
-
         Raises TransferError if they are further apart than arithmetic explains.
         """
         return self._compare(self._start_probes(self._engines.roles), version)
@@ -259,24 +258,12 @@ class WeightSync:
         }
 
     def _start_probes(self, engines: Sequence[Role]) -> dict[Role, Any]:
-        return {role: role.start("probe", self._probe_tokens) for role in (*self._policy.roles, *engines)}
+        return self._probe.start([*self._policy.roles, *engines])
 
     def _compare(self, probes: dict[Role, Any], version: int) -> dict[str, float]:
         results = self._wait(probes, f"probing version {version}")
-        (ours,) = (probe for role in self._policy.roles if (probe := results[role]) is not None)
-        distances = {
-            role: statistics.fmean(abs(a - b) for a, b in zip(ours, probe, strict=True))
-            for role, probe in results.items()
-            if role not in self._policy.roles
-        }
-        furthest = max(distances, key=distances.__getitem__)
-        if not distances[furthest] <= self._probe_limit:
-            raise TransferError(
-                f"version {version} has arrived, but {furthest.name} does not compute with it: its logprobs "
-                f"of the probe are {distances[furthest]:.2g} nats from the policy's, where "
-                f"{self._probe_limit:g} is accepted"
-            )
-        return {"sync/probe_abs_mean": distances[furthest]}
+        furthest = self._probe.check_synced(results, policy=self._policy.roles, version=version)
+        return {"sync/probe_abs_mean": furthest}
 
     def _fences(self) -> dict[Role, Any]:
         return {role: role.start("fence", self._method) for role in self._policy.roles}

@@ -241,6 +241,7 @@ class Engine:
         parameters = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
         prompt = {"prompt_token_ids": list(token_ids)}
         (output,) = self._llm.generate([prompt], [parameters], use_tqdm=False)
+        self._llm.reset_prefix_cache()  # or rollouts of a prompt that begins so would be computed otherwise
         scored = zip(token_ids[1:], output.prompt_logprobs[1:], strict=True)
         return tuple(logprobs[token].logprob for token, logprobs in scored)
 

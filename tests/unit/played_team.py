@@ -160,6 +160,9 @@ class Transfers:
     def __init__(self, policy: Policy, engines: Engines) -> None:
         self._policy, self._engines = policy, engines
 
+    def check_loaded(self) -> None:
+        assert self._engines.weights == self._policy.weights
+
     def begin(self, version: int) -> None:
         held, weights = self._policy.serving or (self._policy.version, self._policy.weights)
         assert version == held

@@ -21,6 +21,7 @@ from rlstack.orchestration.recovery import EngineRecovery
 from rlstack.orchestration.restarts import Restarts
 from rlstack.orchestration.role_errors import BackToCheckpoint, EngineLost, OlderVersionLost, RoleError
 from rlstack.orchestration.weight_sync import Ordered
+from rlstack.transfer.errors import TransferError
 
 LIMIT_S = 10.0
 SAMPLING = Sampling(n=2, temperature=1.0, top_p=1.0)
@@ -86,9 +87,16 @@ class Sync:
     def __init__(self) -> None:
         self.under_way: Ordered | None = None
         self.brought: list[tuple[int, list[int]]] = []
+        self.compared: list[int] = []  # engines whose version 0 was held against the policy's
         self.lost: RoleError | None = None
         self.engines: EngineGroup
         self.trouble: list[Exception] = []
+
+    def check_loaded(self, roles: list[Any]) -> None:
+        if self.trouble:
+            raise self.trouble.pop()
+        assert all(role.loaded and role.holds == 0 for role in roles)
+        self.compared += [role.index for role in roles]
 
     def bring(self, version: int, roles: list[Any]) -> None:
         if self.trouble:
@@ -192,8 +200,21 @@ def test_the_next_engine_gets_the_version_and_is_asked_for_what_is_missing(
     assert team.texts(answers) == undisturbed(make, version)
     assert team.now[0] is first and lost.killed
     assert team.sync.brought == ([(3, [1])] if version else [])
+    assert team.sync.compared == ([] if version else [1])
     (row,) = team.rows
     assert (row["role"], row["reason"]) == ("engine 1", "sampling rollouts: engine 1 died")
+
+
+def test_an_engine_that_has_loaded_other_weights_answers_nothing(make: Callable[..., Team]) -> None:
+    team = make()
+    lost = team.now[1]
+    lost.answers = False
+    answers = team.ask(4)
+    lost.dead = True
+    team.sync.trouble.append(TransferError("engine 1 has loaded other weights than the policy"))
+    with pytest.raises(TransferError, match="engine 1 has loaded other weights"):
+        team.texts(answers)
+    assert not any(answer.done() for answer in answers[1::2])  # those that it was asked for
 
 
 def test_both_engines_may_be_lost_at_once(make: Callable[..., Team]) -> None:
