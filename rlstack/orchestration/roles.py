@@ -32,8 +32,9 @@ POLL_S = 0.2  # how soon one who waits for a stream sees that nobody needs it an
 RESULT_S = 60.0  # for a result that is there to come to this process
 # Exceptions of those who have lost another process, vLLM's workers or a rank of their own group.
 SYMPTOMS = re.compile(
-    r"EngineDeadError|died unexpectedly|Executor failed|Connection (reset|refused|closed)|"
-    r"Broken pipe|[Tt]imed out"
+    r"EngineDeadError|died unexpectedly|Executor failed|(connection|socket) (reset|refused|closed)|"
+    r"pair closure|broken pipe|timed out|timeout",
+    re.IGNORECASE,
 )
 DEATH_S = 2.0  # how much later than those who talk to it Ray may notice that a process has died
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import pickle
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import torch
+from torch.distributed import FileStore, TCPStore
 
 from rlstack.cli.exit_status import exit_status
 from rlstack.config.schema import Objective, Policy, RunConfig
@@ -117,6 +119,23 @@ def test_a_process_that_is_lost_again_and_again_is_replaced_each_time() -> None:
     without_worker = lost(RuntimeError("EngineDeadError: see above"))
     for error in (died, died, without_worker, without_worker):
         with restarts.replacing(error):
+            pass
+
+
+def test_who_waits_in_vain_for_another_process_is_replaced_each_time(tmp_path: Path) -> None:
+    restarts, waited = Restarts(9), []
+    stores = (
+        FileStore(str(tmp_path / "store"), 2),
+        TCPStore("127.0.0.1", 0, 1, True, wait_for_workers=False),
+    )
+    for store in stores:
+        with pytest.raises(RuntimeError) as late:
+            store.wait(["nobody"], timedelta(milliseconds=10))
+        waited.append(late.value)
+    waited.append(RuntimeError("[pair.cc:553] Connection closed by peer [127.0.0.1]:37291"))
+    waited.append(RuntimeError("Application timeout caused pair closure"))
+    for error in [*waited, *waited]:
+        with restarts.replacing(lost(error)):
             pass
 
 
