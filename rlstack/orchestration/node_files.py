@@ -22,13 +22,18 @@ def package_folder(name: str = PACKAGES[0]) -> Path | None:
 
 
 def digests_of_sources() -> Files:
-    """The digests of all modules of PACKAGES as this process imports them, by their paths, package first."""
+    """The digests of all modules of PACKAGES as this process imports them, by their paths, package first.
+
+    Hidden files, which editors leave, are no modules.
+    """
     folders = {name: folder for name in PACKAGES if (folder := package_folder(name)) is not None}
-    return {
-        f"{name}/{path.relative_to(folder).as_posix()}": digest_of_content(path.read_bytes())
+    paths = {
+        f"{name}/{path.relative_to(folder).as_posix()}": path
         for name, folder in folders.items()
         for path in sorted(folder.rglob("*.py"))
     }
+    modules = {name: path for name, path in paths.items() if "/." not in name and path.is_file()}
+    return {name: digest_of_content(path.read_bytes()) for name, path in modules.items()}
 
 
 def files_of_user(value: Any) -> list[Path]:

@@ -175,6 +175,9 @@ def test_a_changed_line_of_one_module_makes_another_source(
     kernels = node_files.package_folder("rlstack_kernels")
     folders = {"rlstack": copy, "rlstack_kernels": kernels}
     monkeypatch.setattr(node_files, "package_folder", folders.get)
+    (copy / ".#train.py").symlink_to("me@host.1234")  # as Emacs locks a file
+    (copy / ".ipynb_checkpoints").mkdir()
+    (copy / ".ipynb_checkpoints" / "train-checkpoint.py").write_text("")
     assert differences(digests_of_sources(), own) == ""
     engine = copy / "rollout" / "engine.py"
     engine.write_text(engine.read_text().replace("temperature=temperature,", "temperature=temperature * 1,"))
