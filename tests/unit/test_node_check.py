@@ -128,6 +128,41 @@ def test_a_driver_that_differs_from_many_nodes_gets_one_line(
     assert line.startswith("nodes 10.0.0.1, 10.0.0.2, 10.0.0.3 and 61 more: ray is 2.60.0, and 2.59.0 for")
 
 
+def test_one_node_of_64_with_another_file_is_named_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    answers = [GOOD] * 64
+    answers[40] = with_files("policy.model", model=FileDigest(4096, "w2"))
+    with pytest.raises(ConfigError) as error:
+        check(*answers, monkeypatch=monkeypatch, run=tmp_path)
+    (line,) = str(error.value).splitlines()
+    assert line.startswith("node 10.0.0.41: policy.model = ") and "model.safetensors (other content)" in line
+
+
+def test_the_driver_reads_its_own_files_once_whatever_the_number_of_nodes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[Report] = []
+
+    class Task:
+        def options(self, **others: object) -> Task:
+            return self
+
+        def remote(self, take: object) -> object:
+            return object()
+
+    def take() -> Report:
+        taken.append(GOOD)
+        return GOOD
+
+    monkeypatch.setattr(node_check.ray, "remote", lambda **options: lambda function: Task())
+    monkeypatch.setattr(node_check.ray, "wait", lambda calls, **limits: (calls, []))
+    monkeypatch.setattr(node_check.ray, "get", lambda call, **limits: GOOD)
+    nodes = [Node(f"{i:056x}", f"10.0.0.{i}", 8, 64) for i in range(64)]
+    own, found = node_check._reports(nodes, take, 1.0)
+    assert own is GOOD and len(found) == 64 and len(taken) == 1
+
+
 def test_the_first_files_of_many_are_named() -> None:
     here = {f"{number:02}.safetensors": FileDigest(8, "a") for number in range(30)}
     there = {**here, **{f"{number:02}.safetensors": FileDigest(8, "b") for number in range(10, 20)}}
