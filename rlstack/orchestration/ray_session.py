@@ -117,9 +117,17 @@ def _start(settings: Cluster) -> list[psutil.Process]:
                 logging_level=logging.ERROR,
                 _temp_dir=str(folder / RAY_FOLDER),  # which Ray opens to everyone: `folder` keeps them out
             )
-    except Exception as error:
-        _note_logs(error, folder / RAY_FOLDER / "session_latest" / "logs")
+    except BaseException as error:
+        # Ray leaves them where it is interrupted, and they would go on writing to the folder.
+        end_started(with_descendants(_rays_since(before)), timeout_s=1.0)
+        if isinstance(error, Exception):
+            _note_logs(error, folder / RAY_FOLDER / "session_latest" / "logs")
         raise
+    return _rays_since(before)
+
+
+def _rays_since(before: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """The children of this process that are Ray's and none of `before`."""
     return [child for child in psutil.Process().children() if child not in before and _is_ray(child)]
 
 

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 from ray._private import worker
@@ -93,6 +94,28 @@ def test_a_ray_that_does_not_start_leaves_its_words_and_no_folder(
         start_ray(Cluster())
     assert refused.value.__notes__ == ["raylet.err:\nno memory left"]
     assert list(place.iterdir()) == []
+
+
+def test_a_ray_that_is_interrupted_while_it_starts_ends_before_its_folder_goes(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*, _temp_dir: str, **settings: object) -> None:
+        Path(_temp_dir).mkdir()
+        writes = (
+            "import pathlib, sys\nwhile True: pathlib.Path(sys.argv[1]).mkdir(exist_ok=True, parents=True)"
+        )
+        started.append(subprocess.Popen([sys.executable, "-c", writes, f"{_temp_dir}/ray/raylet"]))
+        raise KeyboardInterrupt
+
+    started: list[subprocess.Popen[bytes]] = []
+    monkeypatch.setattr(ray, "init", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start_ray(Cluster())
+    (begun,) = started
+    left = psutil.pid_exists(begun.pid)
+    begun.kill()
+    begun.wait()
+    assert not left and list(place.iterdir()) == []
 
 
 @pytest.fixture(scope="module")
