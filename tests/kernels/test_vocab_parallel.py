@@ -16,7 +16,7 @@ from torch import Tensor
 from rlstack.rendezvous import serve_store
 from tests.kernels.oracle import Outcome, check, expected, relative_error, textbook
 from tests.kernels.vocab_parallel_job import HIDDEN, JOBS, MODES, NUM_TOKENS, SHARDS, VALID, whole_case
-from tests.ranks import run_ranks
+from tests.ranks import run_new_ranks
 
 LINEAR = [name for name, job in JOBS.items() if job.operator == "linear" and not job.alone]
 LOGITS = [name for name, job in JOBS.items() if job.operator == "logits"]
@@ -41,7 +41,7 @@ def ranks(request, tmp_path_factory) -> Ranks:
     size, folder = request.param, tmp_path_factory.mktemp("vocab_parallel")
     store = serve_store("127.0.0.1", timeout_s=60.0)
     program = ["-m", "tests.kernels.vocab_parallel_job", folder, store.port]
-    run_ranks(
+    run_new_ranks(
         [[*program, rank, size] for rank in range(size)],
         timeout_s=120,
         GLOO_SOCKET_IFNAME="lo",
