@@ -26,10 +26,10 @@ $(GPU_VENV)/.set-up: pyproject.toml
 	$(GPU_VENV)/bin/pip install --no-build-isolation -e '.[gpu,dev,report]'
 	touch $@
 
-# Tests without engines, beside each other; then those with engines, which fill the machine.
+# Tests without engines, beside each other; then those with engines, two files at a time.
 test: lint
 	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist loadfile -m 'not slow and not thorough'
-	$(VENV)/bin/pytest -m 'slow and not thorough'
+	$(VENV)/bin/pytest -n 2 --dist loadfile -m 'slow and not thorough'
 
 # With an NVIDIA GPU; without one all of them are left out. What needs more than one says so.
 test-gpu: $(HERE)/.set-up

@@ -21,7 +21,7 @@ from rlstack.orchestration.placement import Demand
 from rlstack.orchestration.reservation import Reservation, reserve
 from rlstack.orchestration.roles import Role, wait_for
 
-SETTINGS = Cluster(env={"NCCL_DEBUG": "WARN"}, placement_timeout_s=20.0)
+SETTINGS = Cluster(env={"NCCL_DEBUG": "WARN"}, placement_timeout_s=120.0)
 NAMES = ("CUDA_VISIBLE_DEVICES", "NCCL_DEBUG", "NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", SECRET)
 
 pytestmark = pytest.mark.slow
