@@ -278,7 +278,9 @@ class WeightSync:
             self._give_up()
             within = f"{self._limit}, nor in the {GIVE_UP_S:g} s after it was given up"
             lost = silent_or_dead(calls, timeout_s=GIVE_UP_S, doing=doing, within=within)
-            raise (lost or error) from error
+            if lost is None:
+                raise
+            raise lost from error
 
     @property
     def _limit(self) -> str:

@@ -72,8 +72,10 @@ def explain(error: BaseException, logs: Path) -> None:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, what led to it, and what another process raised."""
-    while error is not None:
+    """The error, what led to it, and what another process raised; each once, circles too."""
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
         yield error
         error = getattr(error, "cause", None) or error.__cause__ or error.__context__
 

@@ -8,7 +8,7 @@ import pytest
 
 from rlstack.config.schema import RunConfig, Transfer
 from rlstack.orchestration import roles, weight_sync
-from rlstack.orchestration.role_errors import EngineLost, PolicyLost
+from rlstack.orchestration.role_errors import EngineLost, PolicyLost, RoleError
 from rlstack.orchestration.weight_sync import GIVE_UP_S, Ordered, WeightSync
 
 
@@ -72,6 +72,21 @@ def test_the_limit_that_passed_is_named_with_the_settings_own_value(sync: Weight
         "it was given up"
     )
     assert cast(Any, roles.ray).waited_s == [pytest.approx(15.0, abs=1.0), GIVE_UP_S]
+
+
+def test_a_transfer_that_fails_is_what_is_raised_and_not_its_own_cause(
+    sync: WeightSync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = RoleError("opening the weight transfer: engine 0 failed: cannot connect to 10.0.0.1 port 20001")
+
+    def wait_for(*_: Any, **__: Any) -> None:
+        raise failed
+
+    monkeypatch.setattr(weight_sync, "wait_for", wait_for)
+    monkeypatch.setattr(weight_sync, "silent_or_dead", lambda *_, **__: None)
+    with pytest.raises(RoleError) as error:
+        sync.commit(4)
+    assert error.value is failed and failed.__cause__ is None
 
 
 def test_a_round_that_others_gave_up_names_no_setting(sync: WeightSync) -> None:
