@@ -40,7 +40,7 @@ def start_ray(hosts: Hosts, *, num_cpus: Sequence[int], env: Mapping[str, str] |
 
     num_cpus: of each, as Ray gets to know it; env: for Ray, and so for the roles.
     """
-    status, text = hosts.on(1, "ray get-auth-token --generate", env=TOKEN)
+    status, text = hosts.on(1, "umask 077; ray get-auth-token --generate", env=TOKEN)
     assert status == 0, text
     token = (hosts.disk(1) / AUTH_TOKEN).read_bytes()
     for host, cpus in zip(hosts.all, num_cpus, strict=True):

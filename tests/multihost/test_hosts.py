@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -11,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.multihost.hosts import Hosts, address, end
+from tests.multihost.hosts import ROOT, Hosts, address, end
+from tests.multihost.spaces import Space
 
 pytestmark = [pytest.mark.multihost, pytest.mark.slow]
 
@@ -145,3 +148,46 @@ def test_a_file_is_another_one_on_one_host(hosts: Hosts, tmp_path: Path) -> None
     hosts.replace(2, Path("/tmp/shared/file"), other)
     assert [hosts.on(host, "cat /tmp/shared/file")[1] for host in hosts.all] == ["ours\n", "own\n"]
     assert (tmp_path / "file").read_text() == "ours\n"
+
+
+def test_they_end_with_the_process_that_has_made_them(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys, tempfile
+from pathlib import Path
+from tests.multihost.hosts import Hosts
+tempfile.tempdir = sys.argv[1]
+hosts = Hosts(1)
+hosts.up()
+print(hosts.folder, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(words, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    spaces = [Space.read(path) for path in Path(done.stdout.strip()).glob("*.json")]
+    assert len(spaces) == 2, done.stderr
+    deadline = time.monotonic() + 10
+    while any(space.is_there for space in spaces):
+        assert time.monotonic() < deadline, "still there"
+        time.sleep(0.05)
+
+
+def test_a_person_makes_hosts_that_stay(tmp_path: Path) -> None:
+    def command(*words: str) -> str:
+        given = [sys.executable, "-m", "tests.multihost", "--folder", str(tmp_path / "h"), *words]
+        done = subprocess.run(given, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    command("up", "2")
+    try:
+        assert command("on", "2", "hostname") == "node2\n"
+        command("cable", "1", "down")
+        assert "NO-CARRIER" in command("on", "1", "--", "ip", "link", "show", "eth0")
+        command("cable", "1", "up")
+        command("rate", "1", "50")
+        assert "tbf" in command("on", "1", "tc", "qdisc", "show", "dev", "eth0")
+        command("power", "2", "off")
+        assert not Hosts.at(tmp_path / "h").space(2).is_there
+    finally:
+        command("down")
+    assert [*tmp_path.iterdir()] == []

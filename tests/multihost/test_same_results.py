@@ -1,0 +1,28 @@
+"""A run that is split over hosts gives what it gives on one machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.multihost.cluster import Results, launch, nodes_of, results, start_ray
+from tests.multihost.hosts import Hosts, address
+
+pytestmark = [pytest.mark.multihost, pytest.mark.slow]
+
+
+def run_over(count: int, folder: Path, *settings: str, num_cpus: list[int]) -> None:
+    """The short quickstart over `count` hosts, as `folder`/run."""
+    with Hosts(count, shared=folder) as hosts:
+        start_ray(hosts, num_cpus=num_cpus)
+        driver = launch(hosts, *settings, log=folder / "driver.log")
+        assert driver.wait(400) == 0, (folder / "driver.log").read_text()
+
+
+def test_two_hosts(tmp_path: Path, alone: Results) -> None:
+    run_over(2, tmp_path, num_cpus=[2, 2])
+    nodes = [nodes_of(tmp_path / "run", role) for role in ("policy-0", "policy-1", "engine-0")]
+    assert nodes == [[address(1)], [address(1)], [address(2)]]
+    assert results(tmp_path / "run") == alone
+    assert [row["sync/version"] for row in alone[0] if "sync/version" in row] == [2, 4, 6]
