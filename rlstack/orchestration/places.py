@@ -15,7 +15,7 @@ from rlstack.config.schema import RunConfig
 from rlstack.errors import CheckpointError, ConfigError, UnreadableCheckpoint
 from rlstack.telemetry.curves import read_rows
 from rlstack.telemetry.history import History
-from rlstack.telemetry.log_files import METRICS, check_lengths, is_begun
+from rlstack.telemetry.log_files import METRICS, check_lengths, check_takes_files, is_begun
 from rlstack.telemetry.run_dir import CHECKPOINTS, CONFIG, folder_of, take_over
 
 
@@ -60,6 +60,7 @@ def place_to_resume(
     folder = folder_of(config)
     store = CheckpointStore(folder / CHECKPOINTS, config.checkpoint, note=note)
     try:
+        check_takes_files(folder, folder / CHECKPOINTS)
         place = newest_place(store)
         if place is None:
             return _beginning(folder, store)

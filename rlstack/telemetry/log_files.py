@@ -49,6 +49,16 @@ def check_lengths(folder: Path, to: Mapping[str, int]) -> None:
             )
 
 
+def check_takes_files(*folders: Path) -> None:
+    """Raise ConfigError if one of `folders` is there, and this user cannot make files in it."""
+    for folder in folders:
+        if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+            raise ConfigError(
+                f"{folder}: takes no files of this user's, and the run goes on in it; nothing was changed: "
+                "try again once it does"
+            )
+
+
 def cut_back(folder: Path, to: Mapping[str, int]) -> None:
     """Cut each of FILES to its length in bytes in `to`, 0 where it has none; others may hold them open.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from rlstack.telemetry import recorder as recorders
 from rlstack.telemetry.recorder import Recorder
 from rlstack.telemetry.run_dir import RunDirectory
 from tests.unit.test_resume_loop import REGIMES, Runs, runs
+from tests.unprivileged import NOBODY, as_neighbour
 
 __all__ = ["runs"]  # a fixture
 
@@ -114,6 +116,39 @@ def test_a_folder_that_takes_nothing_is_refused(
     monkeypatch.setattr(Path, call, refuse)
     with pytest.raises(ConfigError, match=r"run.dir = .*Read-only file system: .*give a folder to write to"):
         Recorder(config)
+
+
+IMPORTS = """
+import sys
+from rlstack.config.load import load_config
+from rlstack.errors import ConfigError
+from rlstack.orchestration.places import place_to_resume
+"""
+RESUME = """
+for name in ("a", "b"):
+    try:
+        place_to_resume(load_config(None, [*sys.argv[1:], f"run.name={name}"]))
+    except ConfigError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can start a process of another user")
+def test_a_folder_that_takes_no_files_of_the_user_s_is_refused_before_anything_is_cut() -> None:
+    with tempfile.TemporaryDirectory() as above:  # which a neighbour can get to, unlike tmp_path
+        settings = ["policy.model=/model", f"run.dir={above}"]
+        for name in ("a", "b"):
+            RunDirectory.create(load_config(None, [*settings, f"run.name={name}"])).close()
+            Path(above, name, "checkpoints").mkdir()
+        for path in (Path(above), *Path(above).rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+        closed = (Path(above, "a"), Path(above, "b", "checkpoints"))
+        for folder in closed:
+            folder.chmod(0o500)
+        found = as_neighbour(RESUME, *settings, imports=IMPORTS)
+    assert found.stderr == ""
+    for line, folder in zip(found.stdout.splitlines(), closed, strict=True):
+        assert line.startswith(f"{folder}: takes no files of this user's, and the run goes on in it; nothing")
 
 
 def test_another_process_does_no_better_on_a_full_disk() -> None:
