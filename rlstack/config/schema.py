@@ -330,7 +330,7 @@ class Checkpoint:
 
 @dataclass(slots=True)
 class Recovery:
-    max_restarts: int = 3  # processes replaced over the whole run; 0: the first failure ends it
+    max_restarts: int = 3  # replacements begun over the whole run; 0: the first failure ends it
 
 
 @dataclass(slots=True)

@@ -137,7 +137,14 @@ def _answer_missing(request: Request, works: Sequence[Work], kept: KeptAnswers, 
         progress.advance(sum(len(answers.responses) for answers in chunk))
 
     with (
-        Cluster(config, logs, policy=False, max_prompt_tokens=longest) as cluster,
+        Cluster(
+            config,
+            logs,
+            note=console.restart,
+            say=console.note,
+            policy=False,
+            max_prompt_tokens=longest,
+        ) as cluster,
         Rewards(config, cluster.start_reward_models()) as rewards,
     ):
         with console.phase("starting engines"):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,15 +19,17 @@ from rlstack.orchestration.cluster_check import check_cluster
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.home import Home
 from rlstack.orchestration.loopback import LOOPBACK
-from rlstack.orchestration.placement import Decision, Demand, Slot
+from rlstack.orchestration.nodes import all_nodes
+from rlstack.orchestration.placement import Decision, Demand
 from rlstack.orchestration.policy_group import PolicyGroup
 from rlstack.orchestration.processes import end_everywhere
 from rlstack.orchestration.ray_session import end_ray, keep_logs, start_ray, text_to, with_descendants
 from rlstack.orchestration.recovery import EngineRecovery
-from rlstack.orchestration.reservation import Reservation, reserve
-from rlstack.orchestration.restarts import Note, Restarts
+from rlstack.orchestration.reservation import reserve
+from rlstack.orchestration.restarts import Note, Restarts, Say
 from rlstack.orchestration.reward_group import RewardModelGroup
 from rlstack.orchestration.role_errors import BackToCheckpoint
+from rlstack.orchestration.role_homes import RoleHomes
 from rlstack.orchestration.roles import Role
 from rlstack.orchestration.shared_gpus import on_shared_gpus
 from rlstack.orchestration.shared_memory import removing_shared_memory
@@ -44,13 +47,15 @@ class Cluster:
         logs: Path,
         *,
         note: Note = lambda row: None,
+        say: Say = lambda text: None,
         step: Callable[[], int] = lambda: 0,
         policy: bool = True,
         engines: bool = True,
         own_loss: Any = None,
         max_prompt_tokens: int | None = None,
     ) -> None:
-        """`note` gets a row for each role that is replaced, after `step`; see Restarts.
+        """`note` gets a row for each role that is replaced, after `step`, `say` a line when that begins or
+        something is waited for; see Restarts.
 
         policy, engines: whether they will be started; the reward models that a task names will be.
         own_loss: what objective.loss stands for.
@@ -60,9 +65,17 @@ class Cluster:
         self._max_prompt_tokens = max_prompt_tokens
         self._own_loss = own_loss
         self._demand = Demand.of(config, policy=policy, engines=engines)
-        self._reservation: Reservation | None = None
+        self._role_homes: RoleHomes | None = None
+        self._checked: set[str] = set()  # Ray's ids of nodes
         self._logs = logs
-        self.restarts = Restarts(config.recovery.max_restarts, note, step=step)
+        self._say = say
+        self.restarts = Restarts(
+            config.recovery.max_restarts,
+            note,
+            step=step,
+            say=say,
+            settle=lambda roles: self._homes.settle(roles),
+        )
         self._policy: PolicyGroup | None = None
         self._engines: EngineGroup | None = None
         self._reward_models: dict[str, RewardModelGroup] = {}
@@ -76,17 +89,31 @@ class Cluster:
         try:
             with span("starting Ray", reason=Reason.start_up):
                 self._ray = start_ray(settings)
-                self._reservation = reserve(self._demand, settings)
-                if settings.address is not None:
-                    check_cluster(
-                        self._config, self._demand, self._places, run=self._logs, own_loss=self._own_loss
-                    )
-                if self._demand.colocated and self._places.use_gpus:
+                reservation = reserve(self._demand, settings)
+                self._role_homes = RoleHomes(
+                    reservation, self._demand, settings, check=self._check, say=self._say
+                )
+                self._check(reservation.decision)
+                if self._demand.colocated and reservation.decision.use_gpus:
                     self._config = on_shared_gpus(self._config)
         except BaseException:
             self._end(in_order=False)
             raise
         return self
+
+    def _check(self, decision: Decision) -> None:
+        """Check a cluster's nodes before roles start where `decision` places them, if one of them is new.
+
+        Raises as cluster_check.check_cluster.
+        """
+        ids = {bundle.node.id for bundle in decision.bundles}
+        if self._config.cluster.address is None or ids <= self._checked:
+            return
+        known = {node.id: node for node in all_nodes()}  # with all that they have, free or not
+        bundles = [each._replace(node=known.get(each.node.id, each.node)) for each in decision.bundles]
+        decision = replace(decision, bundles=tuple(bundles))
+        check_cluster(self._config, self._demand, decision, run=self._logs, own_loss=self._own_loss)
+        self._checked |= ids
 
     def launch(self) -> tuple[PolicyGroup, EngineGroup]:
         """Start policy and engines, and wait until all roles are ready.
@@ -110,21 +137,24 @@ class Cluster:
         The engines drop what they were asked for, and if it is one of them that was lost, it is replaced;
         what they hold has to be brought to them.
 
-        Raises RoleError if that was one restart too many, or if a rank cannot be started.
+        Raises RoleError if that was one restart too many, or if a rank cannot be started; NodeLost if a node
+        was lost and no other one can take what was there.
         """
         assert self._policy is not None and self._engines is not None, "launch comes first"
-        with self.restarts.replacing(lost):
+        seat = self._engines.seat_of(lost.role)
+        with self.restarts.replacing(lost, [*self._policy.roles, *([] if seat is None else [lost.role])]):
             self._policy.kill()
             self._engines.abandon()
-            if (seat := self._engines.seat_of(lost.role)) is not None:
+            if seat is not None:
                 seat.replace()
                 self._engines.load(seat.role)
             return self.start_policy()
 
     def start_policy(self) -> PolicyGroup:
         """Start the policy alone, and wait until it is ready."""
-        homes = self._homes(self._places.policy)
-        self._policy = PolicyGroup(self._config, logs=self._logs, homes=homes, own_loss=self._own_loss)
+        self._policy = PolicyGroup(
+            self._config, logs=self._logs, home_of=self._homes.of, own_loss=self._own_loss
+        )
         self._policy.start(LOOPBACK if self._config.cluster.address is None else None)
         return self._policy
 
@@ -145,7 +175,7 @@ class Cluster:
                     model,
                     key=f"reward.models[{i}]",
                     logs=self._logs,
-                    homes=self._homes(self._places.reward_models[model.name]),
+                    home_of=self._homes.of,
                     restarts=self.restarts,
                 )
         return self._reward_models
@@ -156,22 +186,23 @@ class Cluster:
             model.wait_until_ready()
 
     def _start_engines(self) -> EngineGroup:
-        homes = self._homes(self._places.engines)
-        if self._demand.colocated:  # or what the GPUs use would count twice
-            homes = [home._replace(samples_gpus=False) for home in homes]
         self._engines = EngineGroup(
-            self._config, logs=self._logs, homes=homes, max_prompt_tokens=self._max_prompt_tokens
+            self._config,
+            logs=self._logs,
+            home_of=self._engine_home,
+            max_prompt_tokens=self._max_prompt_tokens,
         )
         return self._engines
 
-    @property
-    def _places(self) -> Decision:
-        assert self._reservation is not None, "the context comes first"
-        return self._reservation.decision
+    def _engine_home(self, name: str) -> Home:
+        home = self._homes.of(name)
+        # Colocated, what the GPUs use would count twice.
+        return home._replace(samples_gpus=False) if self._demand.colocated else home
 
-    def _homes(self, slots: Sequence[Slot]) -> list[Home]:
-        assert self._reservation is not None, "the context comes first"
-        return [self._reservation.home(slot) for slot in slots]
+    @property
+    def _homes(self) -> RoleHomes:
+        assert self._role_homes is not None, "the context comes first"
+        return self._role_homes
 
     @property
     def host(self) -> str:
@@ -198,8 +229,8 @@ class Cluster:
                 self._engines.stop_reading()
             if self._engines is not None and in_order:
                 self._engines.close(self._config.cluster.shutdown_timeout_s)
-            if self._reservation is not None:
-                self._reservation.close()
+            if self._role_homes is not None:
+                self._role_homes.close()
             if self._ray:
                 end_ray(started, [member for processes in noted for member in processes.members])
             else:

@@ -40,18 +40,21 @@ class EngineGroup:
         config: RunConfig,
         *,
         logs: Path,
-        homes: Sequence[Home],
+        home_of: Callable[[str], Home],
         max_prompt_tokens: int | None = None,
     ) -> None:
-        """homes: one per engine; max_prompt_tokens: as of rollout.engine.Engine."""
+        """home_of: the home of an engine that is started, by its name.
+
+        max_prompt_tokens: as of rollout.engine.Engine.
+        """
         self._config = config
         self._max_prompt_tokens = max_prompt_tokens
         self._mend: Callable[[RoleError], None] = _raise
         self._before_work: Callable[[], None] = _nothing
         self.version: int | None = 0  # of what is asked for from now on; None: not all hold the same
         self._seats = [
-            EngineSeat(partial(_start, config, index, logs, home, max_prompt_tokens), config.rollout)
-            for index, home in enumerate(homes)
+            EngineSeat(partial(_start, config, index, logs, home_of, max_prompt_tokens), config.rollout)
+            for index in range(config.rollout.engines)
         ]
 
     @property
@@ -199,12 +202,19 @@ class EngineGroup:
         )
 
 
-def _start(config: RunConfig, index: int, logs: Path, home: Home, max_prompt_tokens: int | None) -> Role:
+def _start(
+    config: RunConfig,
+    index: int,
+    logs: Path,
+    home_of: Callable[[str], Home],
+    max_prompt_tokens: int | None,
+) -> Role:
+    name = f"engine {index}"
     return Role(
-        f"engine {index}",
+        name,
         log=logs / f"engine-{index}.log",
         build=build_engine,
-        home=home,
+        home=home_of(name),
         beside=True,
         lost=EngineLost,
         config=config,

@@ -18,12 +18,14 @@ from rlstack.orchestration.loopback import is_loopback
 
 
 class Home(NamedTuple):
-    """A role that is started again is started at the same home."""
+    """A role that is started again is started at the same home, unless its node was lost."""
 
     scheduling: Any = None  # one of Ray's scheduling strategies; None: wherever Ray likes
     gpus: tuple[str, ...] = ()  # as CUDA_VISIBLE_DEVICES has them on that node
     environment: Mapping[str, str] = {}  # of the run's settings
     samples_gpus: bool = True  # False: another role on the same GPUs does
+    node: str = ""  # Ray's id of the node, on a cluster; "": the one machine of a run that has its own Ray
+    address: str = ""  # of that node
 
     @property
     def options(self) -> dict[str, Any]:

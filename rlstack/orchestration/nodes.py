@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Collection
+
 import ray
 from ray._private import state
 
@@ -35,6 +38,24 @@ def free_nodes(nodes: list[Node]) -> list[Node]:
         else node
         for node in nodes
     ]
+
+
+def lost_nodes(ids: Collection[str]) -> set[str]:
+    """Those of the nodes `ids` that Ray has given up; it never takes one back, only a new one there."""
+    return {*ids} - {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def answers(node_id: str, *, timeout_s: float) -> bool:
+    """Whether the Ray process of a node that Ray has not given up accepts a connection within `timeout_s`."""
+    for node in ray.nodes():
+        if node["NodeID"] == node_id:
+            where = (node["NodeManagerAddress"], node["NodeManagerPort"])
+            try:
+                socket.create_connection(where, timeout=timeout_s).close()
+            except OSError:
+                return False
+            return True
+    return False
 
 
 def _numbers(address: str) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,25 +37,27 @@ def build_policy_worker(*, own_loss: bytes | None = None, **kwargs: Any) -> Any:
 class PolicyGroup:
     """One role per rank; every method is a call to all of them."""
 
-    def __init__(self, config: RunConfig, *, logs: Path, homes: Sequence[Home], own_loss: Any = None) -> None:
-        """homes: one per rank; own_loss: what objective.loss stands for."""
+    def __init__(
+        self, config: RunConfig, *, logs: Path, home_of: Callable[[str], Home], own_loss: Any = None
+    ) -> None:
+        """home_of: the home of a rank, by its name; own_loss: what objective.loss stands for."""
         self._config = config
         self._before_work: Callable[[], None] = _nothing
         self._flops = ModelFlops.of(Architecture.from_folder(Path(config.policy.model)))
         world_size = num_policy_ranks(config.policy)
         self.roles = [
             Role(
-                f"policy rank {rank}",
+                name,
                 log=logs / f"policy-{rank}.log",
                 build=build_policy_worker,
-                home=home,
+                home=home_of(name),
                 lost=PolicyLost,
                 config=config,
                 rank=rank,
                 world_size=world_size,
                 own_loss=None if own_loss is None else packed(own_loss),
             )
-            for rank, home in enumerate(homes)
+            for rank, name in enumerate(f"policy rank {rank}" for rank in range(world_size))
         ]
 
     def start(self, host: str | None) -> None:
@@ -71,8 +74,8 @@ class PolicyGroup:
 
     def kill(self) -> None:
         """End all ranks, whatever they are doing."""
-        for role in self.roles:
-            role.kill()
+        with ThreadPoolExecutor(max_workers=len(self.roles)) as pool:  # a lost node keeps a kill for a while
+            list(pool.map(Role.kill, self.roles))
 
     def before_work(self, do: Callable[[], None]) -> None:
         """Have `do` called before the ranks do what takes more memory than their state does."""

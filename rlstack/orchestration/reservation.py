@@ -7,6 +7,7 @@ the policy's, and a role with several GPUs is one actor. When the driver dies, R
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -31,34 +32,51 @@ NODE_LABEL = "ray.io/node-id"
 class Reservation:
     """The places of a decision, until close()."""
 
-    def __init__(self, decision: Decision, settings: Cluster, *, deadline: float) -> None:
-        """deadline: of time.monotonic(). Raises RuntimeError if a node does not give what it had."""
+    def __init__(
+        self,
+        decision: Decision,
+        settings: Cluster,
+        *,
+        deadline: float,
+        within: str,
+        secret: str | None = None,
+    ) -> None:
+        """deadline: of time.monotonic(); within: the limit that it comes from, for messages.
+
+        secret: that of the run's other roles, None for a new one.
+
+        Raises RuntimeError if a node does not give what it had.
+        """
         self.decision = decision
-        self._environment = {**settings.env, SECRET: new_secret()}
+        self.secret = secret or new_secret()
+        self._environment = {**settings.env, SECRET: self.secret}
+        self._is_own_ray = settings.address is None
         self._group: Any = placement_group(
             [_resources(bundle, settings.ranks_per_core) for bundle in decision.bundles],
             strategy="PACK",
-            name="rlstack",
+            name=f"rlstack {secrets.token_hex(4)}",  # Ray refuses a name that another one has
             bundle_label_selector=[{NODE_LABEL: bundle.node.id} for bundle in decision.bundles],
         )
         nodes = ", ".join(_wanted(bundle) for bundle in decision.bundles)
         try:
             if not self._group.wait(_left_s(deadline)):
-                raise _late(f"Ray to reserve {nodes}", settings)
+                raise _late(f"Ray to reserve {nodes}", within)
             self._gpus = self._ask_for_gpus(deadline)
         except GetTimeoutError:
             self.close()
-            raise _late(f"a process to start on each of {nodes}", settings) from None
+            raise _late(f"a process to start on each of {nodes}", within) from None
         except BaseException:
             self.close()
             raise
 
     def home(self, slot: Slot) -> Home:
-        gpus = self._gpus[slot.bundle]
+        gpus, node = self._gpus[slot.bundle], self.decision.bundles[slot.bundle].node
         return Home(
             scheduling=self._scheduling(slot.bundle),
             gpus=tuple(gpus[i] for i in slot.gpus),
             environment=self._environment,
+            node="" if self._is_own_ray else node.id,
+            address="" if self._is_own_ray else node.address,
         )
 
     def close(self) -> None:
@@ -88,6 +106,7 @@ def reserve(demand: Demand, settings: Cluster) -> Reservation:
     the cluster is too small, RuntimeError if what is wanted does not become free in time.
     """
     deadline = time.monotonic() + settings.placement_timeout_s
+    within = f"{settings.placement_timeout_s:g} s (cluster.placement_timeout_s)"
     nodes = all_nodes()
     use_gpus = any(node.num_gpus for node in nodes)
     decide = partial(place, demand, use_gpus=use_gpus, ranks_per_core=settings.ranks_per_core)
@@ -95,9 +114,9 @@ def reserve(demand: Demand, settings: Cluster) -> Reservation:
     while True:
         free = free_nodes(nodes)
         if (decision := _if_it_fits(decide, free)) is not None:
-            return Reservation(decision, settings, deadline=deadline)
+            return Reservation(decision, settings, deadline=deadline, within=within)
         if time.monotonic() >= deadline:
-            raise _late(f"what others hold: {_shares(free, nodes, use_gpus)} are free", settings)
+            raise _late(f"what others hold: {_shares(free, nodes, use_gpus)} are free", within)
         time.sleep(min(POLL_S, _left_s(deadline)))
 
 
@@ -137,5 +156,5 @@ def _left_s(deadline: float) -> float:
     return max(0.1, deadline - time.monotonic())
 
 
-def _late(what: str, settings: Cluster) -> RuntimeError:
-    return RuntimeError(f"waited {settings.placement_timeout_s:g} s (cluster.placement_timeout_s) for {what}")
+def _late(what: str, within: str) -> RuntimeError:
+    return RuntimeError(f"waited {within} for {what}")

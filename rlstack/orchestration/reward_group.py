@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +30,25 @@ class RewardModelGroup:
     gives_verdicts = False
 
     def __init__(
-        self, settings: RewardModel, *, key: str, logs: Path, homes: Sequence[Home], restarts: Restarts
+        self,
+        settings: RewardModel,
+        *,
+        key: str,
+        logs: Path,
+        home_of: Callable[[str], Home],
+        restarts: Restarts,
     ) -> None:
         """`key` is the model's place in the settings, for messages: reward.models[0].
 
-        homes: one per copy.
+        home_of: the home of a copy that is started, by its name.
         """
         self._settings = settings
         self._key = key
         self._logs = logs
-        self._homes = homes
+        self._home_of = home_of
         self._restarts = restarts
         self._replacing = threading.Lock()  # callers may be several
-        self.roles = [self._start(index) for index in range(len(homes))]
+        self.roles = [self._start(index) for index in range(settings.num_actors)]
 
     def wait_until_ready(self) -> None:
         self._load(self.roles)
@@ -74,11 +80,12 @@ class RewardModelGroup:
                 self._load([self.roles[index]])
 
     def _start(self, index: int) -> Role:
+        name = f"reward model {self._settings.name} {index}"
         return Role(
-            f"reward model {self._settings.name} {index}",
+            name,
             log=self._logs / f"reward-{self._settings.name}-{index}.log",
             build=build_reward_model,
-            home=self._homes[index],
+            home=self._home_of(name),
             lost=RewardModelLost,
             settings=self._settings,
         )

@@ -21,6 +21,10 @@ class UserCodeFailed(RoleError, UserCodeError):
     """Code of the user's own has raised an exception in a role."""
 
 
+class NodeLost(RoleError):
+    """A node was lost, and no other one can take what was there."""
+
+
 class RoleLost(RoleError):
     """A role died, failed or did not answer in time; another process in its place may do better."""
 

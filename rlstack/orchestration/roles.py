@@ -19,6 +19,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from rlstack.errors import ConfigError, UserCodeError
 from rlstack.files import DISK_REMEDIES
 from rlstack.orchestration.home import Home
+from rlstack.orchestration.nodes import lost_nodes
 from rlstack.orchestration.processes import Processes, end_processes
 from rlstack.orchestration.role_errors import RoleError, RoleLost, UserCodeFailed
 from rlstack.orchestration.role_host import Answer, Builder, Host, phase_of
@@ -29,6 +30,7 @@ from rlstack.transfer.errors import TransferError
 ANYWHERE = Home()
 BESIDE = "beside"  # Ray's concurrency group of the calls that do not wait for those under way
 POLL_S = 0.2  # how soon one who waits for a stream sees that nobody needs it any more
+WATCH_S = 5.0  # how often one who waits for roles looks whether Ray has given up their nodes
 RESULT_S = 60.0  # for a result that is there to come to this process
 # Exceptions of those who have lost another process, vLLM's workers or a rank of their own group.
 SYMPTOMS = re.compile(
@@ -67,6 +69,7 @@ class Role:
         """lost: what is raised when the role dies, fails or does not answer in time."""
         self.name = name
         self.log = log
+        self.home = home
         self.lost = lost
         self.clock = RoleClock(name)
         # The group of its own is not for every role: in a process that has one, Ray makes no call from the
@@ -77,6 +80,11 @@ class Role:
         seen = home.gpus if home.samples_gpus else ()
         self._actor = host.remote(name, log, build, kwargs, home.gpus, home.environment, seen)
         self._processes: ray.ObjectRef = self._actor.processes.remote()
+
+    @property
+    def title(self) -> str:
+        """Its name and, on a cluster, the address of its node: for messages."""
+        return f"{self.name} (node {self.home.address})" if self.home.address else self.name
 
     def start(self, method: str, /, *args: Any, **kwargs: Any) -> ray.ObjectRef:
         return self._actor.call.remote(timeline.now_s(), method, *args, **kwargs)
@@ -127,12 +135,17 @@ def wait_for(
     """
     roles = {ref: role for role, ref in calls.items()}
     pending, deadline = list(roles), time.monotonic() + timeout_s
+    watch_s = WATCH_S if any(role.home.node for role in calls) else timeout_s
     arrived_s: dict[ray.ObjectRef, float] = {}  # by the driver's clock
     while pending:
         # One at a time: when one role fails, the others may be waiting for it and would never finish.
         left_s = max(0.0, deadline - time.monotonic())
-        done, pending = ray.wait(pending, num_returns=1, timeout=left_s)
+        done, pending = ray.wait(pending, num_returns=1, timeout=min(left_s, watch_s))
         if not done:
+            if (gone := _without_node([roles[ref] for ref in pending], doing)) is not None:
+                raise gone
+            if left_s > watch_s:
+                continue
             raise _late([roles[ref] for ref in pending], doing, f"{timeout_s:g} s ({setting})")
         arrived_s[done[0]] = timeline.now_s()
         if (error := _failure(roles[done[0]], done[0], doing)) is not None:
@@ -206,18 +219,18 @@ def _failure(role: Role, ref: ray.ObjectRef, doing: str) -> RoleError | None:
     except RayTaskError as error:
         return _from(_failed(role, error.cause, doing, log), error)
     except RayActorError as error:
-        return _from(role.lost(f"{doing}: {role.name} died{log}", role=role), error)
+        return _from(role.lost(f"{doing}: {role.title} died{log}", role=role), error)
     except GetTimeoutError as error:
-        return _from(role.lost(f"{doing}: the result of {role.name} did not arrive{log}", role=role), error)
+        return _from(role.lost(f"{doing}: the result of {role.title} did not arrive{log}", role=role), error)
     return None
 
 
 def _failed(role: Role, cause: BaseException, doing: str, log: str) -> RoleError:
     """What to raise where a call has raised `cause`."""
     if isinstance(cause, UserCodeError):
-        where = f"\n  in {role.name}, {doing}{log}"
+        where = f"\n  in {role.title}, {doing}{log}"
         return UserCodeFailed(f"{cause}{where}", file=cause.file, line=cause.line)
-    message = f"{doing}: {role.name} failed: {cause}{log}"
+    message = f"{doing}: {role.title} failed: {cause}{log}"
     if not _was_bad_luck(cause):
         return RoleError(message)
     exception = f"{type(cause).__name__}: {cause}"
@@ -245,8 +258,22 @@ def _death(
     return None
 
 
+def _without_node(roles: Sequence[Role], doing: str) -> RoleLost | None:
+    """The loss of the first of `roles` whose node Ray has given up.
+
+    Ray itself says nothing of a role that was to start there: it waits for the node, which never comes back.
+    """
+    nodes = {role.home.node for role in roles if role.home.node}
+    lost = lost_nodes(nodes) if nodes else set()
+    for role in roles:
+        if role.home.node in lost:
+            message = f"{doing}: the node of {role.title} was lost\n  its log: {role.log}"
+            return role.lost(message, role=role)
+    return None
+
+
 def _late(roles: Sequence[Role], doing: str, within: str) -> RoleLost:
-    names, first = ", ".join(role.name for role in roles), roles[0]
+    names, first = ", ".join(role.title for role in roles), roles[0]
     message = f"{doing}: no answer from {names} within {within}"
     return first.lost(message, role=first, is_late=True)
 

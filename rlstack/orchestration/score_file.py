@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -116,7 +117,8 @@ def _running(reward: str, config: RunConfig) -> Iterator[Scorer]:
 
     refuse_reward_models(config)
     logs = Path(tempfile.mkdtemp(prefix="rlstack-score-"))
-    with Cluster(config, logs, policy=False, engines=False) as cluster:
+    say = partial(print, file=sys.stderr)
+    with Cluster(config, logs, say=say, policy=False, engines=False) as cluster:
         models = cluster.start_reward_models()
         cluster.wait_for_reward_models()
         yield models[reward]

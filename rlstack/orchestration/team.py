@@ -86,6 +86,7 @@ def assembled(
             config,
             recorder.logs,
             note=recorder.restarted,
+            say=recorder.note,
             step=lambda: recorder.history.last_step,
             own_loss=own.loss,
             max_prompt_tokens=max_prompt_tokens,

@@ -44,7 +44,7 @@ class Probe:
         furthest, distance = _furthest(engines, _of_policy(results, policy))
         if not distance <= self._limit:
             raise TransferError(
-                f"version {version} has arrived, but {furthest.name} does not compute with it: "
+                f"version {version} has arrived, but {furthest.title} does not compute with it: "
                 f"{self._apart(distance)}"
             )
         return distance
@@ -67,7 +67,7 @@ class Probe:
         furthest, distance = _furthest({role: results[role] for role in engines}, self._loaded)
         if not distance <= self._limit:
             raise TransferError(
-                f"{furthest.name} has loaded other weights than the policy from {self._model}, or computes "
+                f"{furthest.title} has loaded other weights than the policy from {self._model}, or computes "
                 f"differently: {self._apart(distance)}; give all nodes the same files, the same packages and "
                 "the same source of rlstack"
             )

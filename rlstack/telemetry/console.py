@@ -100,8 +100,13 @@ class Console:
         self.note(f"ALARM {raised.alarm} ({raised.action.value}{factor}): {raised.reason}")
 
     def restart(self, restart: Mapping[str, Any]) -> None:
-        """One line for a role that was replaced: a row of restarts.jsonl."""
-        self.note(f"{restart['role']} was replaced in {restart['seconds']:.1f} s: {restart['reason']}")
+        """One line for a role that was replaced, or could not be: a row of restarts.jsonl."""
+        role, seconds = restart["role"], f"{restart['seconds']:.1f} s"
+        if restart["failed"]:
+            self.note(f"{role} could not be replaced: {restart['error']} (after {seconds})")
+            return
+        where = f" on {restart['moved_to']}" if restart["moved_to"] else ""
+        self.note(f"{role} was replaced{where} in {seconds}: {restart['reason']}")
 
     def interval(self, decision: Mapping[str, Any]) -> None:
         """One line for a sync interval that has changed: a row of intervals.jsonl."""

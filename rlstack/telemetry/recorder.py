@@ -141,7 +141,7 @@ class Recorder:
         return self._history
 
     def restarted(self, restart: Mapping[str, Any]) -> None:
-        """Log that a role was replaced: `role`, `reason` and the `seconds` that it took. From any thread."""
+        """Log that a role was replaced, or could not be: a row of Restarts. From any thread."""
         row = {"step": self._history.last_step, **restart}
         self._run.log_restart(row)
         self._console.restart(row)

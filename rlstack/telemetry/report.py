@@ -73,9 +73,19 @@ def _overview(run: RunRecord) -> Section | None:
         rows = [[str(a["step"]), a["alarm"], a["action"], a["reason"]] for a in summary["alarms"]]
         blocks.append(table(["step", "alarm", "action", "reason"], rows, words=[1, 2, 3]))
     if restarts := summary.get("restarts"):
-        rows = [[str(r["step"]), r["role"], f"{r['seconds']:.1f}", r["reason"]] for r in restarts]
-        blocks.append(table(["after step", "replaced", "seconds", "reason"], rows, words=[1, 3]))
+        rows = [
+            [str(r["step"]), r["role"], _outcome(r), f"{r['seconds']:.1f}", r["reason"]] for r in restarts
+        ]
+        columns = ["after step", "lost", "what followed", "seconds", "reason"]
+        blocks.append(table(columns, rows, words=[1, 2, 4]))
     return Section("Outcome", blocks)
+
+
+def _outcome(restart: Mapping[str, Any]) -> str:
+    """Of a row of restarts.jsonl; older runs have fewer fields."""
+    if restart.get("failed"):
+        return f"not replaced: {restart['error']}"
+    return f"replaced on {restart['moved_to']}" if restart.get("moved_to") else "replaced"
 
 
 def _key_figures(summary: Mapping[str, Any]) -> dict[str, str]:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -24,6 +24,15 @@ ENVIRONMENT = {
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
     "RAY_USAGE_STATS_ENABLED": "0",
     ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "1",  # whatever a test before this one has set it to
+}
+
+
+# For a head that gives a node up two seconds after its last words, instead of the better part of a minute.
+SOON_LOST = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "4",
 }
 
 
@@ -87,6 +96,19 @@ def with_children(pid: int) -> list[psutil.Process]:
         return [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+def kill_node(address: str) -> None:
+    """End the Ray at `address`, which is no head, and all that it runs, as a loss of power would."""
+    (raylet,) = [each for each in psutil.process_iter(["name", "cmdline"]) if _is_raylet(each, address)]
+    for process in with_children(raylet.pid):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _is_raylet(process: psutil.Process, address: str) -> bool:
+    info = process.info
+    return info["name"] == "raylet" and f"--node_ip_address={address}" in (info["cmdline"] or [])
 
 
 def free_port(address: str) -> int:

@@ -49,6 +49,11 @@ def results(command: str, folder: Path, *overrides: str) -> tuple[list[dict[str,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert ".cc:" not in done.stderr, "what C++ says belongs into the log"
+    return results_in(folder)
+
+
+def results_in(folder: Path) -> tuple[list[dict[str, Any]], list[Any]]:
+    """As results(), of a run that has been."""
     steps, rollouts = (
         [json.loads(line) for line in (folder / f"{file}.jsonl").read_text().splitlines()]
         for file in ("metrics", "rollouts")

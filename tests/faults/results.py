@@ -65,7 +65,7 @@ def as_row(fault: Fault, left: Left, wrong: list[str], *, undisturbed_s: float |
         "action": fault.action.value,
         "survived": not wrong,
         "seconds_lost": lost_s,
-        "roles_replaced": len(left.restarts),
+        "roles_replaced": sum(not row.get("failed") for row in left.restarts),
         "taken_up_at": list(left.summary.get("resumed", ())),
         "problems": "; ".join(wrong),
     }

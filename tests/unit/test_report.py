@@ -90,14 +90,18 @@ def test_the_report_of_a_run_that_goes_on_has_no_outcome_yet(tmp_path: Path) -> 
 def test_the_outcome_says_what_was_replaced_and_where_the_run_was_taken_up(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
     before = write_report(read_record(folder)).read_text()
-    assert "taken up again" not in before and ">replaced</th>" not in before
+    assert "taken up again" not in before and ">what followed</th>" not in before
     summary = json.loads((folder / "summary.json").read_text())
-    restart = {"step": 3, "role": "engine 0", "reason": "sampling rollouts: engine 0 died", "seconds": 7.25}
-    summary |= {"resumed": [2, 3], "restarts": [restart]}
+    older = {"step": 3, "role": "engine 0", "reason": "sampling rollouts: engine 0 died", "seconds": 7.25}
+    moved = older | {"role": "engine 1", "moved_to": "10.0.0.3", "failed": False}
+    failed = older | {"role": "engine 2", "failed": True, "error": "no room"}
+    summary |= {"resumed": [2, 3], "restarts": [older, moved, failed]}
     (folder / "summary.json").write_text(json.dumps(summary))
     page = write_report(read_record(folder)).read_text()
     assert "taken up again after step" in page and "2, 3" in page
-    assert ">replaced</th>" in page and "sampling rollouts: engine 0 died" in page
+    assert ">what followed</th>" in page and "sampling rollouts: engine 0 died" in page
+    for outcome in ("replaced", "replaced on 10.0.0.3", "not replaced: no room"):
+        assert f">{outcome}</td>" in page
 
 
 def test_a_run_that_failed_has_a_report_too(tmp_path: Path) -> None:

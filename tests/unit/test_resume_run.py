@@ -111,6 +111,7 @@ def test_what_was_replaced_stays_on_record_whatever_is_undone(
     config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     restart = {"role": "policy rank 0", "reason": "training: policy rank 0 died", "seconds": 2.25}
+    restart |= {"node": None, "moved_to": None, "error": None, "failed": False}
     with Recorder(config) as recorder:
         steps(recorder, range(1, 3))
         recorder.restarted(restart)

@@ -15,6 +15,7 @@ from rlstack.config.schema import Policy, Run, RunConfig
 from rlstack.data.records import Prompt, Rollout, RolloutGroup, Score, ScoredGroup
 from rlstack.data.samples import sample_rows
 from rlstack.orchestration.adaptive_schedule import Decision
+from rlstack.orchestration.home import Home
 from rlstack.orchestration.restarts import Restarts
 from rlstack.orchestration.role_errors import RoleLost
 from rlstack.telemetry.alarms import Raised
@@ -71,7 +72,8 @@ def test_the_fields_of_rollouts_alarms_intervals_and_restarts_are_those_of_the_p
 
 def test_the_fields_of_a_restart_are_those_of_the_page(tmp_path: Path) -> None:
     config = RunConfig(run=Run(dir=str(tmp_path)), policy=Policy(model="/model"))
-    lost = RoleLost("engine 0 died", role=cast(Any, SimpleNamespace(name="engine 0")))
+    role = SimpleNamespace(name="engine 0", title="engine 0", home=Home())
+    lost = RoleLost("engine 0 died", role=cast(Any, role))
     with Recorder(config) as recorder, Restarts(1, recorder.restarted).replacing(lost):
         pass
     assert documented("restarts.jsonl") == keys(tmp_path / "run" / "restarts.jsonl")

@@ -18,6 +18,7 @@ from rlstack.config.schema import Objective, Policy, RunConfig
 from rlstack.errors import UserCodeError
 from rlstack.losses.build import build_loss
 from rlstack.losses.types import LossOutput
+from rlstack.orchestration.home import Home
 from rlstack.orchestration.restarts import Restarts
 from rlstack.orchestration.role_errors import EngineLost, OlderVersionLost, RoleError, UserCodeFailed
 from rlstack.orchestration.roles import Role, _failed
@@ -26,7 +27,12 @@ from rlstack.telemetry.recorder import Recorder
 from rlstack.user_code import Place, in_one_line, is_users, place_in_dump, place_of
 
 HERE = str(Path(__file__))
-ROLE = cast(Role, SimpleNamespace(name="engine 0", log="/runs/a/logs/engine-0.log", lost=EngineLost))
+ROLE = cast(
+    Role,
+    SimpleNamespace(
+        name="engine 0", title="engine 0", log="/runs/a/logs/engine-0.log", lost=EngineLost, home=Home()
+    ),
+)
 
 
 class Buggy:

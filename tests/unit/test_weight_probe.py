@@ -10,6 +10,7 @@ import pytest
 
 from rlstack.config.schema import Policy, Precision, RunConfig
 from rlstack.orchestration import weight_probe
+from rlstack.orchestration.home import Home
 from rlstack.orchestration.weight_probe import Probe
 from rlstack.transfer.errors import TransferError
 
@@ -20,7 +21,8 @@ class Role:
     """Computes these logprobs whenever it is told to."""
 
     def __init__(self, name: str, logprobs: tuple[float, ...] | None) -> None:
-        self.name = name
+        self.name = self.title = name
+        self.home = Home()
         self.logprobs = logprobs
         self.started = 0
 

@@ -8,6 +8,7 @@ import pytest
 
 from rlstack.config.schema import RunConfig, Transfer
 from rlstack.orchestration import roles, weight_sync
+from rlstack.orchestration.home import Home
 from rlstack.orchestration.role_errors import EngineLost, PolicyLost, RoleError
 from rlstack.orchestration.weight_sync import GIVE_UP_S, Ordered, WeightSync
 
@@ -16,7 +17,8 @@ class Role:
     """Stands for a role; its calls are its name and what was called."""
 
     def __init__(self, name: str, lost: type[EngineLost | PolicyLost]) -> None:
-        self.name, self.lost, self.log = name, lost, "x"
+        self.name = self.title = name
+        self.lost, self.log, self.home = lost, "x", Home()
 
     def start(self, method: str, /, *args: Any, **kwargs: Any) -> str:
         return f"{self.name}: {method}"

@@ -1,0 +1,74 @@
+"""Waits for roles of which Ray would say nothing: their node was lost before they could start there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rlstack.orchestration import roles
+from rlstack.orchestration.home import Home
+from rlstack.orchestration.role_errors import EngineLost
+from rlstack.orchestration.roles import WATCH_S, Role, silent_or_dead, wait_for
+
+
+def role(name: str, node: str) -> Role:
+    """One whose process is never started."""
+    made = Role.__new__(Role)
+    made.name, made.log, made.lost = name, Path("x.log"), EngineLost
+    made.home = Home(node=node, address=f"10.0.0.{node[1:]}") if node else Home()
+    return made
+
+
+@pytest.fixture
+def given_up(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """The seconds at which Ray gives nodes up; no call ever has a result."""
+    found, now = dict[str, float](), [0.0]
+
+    def wait(refs: list[Any], *, timeout: float, **other: Any) -> tuple[list[Any], list[Any]]:
+        now[0] += timeout
+        return [], refs
+
+    def lost_nodes(ids: Collection[str]) -> set[str]:
+        assert "" not in ids
+        return {node for node in ids if found.get(node, float("inf")) <= now[0]}
+
+    monkeypatch.setattr(roles, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(roles.ray, "wait", wait)
+    monkeypatch.setattr(roles, "lost_nodes", lost_nodes)
+    return found
+
+
+def waited(*those: Role, timeout_s: float = 600.0) -> EngineLost:
+    calls: dict[Role, Any] = {each: each.name for each in those}
+    with pytest.raises(EngineLost) as lost:
+        wait_for(calls, timeout_s=timeout_s, doing="loading the engine again", setting="the.limit")
+    return lost.value
+
+
+def test_a_role_whose_node_is_given_up_is_lost_then_not_at_the_limit(given_up: dict[str, float]) -> None:
+    given_up["n3"] = 17.0
+    there, gone = role("engine 0", "n2"), role("engine 1", "n3")
+    lost = waited(there, gone)
+    assert lost.role is gone and not lost.is_late
+    assert lost.reason == "loading the engine again: the node of engine 1 (node 10.0.0.3) was lost"
+    assert roles.time.monotonic() <= 17 + WATCH_S
+
+
+def test_on_nodes_that_live_the_limit_holds_and_names_them(given_up: dict[str, float]) -> None:
+    lost = waited(role("engine 0", "n2"), role("engine 1", "n3"), timeout_s=12.0)
+    assert lost.is_late and roles.time.monotonic() == 12
+    assert lost.reason == (
+        "loading the engine again: no answer from engine 0 (node 10.0.0.2), engine 1 (node 10.0.0.3) within "
+        "12 s (the.limit)"
+    )
+
+
+def test_on_one_machine_there_is_no_node_to_name_or_to_look_at(given_up: dict[str, float]) -> None:
+    alone = role("engine 0", "")
+    assert "no answer from engine 0 within 12 s" in str(waited(alone, timeout_s=12.0))
+    late = silent_or_dead({alone: "x"}, timeout_s=1.0, doing="syncing", within="1 s (s)")
+    assert late is not None and late.reason == "syncing: no answer from engine 0 within 1 s (s)"
