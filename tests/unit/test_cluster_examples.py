@@ -15,6 +15,7 @@ import yaml
 from rlstack.config.load import load_config
 from rlstack.files import PRIVATE_PREFIX
 from rlstack.orchestration.placement import Demand, Node, place
+from rlstack.orchestration.role_homes import ROOM_S, SILENT_S
 from tests.markdown import blocks
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +52,23 @@ def test_the_slurm_script_holds_the_example() -> None:
     options = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)$", SCRIPT.read_text(), re.MULTILINE))
     assert fits(int(options["nodes"]), int(options["gpus-per-node"]))
     assert f"rlstack.sbatch {EXAMPLE.relative_to(ROOT)} " in SCRIPT.read_text()
+
+
+def test_rays_limits_are_those_of_the_page() -> None:
+    page = (ROOT / "docs" / "how-to" / "clusters.md").read_text()
+    of_slurm = dict(re.findall(r"\bRAY_health_check_(\w+)=(\d+)", SCRIPT.read_text()))
+    head = documents()[0]["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    of_kuberay = {each["name"].removeprefix("RAY_health_check_"): each["value"] for each in head["env"]}
+    assert len(of_slurm) == 4
+    for name, value in of_slurm.items():
+        assert of_kuberay[name] == value
+        assert re.search(rf"^\| `{name}`[^|]*\| \d+ \| {value} \|$", page, re.MULTILINE)
+    threshold, period, timeout = (
+        int(of_slurm[name]) for name in ("failure_threshold", "period_ms", "timeout_ms")
+    )
+    dead_s, silent_s = threshold * period // 1000, threshold * (period + timeout) // 1000
+    assert f"{dead_s} s in the examples" in page and f"{silent_s} s in the examples" in page
+    assert f"waited for, up to {SILENT_S:g} s" in page and f"has room for {ROOM_S:g} s" in page
 
 
 STANDS_FOR = {
