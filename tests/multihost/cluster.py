@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlstack.telemetry.metrics import is_timing
+from tests.multihost.documented import starting
 from tests.multihost.hosts import ROOT, SHARED, Hosts, address
 
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
@@ -25,12 +26,6 @@ SHORT = (
     "schedule.sync_interval=2",
     "schedule.evaluate_every=4",
 )
-PORTS = (
-    "--node-manager-port=6380 --object-manager-port=6381 --runtime-env-agent-port=6382"
-    " --dashboard-agent-grpc-port=6383 --dashboard-agent-listen-port=6384 --metrics-export-port=6385"
-    " --min-worker-port=10100 --max-worker-port=11999"
-)
-START = 'umask 077; export TMPDIR=$(mktemp -d /tmp/rl-XXXXXXXX); ray start --temp-dir="$TMPDIR/r"'
 
 Results = tuple[list[dict[str, Any]], list[Any]]
 
@@ -51,12 +46,10 @@ def start_ray(hosts: Hosts, *, num_cpus: Sequence[int], env: Mapping[str, str] |
 
 
 def start_node(hosts: Hosts, host: int, *, num_cpus: int, env: Mapping[str, str] | None = None) -> None:
-    """Start Ray on one host, as docs/how-to/clusters.md does."""
-    role = "--head --port=6379 --include-dashboard=false" if host == 1 else f"--address={HEAD}"
-    size = f"--num-cpus={num_cpus} --object-store-memory={100 << 20}"
-    command = f"{START} {role} --node-ip-address={address(host)} {size} {PORTS}"
+    """Start Ray on one host by the commands of docs/how-to/clusters.md, on so many cores."""
+    command = starting(host, f"--num-cpus={num_cpus} --object-store-memory={100 << 20}")
     for _ in range(STARTS):
-        status, text = hosts.on(host, command, env={**TOKEN, **(env or {})})
+        status, text = hosts.on(host, command, env=env)
         if status == 0 or "timed out during startup" not in text:
             break
         hosts.on(host, "ray stop --force")  # of this host: it sees no other processes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from itertools import count
@@ -11,12 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.multihost.cluster import QUICKSTART, launch, start_ray
+from tests.multihost.cluster import AUTH_TOKEN, HEAD, PORT_RANGE, QUICKSTART, launch, start_ray
 from tests.multihost.hosts import ROOT, Hosts, address
 
 pytestmark = [pytest.mark.multihost, pytest.mark.thorough]
 
 SEED = ROOT / "configs" / "tiny" / "seed"
+REWARD_MODEL = ROOT / "configs" / "tiny" / "reward_model"
+MIXED = ROOT / "configs" / "tiny" / "recipes" / "mixed.yaml"
 NAMES = (f"run-{i}" for i in count())
 
 
@@ -68,3 +71,47 @@ def test_other_weights(hosts: Hosts, tmp_path: Path) -> None:
     with hosts.replaced(2, SEED / "model.safetensors", other_weights(SEED, tmp_path)):
         text = refused(hosts, tmp_path)
     assert address(2) in text and "model.safetensors" in text
+
+
+def test_other_weights_of_a_reward_model(hosts: Hosts, tmp_path: Path) -> None:
+    with hosts.replaced(2, REWARD_MODEL / "model.safetensors", other_weights(REWARD_MODEL, tmp_path)):
+        text = refused(hosts, tmp_path, config=MIXED)
+    assert address(2) in text and "model.safetensors" in text
+
+
+def test_another_source_of_the_package(hosts: Hosts, tmp_path: Path) -> None:
+    source = ROOT / "rlstack" / "rollout" / "engine.py"
+    with hosts.replaced(2, source, edited(source, tmp_path)):
+        text = refused(hosts, tmp_path)
+    assert address(2) in text and "rollout/engine.py" in text
+
+
+@pytest.mark.parametrize(("driver", "other"), [(1, 2), (2, 1)])
+def test_a_firewall_before_the_ports_of_the_run(
+    hosts: Hosts, tmp_path: Path, driver: int, other: int
+) -> None:
+    """The driver's node listens on them; the policy and the engine are on one node each."""
+    hosts.firewall(driver, PORT_RANGE)
+    try:
+        text = refused(hosts, tmp_path, host=driver)
+    finally:
+        hosts.firewall(driver, PORT_RANGE, closed=False)
+    found = re.search(rf"node {address(other)} cannot connect to {address(driver)} port (\d+)", text)
+    assert found is not None and PORT_RANGE[0] <= int(found[1]) <= PORT_RANGE[1], text
+    assert "cluster.port_range" in text and "--resume" not in text
+
+
+def test_a_token_that_is_wrong_or_missing_and_a_head_that_is_down(hosts: Hosts, tmp_path: Path) -> None:
+    path = hosts.disk(2) / AUTH_TOKEN
+    token = path.read_text()
+    try:
+        path.write_text("0" * 64)
+        wrong = refused(hosts, tmp_path, host=2)
+        path.unlink()
+        missing = refused(hosts, tmp_path, host=2)
+    finally:
+        path.touch(mode=0o600)
+        path.write_text(token)
+    down = refused(hosts, tmp_path, "--address", HEAD.replace(address(1), address(9)), host=2)
+    assert "the cluster has another token" in wrong and "no token" in missing
+    assert f"nothing answers at {address(9)}:6379" in down
