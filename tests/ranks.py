@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from unittest import mock
@@ -30,7 +31,7 @@ def run_ranks(arguments: Iterable[Sequence[object]], *, timeout_s: float, **envi
     Fails with the output of the ranks that failed; none outlives the call.
     """
     ranks_environment = OF_ALL_RANKS | environment
-    context = _server()
+    context = forks()
     with tempfile.TemporaryDirectory() as folder:
         ranks = [
             _started(context, [*map(str, of_rank)], Path(folder, str(rank)), ranks_environment)
@@ -70,10 +71,12 @@ def run_new_ranks(arguments: Iterable[Sequence[object]], *, timeout_s: float, **
     assert not failed, "\n".join(failed)
 
 
-def _server() -> ForkServerContext:
-    """The context of the process that ranks are forked from; it starts with the first of them."""
+def forks() -> ForkServerContext:
+    """The context whose processes are forks of one that has imported the policy, and has one thread."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, POLICY])
+    with mock.patch.dict(os.environ, OF_ALL_RANKS | {"PYTHONPATH": str(ROOT)}):
+        forkserver.ensure_running()
     return context
 
 
@@ -82,13 +85,7 @@ def _started(
 ) -> ForkServerProcess:
     output.touch()
     process = context.Process(target=_be_a_rank, args=(arguments, output, dict(environment)))
-    # What the server imports by, where this starts it, and then its forks.
-    paths = {"PYTHONPATH": str(ROOT)}
-    with (
-        mock.patch.dict(os.environ, OF_ALL_RANKS | paths),
-        mock.patch.object(sys, "path", [str(ROOT), *sys.path]),
-    ):
-        process.start()
+    process.start()
     return process
 
 

@@ -108,9 +108,9 @@ class PeerGroup:
         if not self.ordered:
             return Pending(transfer([buffer], peer, tag), polled=False)
         # Outside a coalesced section nccl would make a communicator for each pair of ranks.
-        self._group._start_coalescing(buffer.device)
+        self._group._start_coalescing()
         transfer([buffer], peer, tag)
-        return Pending(self._group._end_coalescing(buffer.device), polled=True)
+        return Pending(self._group._end_coalescing(), polled=True)
 
 
 def meet(store: Store, *, place: str, me: str, others: Mapping[str, str], timeout_s: float) -> None:
@@ -169,7 +169,10 @@ def _nccl_group(store: Store, rank: int, size: int, *, timeout: datetime.timedel
     nccl: Any = dist.ProcessGroupNCCL
     options = nccl.Options()
     options._timeout = timeout
-    return nccl(store, rank, size, options)
+    group = nccl(store, rank, size, options)
+    # The first transfer would make the communicator, and wait for the ranks that take no part in it.
+    group.eager_connect_single_device(torch.device("cuda", torch.cuda.current_device()))
+    return group
 
 
 def _address_towards(host: str) -> str:

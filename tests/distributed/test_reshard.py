@@ -1,9 +1,8 @@
-"""Trainer ranks and engine workers in processes of their own, over gloo and over memory that they share."""
+"""Trainer ranks and engine workers in processes of their own: gloo, shared memory, and NCCL's order."""
 
 from __future__ import annotations
 
 import itertools
-import multiprocessing as mp
 import os
 import re
 import signal
@@ -24,12 +23,14 @@ from rlstack.transfer.group import PeerGroup
 from rlstack.transfer.ipc import IpcGroup
 from rlstack.transfer.layout import Box, Piece, View
 from rlstack.transfer.reshard import ReshardReceiver, ReshardSender, published_shapes
+from tests.nccl_stand_in import nccl_stand_in
+from tests.ranks import forks
 
 HOST = "127.0.0.1"
 SHAPES = {"embed": (64, 8), "down": (16, 12), "norm": (12,)}
 NUM_SOURCES = 2
 DEFAULTS = {"backend": "gloo", "bucket_bytes": 256, "timeout_s": 20.0}
-GROUPS = {"gloo": PeerGroup, "ipc": IpcGroup}
+GROUPS = {"gloo": PeerGroup, "ipc": IpcGroup, "nccl": PeerGroup}
 over_each = pytest.mark.parametrize("backend", GROUPS)
 
 
@@ -62,30 +63,32 @@ def weights(version: int) -> dict[str, torch.Tensor]:
 
 
 def open_sender(port: int, source: int, held: dict[str, torch.Tensor], *, num_receivers: int, **settings):
-    return ReshardSender(
-        store_host=HOST,
-        store_port=port,
-        source=source,
-        num_sources=NUM_SOURCES,
-        num_receivers=num_receivers,
-        pieces=source_layout(source),
-        tensor_of=held.__getitem__,
-        **DEFAULTS | settings,
-    )
+    with nccl_stand_in():
+        return ReshardSender(
+            store_host=HOST,
+            store_port=port,
+            source=source,
+            num_sources=NUM_SOURCES,
+            num_receivers=num_receivers,
+            pieces=source_layout(source),
+            tensor_of=held.__getitem__,
+            **DEFAULTS | settings,
+        )
 
 
 def open_receiver(port: int, receiver: int, *, num_receivers: int, **settings):
-    return ReshardReceiver(
-        store_host=HOST,
-        store_port=port,
-        receiver=receiver,
-        num_sources=NUM_SOURCES,
-        num_receivers=num_receivers,
-        pieces=receiver_layout(receiver),
-        dtypes={"embed": "bfloat16", "down": "float32", "norm": "float32"},
-        device=torch.device("cpu"),
-        **DEFAULTS | settings,
-    )
+    with nccl_stand_in():
+        return ReshardReceiver(
+            store_host=HOST,
+            store_port=port,
+            receiver=receiver,
+            num_sources=NUM_SOURCES,
+            num_receivers=num_receivers,
+            pieces=receiver_layout(receiver),
+            dtypes={"embed": "bfloat16", "down": "float32", "norm": "float32"},
+            device=torch.device("cpu"),
+            **DEFAULTS | settings,
+        )
 
 
 def send(port: int, source: int, versions: list[int], **settings) -> list[dict[str, float]]:
@@ -194,7 +197,9 @@ def port() -> Iterator[int]:
 @pytest.fixture(scope="module", autouse=True)
 def importable(pytestconfig) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.syspath_prepend(str(pytestconfig.rootpath))  # a spawned process imports this file by name
+        monkeypatch.syspath_prepend(
+            str(pytestconfig.rootpath)
+        )  # processes import this file by name
         yield
 
 
@@ -204,7 +209,7 @@ def start() -> Iterator[Callable[..., Future]]:
     with ExitStack() as pools:
 
         def run(call: Callable[..., object], *args: object, **settings) -> Future:
-            pool = pools.enter_context(ProcessPoolExecutor(1, mp_context=mp.get_context("spawn")))
+            pool = pools.enter_context(ProcessPoolExecutor(1, mp_context=forks()))
             return pool.submit(call, *args, **settings)
 
         yield run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing as mp
 import random
 from concurrent.futures import ProcessPoolExecutor
 from unittest import mock
@@ -14,6 +13,7 @@ from rlstack.rendezvous import serve_store
 from rlstack.transfer import gather
 from rlstack.transfer.errors import TransferError
 from rlstack.transfer.gather import GatherReceiver, GatherSender
+from tests.ranks import forks
 
 HOST = "127.0.0.1"
 SPECS = [
@@ -90,8 +90,8 @@ def store():
 @pytest.fixture(scope="module")
 def processes(pytestconfig):
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.syspath_prepend(str(pytestconfig.rootpath))  # a spawned process imports this file by name
-        with ProcessPoolExecutor(4, mp_context=mp.get_context("spawn")) as pool:
+        monkeypatch.syspath_prepend(str(pytestconfig.rootpath))  # processes import this file by name
+        with ProcessPoolExecutor(4, mp_context=forks()) as pool:
             yield pool
 
 
