@@ -10,7 +10,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -52,6 +52,22 @@ def cache_folder(name: str) -> Path:
     """The folder `name` for what later runs can use: below $XDG_CACHE_HOME/rlstack, or ~/.cache/rlstack."""
     given = os.environ.get("XDG_CACHE_HOME", "")  # a relative one is to be ignored, says its specification
     return Path(given if os.path.isabs(given) else os.path.expanduser("~/.cache")) / "rlstack" / name
+
+
+def compile_privately() -> None:
+    """Have torch keep what it compiles where nobody else writes: by default that has a known name in /tmp.
+
+    To be called before torch is imported: it sets the variable to that name in a process that compiles, which
+    hands it on to the roles; another name is the user's choice. Precompiled headers would go to the folder
+    for temporary files whatever it says, and with it at the end of the run, so that each run would compile
+    them anew.
+    """
+    folder, given = cache_folder("torchinductor"), os.environ.get("TORCHINDUCTOR_CACHE_DIR", "torchinductor_")
+    if Path(given).name.startswith("torchinductor_"):
+        with suppress(OSError):  # then it goes to the role's folder for temporary files
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    os.environ.setdefault("TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS", "0")
 
 
 @contextmanager

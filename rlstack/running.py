@@ -11,6 +11,7 @@ from rlstack.config.mistakes import refuse_wrong_types
 from rlstack.config.own_code import OwnCode, with_own_code
 from rlstack.config.schema import RunConfig
 from rlstack.config.threads import unbind_threads
+from rlstack.files import compile_privately
 from rlstack.preflight.checks import CHECKS
 from rlstack.preflight.planned import Planned
 from rlstack.preflight.runner import refuse
@@ -78,6 +79,7 @@ def prepare(
 ) -> Planned:
     """The run that would start, with its prompts; arguments as of run(), errors as of check()."""
     unbind_threads(os.environ)
+    compile_privately()
     refuse_wrong_types(config)
     config, own = with_own_code(config, rewards=rewards, loss=loss)
     planned = Planned(config=config, own=own, resume=resume)

@@ -26,6 +26,7 @@ from rlstack.cli import (
 )
 from rlstack.config.threads import unbind_threads
 from rlstack.errors import for_terminal
+from rlstack.files import compile_privately
 from rlstack.telemetry.standard_error import set_apart
 
 EPILOG = """First steps:\n
@@ -73,6 +74,7 @@ def main() -> None:
     set_apart()
     _show_any_text()
     unbind_threads(os.environ)
+    compile_privately()
     app()
 
 

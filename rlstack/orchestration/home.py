@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 import ray
 
 from rlstack.config.threads import compute_on_one_thread
-from rlstack.files import cache_folder
+from rlstack.files import compile_privately
 from rlstack.orchestration.loopback import is_loopback
 
 
@@ -56,21 +54,6 @@ def settle(gpus: tuple[str, ...], environment: Mapping[str, str]) -> None:
         ):
             if is_loopback(address) or name not in os.environ:
                 os.environ[name] = value
-
-
-def compile_privately() -> None:
-    """Have torch keep what it compiles where nobody else writes: by default that has a known name in /tmp.
-
-    torch sets the variable to that name in a process that compiles, which hands it on to the roles; another
-    name is the user's choice. Precompiled headers would go to the folder for temporary files whatever it
-    says, and with it at the end of the run, so that each run would compile them anew.
-    """
-    folder, given = cache_folder("torchinductor"), os.environ.get("TORCHINDUCTOR_CACHE_DIR", "torchinductor_")
-    if Path(given).name.startswith("torchinductor_"):
-        with suppress(OSError):  # then it goes to the role's folder for temporary files
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
-    os.environ.setdefault("TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS", "0")
 
 
 def interfaces() -> dict[str, list[str]]:

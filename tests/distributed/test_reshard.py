@@ -197,9 +197,7 @@ def port() -> Iterator[int]:
 @pytest.fixture(scope="module", autouse=True)
 def importable(pytestconfig) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.syspath_prepend(
-            str(pytestconfig.rootpath)
-        )  # processes import this file by name
+        monkeypatch.syspath_prepend(str(pytestconfig.rootpath))  # processes import this file by name
         yield
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from rlstack.orchestration.home import compile_privately, interface_of
+from rlstack.files import compile_privately
+from rlstack.orchestration.home import interface_of
 
 FOUND = {
     "lo": ["127.0.0.1", "::1"],
@@ -47,3 +50,18 @@ def test_what_torch_compiles_is_kept_where_nobody_else_writes(
     assert (folder == Path(given or "")) is kept
     assert kept or (folder.is_relative_to(tmp_path) and folder.stat().st_mode & 0o077 == 0)
     assert os.environ["TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS"] == "0"
+
+
+def test_every_command_keeps_there_what_torch_compiles(tmp_path: Path) -> None:
+    program = (
+        "import os, rlstack.cli as cli; "
+        "cli.app = lambda: print(os.environ['TORCHINDUCTOR_CACHE_DIR']); cli.main()"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TORCHINDUCTOR")}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment | {"XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == str(tmp_path / "rlstack" / "torchinductor")
