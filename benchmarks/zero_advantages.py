@@ -1,4 +1,4 @@
-"""What a step of GRPO takes where groups have no contrast: their advantages are 0, and so is their loss.
+"""The cost of a GRPO step in which groups have no contrast: their advantages are 0, and so is their loss.
 
 One rank of the policy of the quickstart's model takes steps on rollouts of random tokens, with the lengths of
 the tiny task's answers. Shares of groups without contrast take turns, and each is trained on twice: with the

@@ -32,7 +32,7 @@ def listen(host: str, port_range: Sequence[int] | None = None) -> socket.socket:
 
 
 def is_busy(host: str, port: int) -> bool:
-    """Whether another socket of this machine listens on (`host`, `port`), so that listen() passes it over."""
+    """Return True if another socket of this machine listens on (`host`, `port`): listen() passes it over."""
     try:
         listener = _listen_on(host, port)
     except RuntimeError:

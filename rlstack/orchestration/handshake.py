@@ -55,7 +55,7 @@ def port_of(server: Server) -> int:
 
 
 async def call(host: str, port: int, words: Words, *, limit_s: float) -> str | None:
-    """What keeps this process from the one that answers at (`host`, `port`); None: nothing does.
+    """Return why this process cannot reach the one that answers at (`host`, `port`); None if it can.
 
     limit_s: for connecting and for both words together, in seconds.
     """

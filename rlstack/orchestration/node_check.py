@@ -1,4 +1,4 @@
-"""Whether every node of a cluster can do its part: the same packages, source, models, and one run folder.
+"""The comparison of a cluster's nodes with the driver: packages, source, models, and the run folder.
 
 All of it is compared before a role starts. What goes wrong later says less, as a rank that cannot unpickle
 what another version wrote; or nothing: an engine whose node has other weights samples from them.

@@ -46,7 +46,7 @@ def lost_nodes(ids: Collection[str]) -> set[str]:
 
 
 def answers(node_id: str, *, timeout_s: float) -> bool:
-    """Whether the Ray process of a node that Ray has not given up accepts a connection within `timeout_s`."""
+    """Return True if Ray has not given the node up and its process accepts a connection in `timeout_s`."""
     for node in ray.nodes():
         if node["NodeID"] == node_id:
             where = (node["NodeManagerAddress"], node["NodeManagerPort"])

@@ -1,4 +1,4 @@
-"""Whether the nodes of a cluster reach each other on the ports that the run will take of them.
+"""Trial connections between the nodes of a cluster, on the ports that the run will take.
 
 One process on each node listens for seconds, on the node's own address, and connects to the others; what a
 firewall drops or refuses is found before a role starts, with both nodes and the port.
@@ -75,7 +75,7 @@ def check_reachability(decision: Decision, settings: Cluster) -> None:
 
 
 class Prober:
-    """What listens on a node and connects to the others; an actor of Ray's."""
+    """A Ray actor that listens on its node and connects to the other nodes."""
 
     def __init__(self, words: Words, address: str, variable: str, names: str | None) -> None:
         """names: of network interfaces for `variable`, one of INTERFACES; None: as this node's has them."""
@@ -105,7 +105,7 @@ class Prober:
         return opened
 
     async def connect(self, doors: Sequence[tuple[str, int]]) -> list[str | None]:
-        """What keeps this node from each of `doors`; see handshake.call."""
+        """Return why this node cannot reach each of `doors`, as handshake.call does."""
         calls = (handshake.call(host, port, self._words, limit_s=LIMIT_S) for host, port in doors)
         return list(await asyncio.gather(*calls))
 

@@ -1,4 +1,4 @@
-"""Where the roles go whose node was lost: a pure decision.
+"""The new places of roles whose node was lost: a pure decision.
 
 All that was on the node is placed together, by the rules of placement.py, on what the other nodes have free;
 what was on other nodes stays.
@@ -18,7 +18,7 @@ MOST_NAMES = 4  # of roles, in a message
 
 
 class Part(NamedTuple):
-    """What some of a run's roles want to have placed."""
+    """The demand of some of a run's roles."""
 
     demand: Demand
     roles: tuple[str, ...]  # their names, in the order of `slots`

@@ -1,4 +1,4 @@
-"""Which nodes of a run connect to which, by what is placed where. Pure.
+"""The connections between the nodes of a run, by its placement. Pure.
 
 The policy's ranks meet at rank 0, and with the engines at the driver; both listen on a port of
 cluster.port_range. gloo and NCCL then connect the nodes that hold policy and engines with each other, on

@@ -42,7 +42,7 @@ def working_directory(folder: Path) -> Path:
 
 
 def other_source(folder: Path) -> Path:
-    """Where Python finds an rlstack that samples otherwise."""
+    """A path on which Python finds an rlstack that samples otherwise."""
     package = Path(__file__).parents[2] / "rlstack"
     shutil.copytree(package, folder / "rlstack", ignore=shutil.ignore_patterns("__pycache__"))
     engine = folder / "rlstack" / "rollout" / "engine.py"

@@ -45,7 +45,7 @@ def with_a_loss(folder: Path, address: str) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], list[Any]]:
-    """What the same run leaves on one machine, undisturbed."""
+    """The files of the same run on one machine, undisturbed."""
     return results("train", tmp_path_factory.mktemp("runs") / "alone", *LONGER, "cluster.ranks_per_core=4")
 
 

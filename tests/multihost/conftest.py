@@ -1,4 +1,4 @@
-"""What the tests on hosts of namespaces share."""
+"""Fixtures of the tests on hosts of namespaces."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ class Hosts:
         return Space.read(self.folder / f"{host}.json")
 
     def disk(self, host: int) -> Path:
-        """Where this machine has /tmp of `host`."""
+        """The folder of this machine that is /tmp of `host`."""
         return self.folder / str(host) / "tmp"
 
     def power_on(self, host: int) -> None:

@@ -14,7 +14,7 @@ NODES_REMEDY = "see whether its nodes are up and reach each other, and whether o
 
 
 def joined(facts: Facts) -> Iterator[Verdict]:
-    """Whether this machine and this user get into the cluster."""
+    """Check that this machine and this user get into the cluster."""
     found = facts.cluster
     if found is None:
         return
@@ -41,7 +41,7 @@ def nodes(facts: Facts) -> Iterator[Verdict]:
 
 
 def places(facts: Facts) -> Iterator[Verdict]:
-    """Whether the run fits the nodes, and where its roles would be."""
+    """Check that the run fits the nodes, and list where its roles would be."""
     found = facts.cluster
     if found is None:
         return
@@ -57,7 +57,7 @@ def places(facts: Facts) -> Iterator[Verdict]:
 
 
 def node_check(facts: Facts) -> Iterator[Verdict]:
-    """Whether the nodes that the run would use have what it needs there."""
+    """Check that the nodes that the run would use have what it needs there."""
     found = facts.cluster
     if found is None:
         return

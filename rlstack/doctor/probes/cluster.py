@@ -11,7 +11,7 @@ from rlstack.doctor.facts import Cluster, ClusterNode, Settings
 
 
 def look(config: Path, overrides: Sequence[str], settings: Settings, *, limit_s: float) -> Cluster | None:
-    """What another process finds within `limit_s`; None for settings that cannot be read or join none.
+    """Return what another process finds within `limit_s`; None for settings that cannot be read or join none.
 
     Of settings that are refused only the joining is tried.
     """
