@@ -19,11 +19,13 @@ $(STAMP): pyproject.toml requirements.lock tools/setup.py
 
 setup-gpu: $(GPU_VENV)/.set-up
 
-# Needs nvcc and cuDNN: vLLM brings its torch, which Transformer Engine is then compiled against.
+# vLLM brings its torch and CUDA's headers, for which Transformer Engine is then compiled.
 $(GPU_VENV)/.set-up: pyproject.toml
 	$(GPU_PYTHON) -m venv $(GPU_VENV)
 	$(GPU_VENV)/bin/pip install 'setuptools>=77' wheel pybind11 ninja cmake 'vllm>=0.28.0'
-	$(GPU_VENV)/bin/pip install --no-build-isolation -e '.[gpu,dev,report]'
+	NVTE_BUILD_USE_NVIDIA_WHEELS=1 $(GPU_VENV)/bin/pip install --no-build-isolation -e '.[gpu,dev,report]'
+	$(GPU_VENV)/bin/python -c 'import torch, ray, omegaconf, math_verify, megatron.core, transformer_engine.pytorch'
+	$(GPU_VENV)/bin/python -c 'from vllm.model_executor.models.llama import LlamaForCausalLM'
 	touch $@
 
 # Tests without engines, beside each other; then those with engines, two files at a time.
@@ -33,7 +35,7 @@ test: lint
 
 # With an NVIDIA GPU; without one all of them are left out. What needs more than one says so.
 test-gpu: $(HERE)/.set-up
-	$(HERE)/bin/pytest -m gpu tests
+	$(HERE)/bin/pytest -m gpu tests/gpu tests/kernels tests/distributed/test_ipc.py
 
 bench-gpu: setup-gpu
 	$(GPU_VENV)/bin/python benchmarks/kernels.py --out benchmarks/results/kernels_gpu.json

@@ -100,7 +100,7 @@ def probe_limit(config: RunConfig) -> float:
 
 
 def _megatron(fp8: Fp8) -> dict[str, Any]:
-    """Fields that megatron-core has had under these names from 0.16 to 0.19.
+    """The fields of megatron-core 0.16.1 (TransformerConfig) for FP8.
 
     fp8_param stays off: weights in FP8 would be Transformer Engine's tensors, with scales of their own, which
     the reference's exchange, the transfer and the export would have to carry.

@@ -104,6 +104,13 @@ def policy_machine_problems(policy: Policy, machine: Arithmetic) -> Iterator[str
         )
     if is_fp8 and policy.fp8.recipe is Fp8Recipe.blockwise:
         yield from _blockwise(given, machine)
+    if policy.precision is Precision.fp32 and policy.context_parallel > 1:
+        # pytorch/attention/dot_product_attention/utils.py, get_attention_backend.
+        yield (
+            f"policy.context_parallel = {policy.context_parallel}: 1 is accepted with {given} on a GPU: "
+            "Transformer Engine's only attention in fp32 takes whole sequences; set it to 1, or set "
+            "policy.precision=bf16"
+        )
 
 
 def _blockwise(given: str, machine: Arithmetic) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch.distributed as dist
 
 from rlstack.checkpoint.manifest import Digest
 from rlstack.config.machine import Machine
-from rlstack.config.schema import RunConfig, TransferMethod
+from rlstack.config.schema import Precision, RunConfig, TransferMethod
 from rlstack.config.validate_precision import policy_machine_problems, refuse
 from rlstack.data.records import MicroBatch
 from rlstack.losses.build import Loss, build_loss
@@ -43,6 +44,10 @@ class PolicyWorker:
         self, config: RunConfig, *, rank: int, world_size: int, own_loss: Loss | None = None
     ) -> None:
         """own_loss: what objective.loss stands for."""
+        if config.policy.precision is Precision.fp32:
+            # Transformer Engine multiplies in TF32 otherwise, whatever torch is set to, which moves logprobs
+            # by more than the probe of a sync accepts (cublaslt_gemm.cu, CUBLAS_COMPUTE_32F_FAST_TF32).
+            os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
         self._config = config
         self._own_loss = own_loss
         self._rank = rank

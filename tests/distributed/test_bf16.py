@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from rlstack.config.schema import Policy, Precision, RunConfig
 from tests.distributed.policy_ranks import FAMILIES, LAYOUTS, Job, read_metrics, run_jobs, seed_model
 from tests.distributed.test_policy import sequences, shares
 
@@ -68,3 +70,14 @@ def test_what_is_exported_is_bf16_and_near_what_fp32_came_to(layout, trained) ->
     for name, tensor in expected.items():
         # Adam's steps are as long as the learning rate, whichever way a small gradient points.
         torch.testing.assert_close(exported[name].float(), tensor, rtol=0.01, atol=2 * NUM_STEPS * LR)
+
+
+@pytest.mark.parametrize(("precision", "is_off"), [(Precision.fp32, True), (Precision.bf16, False)])
+def test_products_of_an_fp32_policy_are_not_in_tf32(
+    precision: Precision, is_off: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rlstack.policy.worker import PolicyWorker
+
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    PolicyWorker(RunConfig(policy=Policy(precision=precision)), rank=0, world_size=1)
+    assert (os.environ["NVIDIA_TF32_OVERRIDE"] == "0") is is_off

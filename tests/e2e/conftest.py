@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models
-from tokenizers.pre_tokenizers import Split
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 VOCAB_SIZE = 130  # not a multiple of the 64 to which vLLM pads
 
@@ -19,6 +16,10 @@ VOCAB_SIZE = 130  # not a multiple of the 64 to which vLLM pads
 @pytest.fixture(scope="session")
 def small_llama(tmp_path_factory):
     """Makes the folder of a random Llama: end tokens 1 and 2, every other token one letter."""
+    # Here, so that tests which need an engine's processes alone do not need these packages.
+    from tokenizers import Tokenizer, decoders, models
+    from tokenizers.pre_tokenizers import Split
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     def make(seed: int, *, tied: bool) -> Path:
         folder = tmp_path_factory.mktemp("llama")

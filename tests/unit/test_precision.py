@@ -230,6 +230,14 @@ def test_on_gpus_the_layers_are_transformer_engines(
     assert message in only
 
 
+def test_on_gpus_fp32_takes_no_context_parallelism() -> None:
+    policy = settings("policy.context_parallel=2", "policy.precision=fp32").policy
+    (only,) = policy_machine_problems(policy, HOPPER)
+    assert only.startswith("policy.context_parallel = 2: 1 is accepted with policy.precision = fp32 on a GPU")
+    assert list(policy_machine_problems(policy, NO_GPU)) == []
+    assert list(policy_machine_problems(replace(policy, precision=Precision.bf16), HOPPER)) == []
+
+
 def test_a_machine_that_can_is_not_refused() -> None:
     for recipe in Fp8Recipe:
         assert list(policy_machine_problems(fp8(f"policy.fp8.recipe={recipe.value}").policy, HOPPER)) == []

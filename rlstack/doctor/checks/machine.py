@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from rlstack.doctor.facts import OBJECT_STORE_GIB, Facts, Packages, Version
 from rlstack.doctor.finding import Verdict, note, ok, problem
 
-# vLLM's CPU build and megatron-core 0.16.1 are pinned for the one; megatron-core 0.19 needs the other.
+# vLLM's CPU build is for the one; the packages for GPUs were resolved on the other.
 CPU_PYTHON: Version = (3, 11)
 TESTED_GPU_PYTHON: Version = (3, 12)
 LEAST_MEMORY_GIB, GOOD_MEMORY_GIB = 4.0, 8.0  # the quickstart was seen to take 3.6, and 400 threads

@@ -1,6 +1,6 @@
 """megatron-core without CUDA: the names of CUDA in its code, and only in its code, mean the CPU.
 
-megatron-core has no CPU path (checked on 0.16.1; 0.17 to 0.19 likewise). An import hook rewrites the code
+megatron-core has no CPU path (checked on 0.16.1). An import hook rewrites the code
 objects of `megatron.core.*` as they are loaded: the constant "cuda" becomes "cpu", "torch.cuda.XTensor"
 becomes "torch.XTensor", and the attribute `cuda` becomes `mcpu`, which this module answers. Nothing else in
 the process changes: `torch.cuda` and `Tensor.cuda` still raise for everyone else. Can go when megatron-core
