@@ -293,7 +293,7 @@ def columnar(records: Records) -> bytes:
 
 
 def zipped(content: bytes) -> bytes:
-    """In gzip, without the time of day: these bytes are a part of a test's name, the same in every process."""
+    """In gzip, without the time of day: the bytes are a part of a test's name, the same in each process."""
     return gzip.compress(content, mtime=0)
 
 
