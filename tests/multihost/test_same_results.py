@@ -26,3 +26,14 @@ def test_two_hosts(tmp_path: Path, alone: Results) -> None:
     assert nodes == [[address(1)], [address(1)], [address(2)]]
     assert results(tmp_path / "run") == alone
     assert [row["sync/version"] for row in alone[0] if "sync/version" in row] == [2, 4, 6]
+
+
+@pytest.mark.thorough
+def test_three_hosts_and_a_tensor_parallel_engine(tmp_path: Path, alone: Results) -> None:
+    run_over(3, tmp_path, "rollout.tensor_parallel=2", num_cpus=[0, 2, 2])
+    nodes = {role: nodes_of(tmp_path / "run", role) for role in ("policy-0", "policy-1", "engine-0")}
+    assert nodes["policy-0"] == nodes["policy-1"] != nodes["engine-0"]
+    assert address(1) not in nodes["engine-0"] + nodes["policy-0"]
+    steps, rollouts = results(tmp_path / "run")
+    assert rollouts == alone[1]
+    assert steps == alone[0]
