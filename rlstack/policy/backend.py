@@ -5,7 +5,10 @@ Without CUDA it is adapted to the CPU first, which works only before it is impor
 
 from __future__ import annotations
 
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -14,7 +17,22 @@ from rlstack.policy.cpu import adaptor
 if not torch.cuda.is_available():
     adaptor.install()
 
-with warnings.catch_warnings():
+
+@contextmanager
+def _without_wandb() -> Iterator[None]:
+    """Keep megatron-core, which wants it for its own inference server only, from loading wandb: a second."""
+    loaded = sys.modules.get("wandb")
+    sys.modules["wandb"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if loaded is None:
+            del sys.modules["wandb"]
+        else:
+            sys.modules["wandb"] = loaded
+
+
+with _without_wandb(), warnings.catch_warnings():
     # About Transformer Engine and Apex, which a CPU cannot have.
     warnings.simplefilter("ignore")
     from megatron.core import dist_checkpointing, parallel_state

@@ -40,6 +40,14 @@ def test_megatron_runs_on_the_cpu_and_cuda_still_raises_for_others() -> None:
     assert done.stdout == "raised\n", done.stderr
 
 
+def test_the_policy_loads_neither_a_compiler_nor_wandb() -> None:
+    done = run(
+        "import sys, rlstack.policy.worker\n"
+        "print(sys.modules.keys() & {'torch._dynamo', 'torch._inductor.lowering', 'wandb'})\n"
+    )
+    assert done.stdout == "set()\n", done.stderr
+
+
 def test_is_refused_after_megatron_was_imported() -> None:
     done = run(
         "import sys, types\n"
