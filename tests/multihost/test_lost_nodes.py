@@ -42,7 +42,7 @@ def test_the_engine_of_a_host_that_was_switched_off_is_started_on_a_free_one(
 def test_without_a_free_host_the_run_ends_by_name_and_resumes_where_ray_is_started_again(
     tmp_path: Path, undisturbed: Left
 ) -> None:
-    num_cpus = (0, 2, 2)
+    num_cpus = (0, 1, 1)  # of which the policy's two ranks take half of one
     with run_held_at([GENERATING], tmp_path, num_cpus=num_cpus, limit_s=60.0) as (hosts, driver):
         host = wait_for(tmp_path, 0, GENERATING, driver)
         kill_raylet(hosts, host)
@@ -52,6 +52,6 @@ def test_without_a_free_host_the_run_ends_by_name_and_resumes_where_ray_is_start
         assert f"node {address(host)} was lost, with engine 0 on it" in text and "--resume" in text
         assert "was replaced" not in text
         hosts.on(host, "ray stop --force")
-        start_node(hosts, host, num_cpus=2, env=WATCHED)
+        start_node(hosts, host, num_cpus=1, env=WATCHED)
         resumed(hosts, tmp_path)
     assert wrong_with(tmp_path, undisturbed) == []
