@@ -44,6 +44,21 @@ def change_weights(folder: Path, change: Callable[[dict[str, Tensor]], dict[str,
     )
 
 
+def stale_folder(folder: Path) -> Path:
+    """The tiny task's model from another training: files of the same names and sizes, other weights."""
+    shutil.copytree(SEED, folder)
+    drawn = torch.Generator().manual_seed(0)
+
+    def train(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        noise = {name: torch.randn(tensor.shape, generator=drawn) for name, tensor in tensors.items()}
+        return {
+            name: (tensor * (1 + 0.05 * noise[name])).to(tensor.dtype) for name, tensor in tensors.items()
+        }
+
+    change_weights(folder, train)
+    return folder
+
+
 def tied_folder(folder: Path, *, head: str) -> Path:
     """A model whose head is its embedding; head: whether the file has it again: none | same | other."""
     seed_folder(folder, tie_word_embeddings=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, ExitStack
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -62,33 +63,27 @@ def weights(version: int) -> dict[str, torch.Tensor]:
     return {**held, "down": held["down"].bfloat16()}
 
 
-def open_sender(port: int, source: int, held: dict[str, torch.Tensor], *, num_receivers: int, **settings):
+def open_end(end: Callable[..., Any], port: int, *, num_receivers: int, **settings):
+    """A sender or a receiver, by the store at `port`; settings: its own ones, and others than DEFAULTS."""
     with nccl_stand_in():
-        return ReshardSender(
+        return end(
             store_host=HOST,
             store_port=port,
-            source=source,
             num_sources=NUM_SOURCES,
             num_receivers=num_receivers,
-            pieces=source_layout(source),
-            tensor_of=held.__getitem__,
             **DEFAULTS | settings,
         )
 
 
-def open_receiver(port: int, receiver: int, *, num_receivers: int, **settings):
-    with nccl_stand_in():
-        return ReshardReceiver(
-            store_host=HOST,
-            store_port=port,
-            receiver=receiver,
-            num_sources=NUM_SOURCES,
-            num_receivers=num_receivers,
-            pieces=receiver_layout(receiver),
-            dtypes={"embed": "bfloat16", "down": "float32", "norm": "float32"},
-            device=torch.device("cpu"),
-            **DEFAULTS | settings,
-        )
+def open_sender(port: int, source: int, held: dict[str, torch.Tensor], **settings):
+    own = {"source": source, "pieces": source_layout(source), "tensor_of": held.__getitem__}
+    return open_end(ReshardSender, port, **own, **settings)
+
+
+def open_receiver(port: int, receiver: int, **settings):
+    dtypes = {"embed": "bfloat16", "down": "float32", "norm": "float32"}
+    own = {"receiver": receiver, "pieces": receiver_layout(receiver), "dtypes": dtypes}
+    return open_end(ReshardReceiver, port, device=torch.device("cpu"), **own, **settings)
 
 
 def send(port: int, source: int, versions: list[int], **settings) -> list[dict[str, float]]:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.nodes import ENVIRONMENT, SOON_LOST, kill_node, ray_nodes
-from tests.e2e.test_placement import QUICKSTART, SHORT, nodes_of, results, results_in, wait_until
+from tests.e2e.test_placement import QUICKSTART, SHORT, results, wait_until
+from tests.run_files import nodes_of, results_in
 
 HEAD, OTHER, THIRD, FREE = "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"
 LONGER = ["schedule.num_steps=24", "schedule.save_every=2", "cluster.ranks_per_core=1"]

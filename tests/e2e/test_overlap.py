@@ -1,14 +1,13 @@
 """Side by side or in turns: the same run, whatever the lag, through the real engines."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from rlstack.telemetry.metrics import is_timing
 from tests.e2e.timelines import check_timeline, seconds_side_by_side
+from tests.run_files import results_in
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yaml"
 SHORT = ["schedule.num_steps=6", "batch.prompts_per_step=4", "evaluation.num_prompts=4", "evaluation.n=2"]
@@ -18,17 +17,13 @@ pytestmark = pytest.mark.slow
 
 
 def results(folder, name, *overrides):
-    """Every step's metrics but for times, and every rollout with its reward."""
+    """Those of a run that has to succeed; see results_in()."""
     command = [Path(sys.executable).with_name("rlstack"), "train", QUICKSTART, *SHORT, *overrides]
     done = subprocess.run(
         [*command, f"run.dir={folder}", f"run.name={name}"], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    steps, rollouts = (
-        [json.loads(line) for line in (folder / name / f"{file}.jsonl").read_text().splitlines()]
-        for file in ("metrics", "rollouts")
-    )
-    return [{key: value for key, value in row.items() if not is_timing(key)} for row in steps], rollouts
+    return results_in(folder / name)
 
 
 # test_placement holds a run without overlap, too, against one with it.

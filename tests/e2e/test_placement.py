@@ -10,14 +10,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from rlstack.telemetry.metrics import is_timing
 from tests.e2e.nodes import ENVIRONMENT, RAY, ray_nodes
 from tests.e2e.timelines import check_timeline, seconds_side_by_side
+from tests.run_files import Results, nodes_of, results_in
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yaml"
 SHORT = ["schedule.num_steps=6", "batch.prompts_per_step=4", "evaluation.num_prompts=4", "evaluation.n=2"]
@@ -29,8 +28,8 @@ HEAD, OTHER = "127.0.0.2", "127.0.0.3"
 pytestmark = pytest.mark.slow
 
 
-def results(command: str, folder: Path, *overrides: str) -> tuple[list[dict[str, Any]], list[Any]]:
-    """Every step's metrics but for times, and every rollout with its reward."""
+def results(command: str, folder: Path, *overrides: str) -> Results:
+    """Those of a run of `command`, which has to succeed; see results_in()."""
     rlstack = Path(sys.executable).with_name("rlstack")
     done = subprocess.run(
         [
@@ -50,21 +49,6 @@ def results(command: str, folder: Path, *overrides: str) -> tuple[list[dict[str,
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert ".cc:" not in done.stderr, "what C++ says belongs into the log"
     return results_in(folder)
-
-
-def results_in(folder: Path) -> tuple[list[dict[str, Any]], list[Any]]:
-    """As results(), of a run that has been."""
-    steps, rollouts = (
-        [json.loads(line) for line in (folder / f"{file}.jsonl").read_text().splitlines()]
-        for file in ("metrics", "rollouts")
-    )
-    return [{key: value for key, value in row.items() if not is_timing(key)} for row in steps], rollouts
-
-
-def nodes_of(folder: Path, role: str) -> list[str]:
-    """Where the processes of `role` found themselves, one after the other."""
-    lines = (folder / "logs" / f"{role}.log").read_text().splitlines()
-    return [line.partition(" on node ")[2].partition(",")[0] for line in lines if " on node " in line]
 
 
 def test_two_nodes_and_engines_that_sleep_make_the_same_run(tmp_path: Path) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from tests.model_folders import SEED, change_weights
+from tests.model_folders import stale_folder
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yaml"
 SHORT = ["schedule.num_steps=2", "batch.prompts_per_step=4", "evaluation.num_prompts=4", "evaluation.n=2"]
@@ -34,16 +32,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_other_weights_in_the_engine_end_the_run_before_the_first_rollout(tmp_path: Path) -> None:
-    stale = tmp_path / "stale"
-    shutil.copytree(SEED, stale)
-    drawn = torch.Generator().manual_seed(0)
-    change_weights(
-        stale,
-        lambda tensors: {
-            name: (tensor * (1 + 0.05 * torch.randn(tensor.shape, generator=drawn))).to(tensor.dtype)
-            for name, tensor in tensors.items()
-        },
-    )
+    stale = stale_folder(tmp_path / "stale")
     place = [f"run.dir={tmp_path}", "run.name=run"]
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, stale, "train", QUICKSTART, *SHORT, *place],

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from rlstack.telemetry.metrics import is_timing
 from tests.multihost.documented import starting
 from tests.multihost.hosts import ROOT, SHARED, Hosts, address
 
@@ -26,8 +23,6 @@ SHORT = (
     "schedule.sync_interval=2",
     "schedule.evaluate_every=4",
 )
-
-Results = tuple[list[dict[str, Any]], list[Any]]
 
 
 def start_ray(hosts: Hosts, *, num_cpus: Sequence[int], env: Mapping[str, str] | None = None) -> None:
@@ -73,18 +68,3 @@ def launch(
     where = [f"run.dir={SHARED}", f"cluster.port_range={[*PORT_RANGE]}"]
     words = [*command, "launch", str(config), "--address", HEAD, *settings, *where, *arguments]
     return hosts.start(host, words, log=log, env={**TOKEN, **(env or {})})
-
-
-def results(folder: Path) -> Results:
-    """Every step's metrics but for times, and every rollout with its reward."""
-    steps, rollouts = (
-        [json.loads(line) for line in (folder / f"{file}.jsonl").read_text().splitlines()]
-        for file in ("metrics", "rollouts")
-    )
-    return [{key: value for key, value in row.items() if not is_timing(key)} for row in steps], rollouts
-
-
-def nodes_of(folder: Path, role: str) -> list[str]:
-    """The addresses of the nodes on which the processes of `role` were, one after the other."""
-    lines = (folder / "logs" / f"{role}.log").read_text().splitlines()
-    return [line.partition(" on node ")[2].partition(",")[0] for line in lines if " on node " in line]

@@ -10,8 +10,9 @@ import pytest
 
 from tests.faults.invariants import Left
 from tests.faults.results import undisturbed_run
-from tests.multihost.cluster import QUICKSTART, SHORT, Results, results
+from tests.multihost.cluster import QUICKSTART, SHORT
 from tests.multihost.spaces import missing
+from tests.run_files import Results, results_in
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,7 +30,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Results:
     words = [str(rlstack), "train", str(QUICKSTART), *SHORT, f"run.dir={folder}", "run.name=run"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return results(folder / "run")
+    return results_in(folder / "run")
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.timelines import check_timeline
-from tests.multihost.cluster import Results, launch, results, start_ray
+from tests.multihost.cluster import launch, start_ray
 from tests.multihost.hosts import Hosts, address
+from tests.run_files import Results, results_in
 
 pytestmark = [pytest.mark.multihost, pytest.mark.thorough]
 
@@ -35,5 +36,5 @@ def test_a_clock_that_is_wrong_changes_no_share_of_time(
     assert summary["clocks"][address(2)] == pytest.approx(skew_s, abs=0.5)
     (alarm,) = [row for row in summary["alarms"] if row["alarm"] == "clocks"]
     assert address(2) in alarm["reason"]
-    steps, rollouts = results(tmp_path / "run")
+    steps, rollouts = results_in(tmp_path / "run")
     assert (steps, rollouts) == alone

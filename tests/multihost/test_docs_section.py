@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from tests.multihost.cluster import QUICKSTART, SHORT, Results, results
+from tests.multihost.cluster import QUICKSTART, SHORT
 from tests.multihost.documented import SSH, commands, ending, starting
 from tests.multihost.hosts import SHARED, Hosts, address
+from tests.run_files import Results, results_in
 
 pytestmark = [pytest.mark.multihost, pytest.mark.thorough]
 
@@ -41,4 +42,4 @@ def test_it_works_as_pasted(tmp_path: Path, alone: Results) -> None:
             paste(hosts, host, ending())
             assert hosts.space(host).processes() == []
             assert not [*hosts.disk(host).glob("ray*")]
-    assert results(tmp_path / "run") == alone
+    assert results_in(tmp_path / "run") == alone

@@ -10,10 +10,11 @@ import pytest
 from tests.faults import tiny_run
 from tests.faults.invariants import Left
 from tests.multihost import moments
-from tests.multihost.cluster import nodes_of, start_node
+from tests.multihost.cluster import start_node
 from tests.multihost.held_runs import END_S, log, resumed, run_held_at, wait_for, wrong_with
 from tests.multihost.hosts import Hosts, address
 from tests.multihost.moments import GENERATING, WATCHED
+from tests.run_files import nodes_of
 
 pytestmark = [pytest.mark.multihost, pytest.mark.thorough]
 

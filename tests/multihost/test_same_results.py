@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.multihost.cluster import Results, launch, nodes_of, results, start_ray
+from tests.multihost.cluster import launch, start_ray
 from tests.multihost.hosts import Hosts, address
+from tests.run_files import Results, nodes_of, results_in
 
 pytestmark = [pytest.mark.multihost, pytest.mark.slow]
 
@@ -24,7 +25,7 @@ def test_two_hosts(tmp_path: Path, alone: Results) -> None:
     run_over(2, tmp_path, num_cpus=[2, 2])
     nodes = [nodes_of(tmp_path / "run", role) for role in ("policy-0", "policy-1", "engine-0")]
     assert nodes == [[address(1)], [address(1)], [address(2)]]
-    assert results(tmp_path / "run") == alone
+    assert results_in(tmp_path / "run") == alone
     assert [row["sync/version"] for row in alone[0] if "sync/version" in row] == [2, 4, 6]
 
 
@@ -34,6 +35,6 @@ def test_three_hosts_and_a_tensor_parallel_engine(tmp_path: Path, alone: Results
     nodes = {role: nodes_of(tmp_path / "run", role) for role in ("policy-0", "policy-1", "engine-0")}
     assert nodes["policy-0"] == nodes["policy-1"] != nodes["engine-0"]
     assert address(1) not in nodes["engine-0"] + nodes["policy-0"]
-    steps, rollouts = results(tmp_path / "run")
+    steps, rollouts = results_in(tmp_path / "run")
     assert rollouts == alone[1]
     assert steps == alone[0]

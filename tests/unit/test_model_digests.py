@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from rlstack.config import model_digests
 from rlstack.config.model_digests import BLOCK_BYTES, NUM_BLOCKS, digests_of_model
 from rlstack.config.model_files import open_file
-from tests.model_folders import SEED, change_weights, edit, seed_folder
+from tests.model_folders import SEED, edit, seed_folder, stale_folder
 
 WEIGHTS = "model.safetensors"
 
@@ -35,16 +35,7 @@ def test_a_copy_with_a_readme_beside_it_does_not_differ(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_training_with_one_config_differ(tmp_path: Path) -> None:
-    folder = tmp_path / "stale"
-    shutil.copytree(SEED, folder)
-    generator = torch.Generator().manual_seed(0)
-    change_weights(
-        folder,
-        lambda tensors: {
-            name: (tensor * (1 + 0.05 * torch.randn(tensor.shape, generator=generator))).to(tensor.dtype)
-            for name, tensor in tensors.items()
-        },
-    )
+    folder = stale_folder(tmp_path / "stale")
     assert (folder / WEIGHTS).stat().st_size == (SEED / WEIGHTS).stat().st_size
     assert differing(folder) == {WEIGHTS}
 

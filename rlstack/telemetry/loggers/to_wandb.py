@@ -28,6 +28,10 @@ class WeightsAndBiases:
     """Steps are W&B's own, which takes each once, in order: of those that come again the first counts."""
 
     def open(self, start: Start) -> Opened:
+        """Begin the run, or go on with the one whose id `start` has.
+
+        Raises what W&B does where its server does not answer within INIT_S or takes no key of this user.
+        """
         entity, _, project = start.target.rpartition("/")
         run_id = start.ids.get("id", uuid.uuid4().hex[:8])
         self._run = wandb.init(
