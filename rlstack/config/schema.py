@@ -186,6 +186,9 @@ class Policy:
     virtual_pipeline: int = 1  # chunks of layers per pipeline stage; more make the pipeline's bubble smaller
     pipeline_layers: list[int] | None = None  # of each chunk, in the model's order; null = equal numbers
     recompute: Recompute = Recompute.none  # activations to compute again instead of keeping them
+    overlap_grad_reduce: bool | None = None  # reduce gradients during the backward pass; null = on GPUs
+    overlap_param_gather: bool | None = None  # gather new weights in the next forward pass; null = on GPUs
+    overlap_bucket_size: int | None = None  # elements exchanged at once, at least; null = 40 million or more
     precision: Precision = Precision.fp32  # gradients and the optimiser's weights are fp32 always
     fp8: Fp8 = field(default_factory=Fp8)
     logprob_kernel: LogprobKernel = LogprobKernel.auto  # by which code logprobs and entropy come

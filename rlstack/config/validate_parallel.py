@@ -7,6 +7,7 @@ from typing import Protocol
 
 from rlstack.config.divisors import indivisible
 from rlstack.config.machine import Machine
+from rlstack.config.overlap import overlap_problems
 from rlstack.config.schema import Policy, Precision
 
 
@@ -37,6 +38,7 @@ def parallel_problems(policy: Policy, architecture: PolicyShape, machine: Machin
             "policy.sequence_parallel = true: it splits sequences over tensor-parallel ranks, of which there "
             "is one; set it to false or policy.tensor_parallel to 2 or more"
         )
+    yield from overlap_problems(policy)
     if machine is not None and machine.num_gpus > 0:
         yield from _context_on_gpus(policy)
 

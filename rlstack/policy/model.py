@@ -7,6 +7,7 @@ exists at once is its affair.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from rlstack_kernels import LogprobEntropy, linear_logprob_entropy
 from torch import Tensor
 
+from rlstack.config.overlap import overlap_of
 from rlstack.config.parallel import policy_layers
 from rlstack.config.precision import training_precision
 from rlstack.config.schema import Policy
@@ -25,6 +27,7 @@ from rlstack.policy.backend import (
     TransformerConfig,
     VocabParallelEmbedding,
     device,
+    on_gpu,
     parallel_state,
     set_tensor_model_parallel_attributes,
 )
@@ -46,6 +49,7 @@ class PolicyModel(torch.nn.Module):
         super().__init__()
         self.architecture = architecture
         self.token_multiple = training_precision(policy).token_multiple  # of what a rank computes on
+        self.overlap = overlap_of(policy, on_gpu=on_gpu())
         self.stages = policy_layers(policy, architecture.num_layers)  # of every rank, as [stage][chunk]
         self.config = transformer_config(architecture, policy)
         self.chunks = [
@@ -89,6 +93,7 @@ class ModelChunk(GPTModel):
             share_embeddings_and_output_weights=architecture.tied,
             vp_stage=vp_stage,
         )
+        self.before_head: Callable[[], None] = _nothing  # makes sure that head_weight() is whole
         save_gib = policy.logprob_save_gib
         self._vocab_size = architecture.vocab_size
         self._head_options: dict[str, Any] = {
@@ -99,6 +104,16 @@ class ModelChunk(GPTModel):
             "hidden_grad": "reduce_scatter" if config.sequence_parallel else "all_reduce",
         }
 
+    def head_weight(self) -> torch.nn.Parameter:
+        """[V / TP, H], padded, of the output layer; of the last chunk alone."""
+        weight = (
+            self.shared_embedding_or_output_weight()
+            if self.share_embeddings_and_output_weights
+            else self.output_layer.weight
+        )
+        assert isinstance(weight, torch.nn.Parameter)
+        return weight
+
     def _postprocess(self, *, hidden_states: Tensor, labels: Tensor, **_: Any) -> Tensor | LogprobEntropy:
         """The seam of megatron-core 0.16 and 0.17 (`output_processor=` of `forward` is its heir in 0.18).
 
@@ -106,11 +121,8 @@ class ModelChunk(GPTModel):
         """
         if not self.post_process:
             return hidden_states
-        weight = (
-            self.shared_embedding_or_output_weight()
-            if self.share_embeddings_and_output_weights
-            else self.output_layer.weight
-        )
+        self.before_head()
+        weight = self.head_weight()
         group = self.pg_collection.tp
         return linear_logprob_entropy(
             hidden_states.squeeze(1),
@@ -123,6 +135,10 @@ class ModelChunk(GPTModel):
             main_grad=getattr(weight, "main_grad", None),
             **self._head_options,
         )
+
+
+def _nothing() -> None:
+    pass
 
 
 def build_model(

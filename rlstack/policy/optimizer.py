@@ -23,6 +23,7 @@ from rlstack.policy.backend import (
     get_megatron_optimizer,
 )
 from rlstack.policy.model import PolicyModel
+from rlstack.policy.overlap import prepare_overlap
 
 _SCHEDULE_STATE = ("init_lr", "max_lr", "min_lr", "num_steps")
 
@@ -34,8 +35,13 @@ def wrap_data_parallel(model: PolicyModel) -> list[DistributedDataParallel]:
         use_distributed_optimizer=True,
         check_for_nan_in_grad=False,  # it would raise; take_step decides on all ranks alike
         average_in_collective=False,  # gloo has no average, and the divisor is the number of examples
+        overlap_grad_reduce=model.overlap.grad_reduce,
+        overlap_param_gather=model.overlap.param_gather,
+        bucket_size=model.overlap.bucket_size,
     )
-    return [DistributedDataParallel(model.config, settings, chunk) for chunk in model.chunks]
+    chunks = [DistributedDataParallel(model.config, settings, chunk) for chunk in model.chunks]
+    prepare_overlap(chunks)
+    return chunks
 
 
 def build_optimizer(
@@ -61,6 +67,7 @@ def build_optimizer(
             bf16=config.bf16,
             params_dtype=config.params_dtype,
             use_distributed_optimizer=True,
+            overlap_param_gather=chunks[0].ddp_config.overlap_param_gather,
         ),
         chunks,
         use_gloo_process_groups=False,

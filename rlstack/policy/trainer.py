@@ -18,6 +18,7 @@ from rlstack.policy.backend import get_forward_backward_func, parallel_state
 from rlstack.policy.loss_terms import loss_terms
 from rlstack.policy.model import PolicyModel
 from rlstack.policy.optimizer import build_optimizer, scale_lr, take_step, wrap_data_parallel
+from rlstack.policy.overlap import gather_weights
 from rlstack.policy.packed import PackedBatch
 from rlstack.policy.parallel import context_rank, is_leader, num_stages
 from rlstack.policy.reference import Reference
@@ -103,6 +104,10 @@ class Trainer:
     def scale_lr(self, factor: float) -> None:
         """Multiply the learning rate of all steps to come by `factor`."""
         scale_lr(self.schedule, factor)
+
+    def gather_weights(self) -> None:
+        """Make the weights of `version` whole on this rank; what reads them outside a pass comes after it."""
+        gather_weights(self._data_parallel)
 
     def forward_logprobs(self, micro_batches: Sequence[MicroBatch]) -> list[Tensor]:
         """The labels' logprobs, [T] fp32 each, with the weights as they are; [] before the last stage."""

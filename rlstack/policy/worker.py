@@ -134,10 +134,12 @@ class PolicyWorker:
         """Make the current weights, which are `version`, the reference's."""
         assert version == self.version, f"the policy is at version {self.version}, not {version}"
         if self.trainer.reference is not None:
+            self.trainer.gather_weights()
             self.trainer.reference.sync(version)
 
     def export(self, folder: Path) -> None:
         """Write the weights to `folder` for transformers; replaces it."""
+        self.trainer.gather_weights()
         export(self.trainer.model, folder, source=self._folder)
 
     def open_transfer(self, host: str, port: int, *, method: TransferMethod, num_receivers: int) -> None:
@@ -168,6 +170,7 @@ class PolicyWorker:
         """Let the weights, which are `version`, go out; they stay as they are until fence()."""
         held = self.version if self._serving is None else self._serving
         assert version == held, f"the policy is at version {held}, not {version}"
+        self.trainer.gather_weights()
         self._served.take_over(version)
         self._sources[method].begin(version)
 
@@ -187,6 +190,7 @@ class PolicyWorker:
         Raises RuntimeError if its weights are not kept.
         """
         self._finish_sending()
+        self.trainer.gather_weights()
         self._served.put_in_place(version, policy_version=self.version)
         self._serving = version
 
@@ -200,6 +204,7 @@ class PolicyWorker:
         """Take a snapshot and start to write it to `folder`/policy; training may go on."""
         assert self._save is None, "finish_save comes first"
         assert self._serving is None, "end_serving comes first"
+        self.trainer.gather_weights()
         self._save = checkpointing.begin_save(self.trainer, self._served, self._config.policy, folder)
 
     def is_saved(self) -> bool:
