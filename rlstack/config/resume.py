@@ -28,6 +28,7 @@ MAY_DIFFER = (
     "policy.virtual_pipeline",
     "policy.pipeline_layers*",
     "policy.recompute",
+    "policy.fusions",
     "policy.overlap_*",
     "policy.logprob_*",
     "policy.micro_batch_tokens",

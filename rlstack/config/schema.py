@@ -61,6 +61,11 @@ class Recompute(StrEnum):
     full = "full"  # all but each layer's input
 
 
+class Fusions(StrEnum):
+    auto = "auto"  # on GPUs: rotary embeddings, SwiGLU, and weight gradients that are added up in place
+    none = "none"
+
+
 class LogprobKernel(StrEnum):
     auto = "auto"  # triton on GPUs that have it, otherwise torch
     torch = "torch"
@@ -186,6 +191,7 @@ class Policy:
     virtual_pipeline: int = 1  # chunks of layers per pipeline stage; more make the pipeline's bubble smaller
     pipeline_layers: list[int] | None = None  # of each chunk, in the model's order; null = equal numbers
     recompute: Recompute = Recompute.none  # activations to compute again instead of keeping them
+    fusions: Fusions = Fusions.auto  # fused kernels of the layers
     overlap_grad_reduce: bool | None = None  # reduce gradients during the backward pass; null = on GPUs
     overlap_param_gather: bool | None = None  # gather new weights in the next forward pass; null = on GPUs
     overlap_bucket_size: int | None = None  # elements exchanged at once, at least; null = 40 million or more

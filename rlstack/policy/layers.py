@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from rlstack.config.arithmetic import Arithmetic
+from rlstack.config.fusions import FusedKernels, fused_kernels
 from rlstack.config.precision import training_precision
 from rlstack.config.schema import Policy
 from rlstack.policy.architecture import Architecture
@@ -22,9 +24,27 @@ from rlstack.policy.cpu.norm import RMSNorm
 from rlstack.policy.parallel_config import parallel_settings
 
 
+def policy_kernels(policy: Policy) -> FusedKernels:
+    """The fused kernels on the machine of this process."""
+    return fused_kernels(policy, Arithmetic.detect(has_gpus=on_gpu()))
+
+
+def fuse_weight_gradients(model: torch.nn.Module) -> int:
+    """Have Transformer Engine's linear layers add weight gradients to `main_grad`; the number of them.
+
+    The setting of megatron-core says it of the output layer too, which would demand Apex, and which the
+    logprob kernel stands in for, with the same sums.
+    """
+    fusing = [module for module in model.modules() if hasattr(module, "fuse_wgrad_accumulation")]
+    for module in fusing:
+        module.fuse_wgrad_accumulation = True  # type: ignore[assignment]
+    return len(fusing)
+
+
 def transformer_config(architecture: Architecture, policy: Policy) -> TransformerConfig:
     """megatron-core's settings for `architecture` in the layout of `policy`."""
     precision = training_precision(policy)
+    fused = policy_kernels(policy)
     dtype = getattr(torch, precision.dtype)
     return TransformerConfig(
         num_layers=architecture.num_layers,
@@ -45,12 +65,12 @@ def transformer_config(architecture: Architecture, policy: Policy) -> Transforme
         # The weights come from a file.
         perform_initialization=False,
         use_cpu_initialization=not on_gpu(),
-        # Need Apex or a compiler, for nothing on the CPU.
-        bias_activation_fusion=False,
+        bias_activation_fusion=fused.swiglu,
+        apply_rope_fusion=fused.rope,
         bias_dropout_fusion=False,
         masked_softmax_fusion=False,
+        # Of the output layer it needs Apex; see fuse_weight_gradients.
         gradient_accumulation_fusion=False,
-        apply_rope_fusion=False,
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=dtype is torch.bfloat16,

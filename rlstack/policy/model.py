@@ -32,7 +32,7 @@ from rlstack.policy.backend import (
     set_tensor_model_parallel_attributes,
 )
 from rlstack.policy.hf_map import padded_vocab_size
-from rlstack.policy.layers import layer_spec, transformer_config
+from rlstack.policy.layers import fuse_weight_gradients, layer_spec, policy_kernels, transformer_config
 
 _BYTES_PER_GIB = 1024**3
 
@@ -147,6 +147,9 @@ def build_model(
     """This rank's part, on its device, with the weights not loaded; `folder` is the Hugging Face folder."""
     model = PolicyModel(architecture, policy, entropy_gradient=entropy_gradient).to(device())
     _mark_tensor_parallel(model)
+    if policy_kernels(policy).weight_gradients:
+        num_fused = fuse_weight_gradients(model)
+        assert num_fused > 0, "Transformer Engine's linear layers have another name for the fusion"
     frequencies = inverse_frequencies(architecture, folder).to(device())
     for chunk in model.chunks:
         chunk.rotary_pos_emb.inv_freq = frequencies

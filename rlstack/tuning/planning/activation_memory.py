@@ -20,7 +20,7 @@ def held_activations(
 ) -> tuple[Figure, list[Figure]]:
     """What backward passes still to come need, with what one of them makes again; and what it is of."""
     architecture, recompute = demand.architecture, demand.config.policy.recompute
-    shape = micro_batch_shape(demand, layout)
+    shape = micro_batch_shape(demand, layout, layers)
     details = layer_activations(architecture, shape, layers, recompute)
     chunk = max(layout.chunk_sizes(architecture.num_layers, stage=stage))
     per_token, inputs = "chunk_layers*layer", {"chunk_layers": chunk, "layer": details[-1].value}
@@ -71,7 +71,7 @@ def chunks_in_flight(demand: Demand, layout: Layout, *, stage: int) -> Figure:
     )
 
 
-def micro_batch_shape(demand: Demand, layout: Layout) -> MicroBatchShape:
+def micro_batch_shape(demand: Demand, layout: Layout, layers: Layers) -> MicroBatchShape:
     """Of the largest micro-batch, on one rank."""
     return MicroBatchShape(
         num_tokens=demand.rank_tokens(layout),
@@ -80,4 +80,5 @@ def micro_batch_shape(demand: Demand, layout: Layout) -> MicroBatchShape:
         sequence_parallel=demand.config.policy.sequence_parallel and layout.tensor_parallel > 1,
         context_parallel=layout.context_parallel,
         fp8=demand.fp8,
+        fused=layers is Layers.transformer_engine and demand.fused,
     )

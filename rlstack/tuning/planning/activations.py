@@ -34,6 +34,7 @@ class MicroBatchShape:
     sequence_parallel: bool
     context_parallel: int = 1
     fp8: Fp8Recipe | None = None  # of the layers' products of matrices
+    fused: bool = False  # rotary embeddings and SwiGLU
 
     def inputs(self, architecture: Architecture) -> Mapping[str, float]:
         """What the formulas of this file are about; sp: ranks that share the hidden states."""
@@ -90,7 +91,8 @@ def _attention(architecture: Architecture, shape: MicroBatchShape, layers: Layer
         # The value is a part of what was computed in one piece, which stays whole.
         "query key value": "itemsize*(heads + 2*kv_heads)*head_dim/tp",
         "rotated query and key": "itemsize*(heads + kv_heads)*head_dim/tp",
-        "cosines and sines": "4*itemsize*head_dim",
+        # Fused, all layers keep one table of angles.
+        **({} if shape.fused else {"cosines and sines": "4*itemsize*head_dim"}),
         # On the CPU the sequences' outputs are put together by a copy.
         "attention": f"{2 if on_cpu else 1}*itemsize*heads*head_dim/tp{copy}",
         "statistics of attention": "4*heads/tp",
@@ -104,9 +106,9 @@ def _feed_forward(shape: MicroBatchShape, layers: Layers, recompute: Recompute) 
     """With recompute selective: its input alone, which is the norm's on a GPU, and the norm's output else."""
     norm = {"norm before feed-forward": _norm(shape, layers)}
     if recompute is Recompute.none:
-        # Gate above up, silu of the gate, up plus an offset of 0, their product.
+        # Gate above up, their product; unfused, silu of the gate and up plus an offset of 0 as well.
         product = "itemsize" if shape.fp8 is None else "1"
-        return norm | {"feed-forward": f"(4*itemsize + {product})*ffn/tp"}
+        return norm | {"feed-forward": f"({2 if shape.fused else 4}*itemsize + {product})*ffn/tp"}
     return norm if layers is Layers.local else {"input of feed-forward": "itemsize*hidden/sp"}
 
 

@@ -9,7 +9,15 @@ from statistics import NormalDist
 
 from rlstack.config.precision import rollout_precision
 from rlstack.config.schedule_words import AUTO
-from rlstack.config.schema import Fp8Recipe, ObjectiveName, Placement, Precision, Recompute, RunConfig
+from rlstack.config.schema import (
+    Fp8Recipe,
+    Fusions,
+    ObjectiveName,
+    Placement,
+    Precision,
+    Recompute,
+    RunConfig,
+)
 from rlstack.orchestration.schedule import WITH_GENERATOR
 from rlstack.policy.architecture import Architecture
 from rlstack.tuning.parts import Layout, Workload
@@ -52,6 +60,11 @@ class Demand:
         """How the policy's layers compute in FP8, if they do."""
         policy = self.config.policy
         return policy.fp8.recipe if policy.precision is Precision.fp8 else None
+
+    @property
+    def fused(self) -> bool:
+        """Whether the policy's layers use fused kernels, given Transformer Engine and Triton."""
+        return self.config.policy.fusions is Fusions.auto
 
     @property
     def colocated(self) -> bool:

@@ -50,12 +50,13 @@ def policy_rank_memory(
     layers = Layers.transformer_engine
     activations, of_activations = held_activations(demand, layout, stage=stage, layers=layers)
     workspace = backward_workspace(demand, layout, stage=stage, layers=layers)
+    stand_ins = [_gradient_stand_ins(demand, of_states[0])] if demand.fused else []
     passing = [activations, workspace]
     if demand.config.schedule.save_every is not None:
         buffer = of_states[-1].value
         passing.append(_gathering(layout, buffer=buffer, other=activations.value + workspace.value))
     return RankMemory(
-        staying=[*states, *_communication(demand, weights=states[0].value)],
+        staying=[*states, *stand_ins, *_communication(demand, weights=states[0].value)],
         passing=passing,
         others=[] if asleep is None else [asleep.sleeping],
         details=[*of_states, *of_activations],
@@ -143,6 +144,14 @@ def _fp8_weights(demand: Demand, layout: Layout, *, stage: int) -> Figure:
         stage_layers=layers,
         in_bf16=in_bf16,
         layer=matrices.value,
+    )
+
+
+def _gradient_stand_ins(demand: Demand, layer: Figure) -> Figure:
+    """What autograd gets in place of gradients that are in main_grad: one tensor for each shape of a layer's
+    matrices, which stays (transformer_engine/pytorch/module/base.py, get_dummy_wgrad)."""
+    return derive(
+        "stand-ins of gradients", "B", "itemsize*layer", itemsize=demand.itemsize, layer=layer.value
     )
 
 

@@ -18,7 +18,7 @@ _SAVE_BUDGET_BYTES = {Layers.transformer_engine: GPU_SAVE_BUDGET_BYTES, Layers.l
 
 def backward_workspace(demand: Demand, layout: Layout, *, stage: int, layers: Layers) -> Figure:
     """Bytes: of the logprobs on the last stage, or of a layer, whichever is more."""
-    layer = _layer_workspace(demand, layout)
+    layer = _layer_workspace(demand, layout, layers)
     if stage < layout.pipeline_parallel - 1:
         return layer
     return max(layer, logprob_workspace(demand, layout, layers), key=lambda figure: figure.value)
@@ -58,12 +58,15 @@ def saves_logprobs(demand: Demand, layout: Layout, layers: Layers) -> bool:
     return demand.rank_tokens(layout) * width * demand.itemsize <= budget
 
 
-def _layer_workspace(demand: Demand, layout: Layout) -> Figure:
+def _layer_workspace(demand: Demand, layout: Layout, layers: Layers) -> Figure:
     """Gradients of the feed-forward part's activations, and of its larger weight before it is added up."""
+    fused = layers is Layers.transformer_engine and demand.fused
+    # Fused, the product's, gate's and up's; no weight has a gradient beside main_grad.
+    formula = "tokens*(3*ffn/tp + 4*hidden)" if fused else "tokens*(5*ffn/tp + 4*hidden) + 2*ffn/tp*hidden"
     return derive(
         "backward of a layer",
         "B",
-        "itemsize*(tokens*(5*ffn/tp + 4*hidden) + 2*ffn/tp*hidden)",
+        f"itemsize*({formula})",
         itemsize=demand.itemsize,
         tokens=demand.rank_tokens(layout),
         ffn=demand.architecture.ffn_size,
