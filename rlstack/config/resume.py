@@ -29,6 +29,7 @@ MAY_DIFFER = (
     "policy.pipeline_layers*",
     "policy.recompute",
     "policy.fusions",
+    "policy.optimizer_offload",
     "policy.overlap_*",
     "policy.logprob_*",
     "policy.micro_batch_tokens",

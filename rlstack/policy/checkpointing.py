@@ -36,9 +36,11 @@ def begin_save(trainer: Trainer, served: ServedWeights, policy: Policy, folder: 
     weights = {"": list(model.parameters())} | extra_weights(
         _copies(trainer, served, header), version=header.version
     )
+    with trainer.optimizer_state.at_hand():
+        optimizer = sharded_optimizer(trainer.optimizer, model, is_loading=False)
     state: dict[str, Any] = {
         "weights": sharded_weights(model, {prefix: host_copies(kept) for prefix, kept in weights.items()}),
-        "optimizer": sharded_optimizer(trainer.optimizer, model, is_loading=False),
+        "optimizer": optimizer,
         "random": sharded_random_states(),
     }
     save = BackgroundSave(state, target)
@@ -64,7 +66,8 @@ def restore(trainer: Trainer, served: ServedWeights, policy: Policy, folder: Pat
     copies = _copies(trainer, served, header)
     extra = extra_weights(copies, version=header.version)
     weights = list(trainer.model.parameters())
-    _load_into({"": weights} | extra, trainer, saved, with_random_states=_is_alike(header, policy))
+    with trainer.optimizer_state.at_hand():
+        _load_into({"": weights} | extra, trainer, saved, with_random_states=_is_alike(header, policy))
     for held, tensors in copies.values():
         copy_into(tensors, _weights_of(held, header.version, weights, copies))
     restore_schedule(trainer.schedule, header.lr_schedule)

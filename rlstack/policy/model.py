@@ -49,6 +49,7 @@ class PolicyModel(torch.nn.Module):
         super().__init__()
         self.architecture = architecture
         self.token_multiple = training_precision(policy).token_multiple  # of what a rank computes on
+        self.offloads_optimizer = policy.optimizer_offload
         self.overlap = overlap_of(policy, on_gpu=on_gpu())
         self.stages = policy_layers(policy, architecture.num_layers)  # of every rank, as [stage][chunk]
         self.config = transformer_config(architecture, policy)

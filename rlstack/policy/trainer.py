@@ -17,6 +17,7 @@ from rlstack.losses.build import Loss
 from rlstack.policy.backend import get_forward_backward_func, parallel_state
 from rlstack.policy.loss_terms import loss_terms
 from rlstack.policy.model import PolicyModel
+from rlstack.policy.offload import OffloadedState
 from rlstack.policy.optimizer import build_optimizer, scale_lr, take_step, wrap_data_parallel
 from rlstack.policy.overlap import gather_weights
 from rlstack.policy.packed import PackedBatch
@@ -44,6 +45,7 @@ class Trainer:
         self._timers = model.config.timers = StepTimers()
         self._data_parallel = wrap_data_parallel(model)
         self.optimizer, self.schedule = build_optimizer(self._data_parallel, settings)
+        self.optimizer_state = OffloadedState(self.optimizer, is_on=model.offloads_optimizer)
         if num_stages() > 1:
             model.config.finalize_model_grads_func = as_wait(model.config.finalize_model_grads_func)
         # After the wrapping, which moves the weights into a buffer.
@@ -82,7 +84,7 @@ class Trainer:
         )
         self._wait_for_other_stages()
         before_update()
-        with span("optimizer"):
+        with span("optimizer"), self.optimizer_state.at_hand():
             is_taken, grad_norm = take_step(
                 self.optimizer,
                 self.schedule,

@@ -169,16 +169,16 @@ def test_shared_gpus_are_all_taken_by_both_sides() -> None:
 
 
 def test_recomputation_and_contexts_are_for_what_fits_in_no_other_way() -> None:
-    def chosen(num_gpus: int, **assumptions: float) -> list[TrainerChoice]:
-        return fitting_trainers(searched(demand(**assumptions)), num_gpus)
+    def chosen(num_gpus: int, *overrides: str, **assumptions: float) -> list[TrainerChoice]:
+        return fitting_trainers(searched(demand(*overrides, **assumptions)), num_gpus)
 
-    short = chosen(4)
+    short = chosen(4, "policy.micro_batch_tokens=16384")
     assert {choice.layout.context_parallel for choice in short} == {1}
     recomputed = [c for c in short if c.demand.config.policy.recompute is not Recompute.none]
     assert recomputed
     for choice in recomputed:
         assert not trainer_choice(recomputing(choice.demand, Recompute.none), choice.layout).fits
-    longer = chosen(32, prompt_tokens_max=600_000)
+    longer = chosen(32, prompt_tokens_max=800_000)
     assert {choice.layout.context_parallel for choice in longer} == {2}
 
 
@@ -190,3 +190,23 @@ def test_the_settings_to_paste_name_what_was_chosen() -> None:
     assert Layout.of(again.policy) == best.layout
     assert again.policy.recompute is best.demand.config.policy.recompute
     assert again.policy.pipeline_layers is None
+
+
+def test_an_optimiser_in_host_memory_needs_a_gpu_only_while_it_steps() -> None:
+    layout, offload = Layout(tensor_parallel=2, data_parallel=4), "policy.optimizer_offload=true"
+    kept, moved = parts(demand(), layout), parts(demand(offload), layout)
+    assert "optimiser" not in moved
+    passes = kept["activations"] + kept["logprobs, saved"]
+    assert moved["more while the optimiser steps"] == max(0, kept["optimiser"] - passes)
+    assert sum(moved.values()) < sum(kept.values())
+    # What a rank has for itself while an engine on its GPU samples.
+    staying = [policy_rank_memory(wanted, layout, stage=0).staying for wanted in (demand(), demand(offload))]
+    without = sum(figure.value for figure in staying[0]) - sum(figure.value for figure in staying[1])
+    assert without == kept["optimiser"]
+    of_hosts = [
+        {figure.name: figure.value for figure in host_memory(demand(*o), layout, parameters=4e9).parts}
+        for o in ((), (offload,))
+    ]
+    more = of_hosts[1].pop("the optimiser between steps")
+    assert of_hosts[0] == of_hosts[1]
+    assert more == pytest.approx(8 * 4 / 3 * 12 * 4e9 / 4)

@@ -45,12 +45,28 @@ def host_memory(
         parts.append(derive("the engines' version", "B", "ranks*itemsize*parameters", **shard))
     if demand.config.schedule.save_every is not None:
         parts += _checkpoint(demand, layout, shard)
+    if demand.config.policy.optimizer_offload:
+        parts.append(_optimiser(demand, layout, shard))
     if asleep is not None:
         parts.append(derive("engines that sleep", "B", "ranks*weights", ranks=ranks, weights=asleep))
     limit = derive(
         "limit", "B", "node_memory_gb*gb", node_memory_gb=demand.assumptions.node_memory_gb, gb=1e9
     )
     return HostMemory(parts=parts, limit=limit)
+
+
+def _optimiser(demand: Demand, layout: Layout, shard: dict[str, float]) -> Figure:
+    """The state between steps: policy/offload.py. torch rounds page-locked memory up to powers of two, tensor
+    by tensor: to 4/3 of it on average, where sizes are as likely as others."""
+    return derive(
+        "the optimiser between steps",
+        "B",
+        "ranks*4/3*state*parameters/replicas",
+        state=8 if demand.itemsize == 4 else 12,
+        replicas=layout.replicas,
+        ranks=shard["ranks"],
+        parameters=shard["parameters"],
+    )
 
 
 def keeps_copies(demand: Demand) -> bool:

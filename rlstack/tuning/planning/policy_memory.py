@@ -18,6 +18,8 @@ from rlstack.tuning.planning.engine_memory import EngineMemory
 from rlstack.tuning.planning.shards import buffer_elements, layer_parameters, policy_parameters
 from rlstack.tuning.planning.workspace import backward_workspace
 
+OPTIMISER = 2  # its place among `model_states`
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankMemory:
@@ -52,9 +54,16 @@ def policy_rank_memory(
     workspace = backward_workspace(demand, layout, stage=stage, layers=layers)
     stand_ins = [_gradient_stand_ins(demand, of_states[0])] if demand.fused else []
     passing = [activations, workspace]
+    other = activations.value + workspace.value
+    at_hand = 0.0
+    if demand.config.policy.optimizer_offload:
+        optimiser = states.pop(OPTIMISER)
+        at_hand = optimiser.value
+        passing.append(_stepping(optimiser=at_hand, other=other))
+        of_states = [optimiser, *of_states]
+        other += passing[-1].value
     if demand.config.schedule.save_every is not None:
-        buffer = of_states[-1].value
-        passing.append(_gathering(layout, buffer=buffer, other=activations.value + workspace.value))
+        passing.append(_gathering(layout, buffer=of_states[-1].value, at_hand=at_hand, other=other))
     return RankMemory(
         staying=[*states, *stand_ins, *_communication(demand, weights=states[0].value)],
         passing=passing,
@@ -87,13 +96,23 @@ def _communication(demand: Demand, *, weights: float) -> list[Figure]:
     ]
 
 
-def _gathering(layout: Layout, *, buffer: float, other: float) -> Figure:
+def _stepping(*, optimiser: float, other: float) -> Figure:
+    """Beyond the `other` bytes that the passes need, which are free by then: the optimiser's state, which
+    lies in host memory else (policy/offload.py)."""
+    return derive(
+        "more while the optimiser steps", "B", "max(0, optimiser - passes)", optimiser=optimiser, passes=other
+    )
+
+
+def _gathering(layout: Layout, *, buffer: float, at_hand: float, other: float) -> Figure:
     """Beyond the `other` bytes that a step needs: a tensor of the optimiser's state in fp32, of all replicas
-    and of this one (megatron/core/optimizer/distrib_optimizer.py, get_parameter_state_dp_zero)."""
+    and of this one (megatron/core/optimizer/distrib_optimizer.py, get_parameter_state_dp_zero), and the state
+    itself where it lies in host memory else."""
     return derive(
         "more while a checkpoint is taken",
         "B",
-        "max(0, 4*buffer*(1 + 1/replicas) - step)",
+        f"max(0, {'at_hand + ' if at_hand else ''}4*buffer*(1 + 1/replicas) - step)",
+        **({"at_hand": at_hand} if at_hand else {}),
         buffer=buffer,
         replicas=layout.replicas,
         step=other,
