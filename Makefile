@@ -6,7 +6,7 @@ GPU_PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || echo pyt
 GPU_VENV := .venv-gpu
 HERE := $(if $(shell command -v nvidia-smi),$(GPU_VENV),$(VENV))
 
-.PHONY: quickstart setup setup-gpu test test-gpu bench-gpu thorough multihost cases faults fuzz lint lock docs docs-serve
+.PHONY: quickstart setup setup-gpu test test-gpu bench-gpu gpu-check gpu-check-full gpu-check-dry thorough multihost cases faults fuzz lint lock docs docs-serve
 
 quickstart: setup
 	$(VENV)/bin/rlstack train configs/quickstart.yaml
@@ -38,7 +38,20 @@ test-gpu: $(HERE)/.set-up
 	$(HERE)/bin/pytest -m gpu tests/gpu tests/kernels tests/distributed/test_ipc.py
 
 bench-gpu: setup-gpu
-	$(GPU_VENV)/bin/python benchmarks/kernels.py --out benchmarks/results/kernels_gpu.json
+	$(GPU_VENV)/bin/python benchmarks/kernels.py --out benchmarks/results/gpu_kernels.json
+
+# What the table of where it has been run is made from. The first needs no more than torch with CUDA and Triton
+# (docs/how-to/check-gpus.md has the line for a machine without a network); GPU_PYTHON is its Python.
+gpu-check:
+	$(firstword $(wildcard $(GPU_VENV)/bin/python) $(GPU_PYTHON)) tools/gpu_check run
+
+gpu-check-full: setup-gpu
+	$(GPU_VENV)/bin/python tools/gpu_check run --profile full
+
+# Both on the CPU, as far as they go there; about ten minutes on two idle cores.
+gpu-check-dry: setup
+	$(VENV)/bin/python tools/gpu_check run --dry-run
+	$(VENV)/bin/python tools/gpu_check run --dry-run --profile full
 
 # All tests: the long runs in further cases too.
 thorough: lint

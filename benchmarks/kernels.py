@@ -29,7 +29,7 @@ from kernel_cases import Case, Shape, make_case
 from kernel_ceilings import Ceilings, seconds
 from kernel_checks import check
 from kernel_trials import Key, Trial, trials_of
-from report import write
+from report import save, write
 
 CPU_SHAPES = [(4096, 512, 32000)]
 GPU_HEADS = [(4096, 128256), (4096, 16128), (8192, 16128), (3584, 152064)]
@@ -62,6 +62,8 @@ def main() -> None:
     for shape in arguments.shapes or (GPU_SHAPES if on_gpu else CPU_SHAPES):
         print(f"T, H, V = {shape} ...", flush=True)
         rows += measure(shape, dtype, device, rounds=arguments.rounds, only=arguments.only)
+        if arguments.out is not None:
+            save(rows, arguments.out)  # whoever stops this in the next shape has those before it
     write(rows, arguments.out, title="logprob and entropy")
 
 

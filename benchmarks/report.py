@@ -25,8 +25,12 @@ def write(rows: Sequence[Mapping[str, Any]], out: Path | None, *, title: str) ->
     if not console.is_terminal:
         console.width = 200  # a file has room for all columns
     console.print(table)
-    if out is None:
-        return
+    if out is not None:
+        save(rows, out)
+
+
+def save(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
+    """Write the rows to `out`; so can those be that there are so far."""
     command = shlex.join(["python", *(Path(sys.argv[0]).as_posix(), *sys.argv[1:])])
     result = {
         "machine": hardware(),

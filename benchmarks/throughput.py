@@ -5,8 +5,8 @@ The engine answers the quickstart's prompts; the policy takes optimiser steps of
 
 The floor is the time of the model FLOPs (rlstack/policy/flops.py; of generated tokens without attention) at
 the rate that one product of about the batch's size has on one thread of this process, times the cores that
-the layout can use. `mfu` is the floor over the time: the model FLOPs utilisation of a machine whose peak is
-that rate.
+the layout can use. On GPUs it is that at their peak by the data sheet; there is none where that is not known.
+`mfu` is the floor over the time: the model FLOPs utilisation of a machine whose peak is that rate.
 
     python benchmarks/throughput.py --out benchmarks/results/throughput.json
 """
@@ -18,7 +18,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,17 @@ from report import write
 from whole_runs import CONFIG
 
 from rlstack.config.load import load_config
-from rlstack.config.schema import RunConfig
+from rlstack.config.machine import gpu_names
+from rlstack.config.schema import Precision, RolloutPrecision, RunConfig
 from rlstack.data.load import load_prompts
 from rlstack.data.records import PreferencePair, Prompt, Rollout
 from rlstack.orchestration.cluster import Cluster
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.engine_seat import Sampling
-from rlstack.orchestration.layout_text import parse_trainer
+from rlstack.orchestration.layout_text import TrainerLayout, parse_trainer
 from rlstack.policy.architecture import Architecture
 from rlstack.policy.flops import ModelFlops
+from rlstack.telemetry.peaks import common_peak_tflops
 
 N = 8  # rollouts per prompt
 PROMPT = Prompt(task="throughput", row=0, problem="", token_ids=tuple(range(5, 24)))
@@ -43,7 +45,7 @@ PROMPT = Prompt(task="throughput", row=0, problem="", token_ids=tuple(range(5, 2
 
 def main() -> None:
     arguments = parse()
-    architecture = Architecture.from_folder(Path(load_config(CONFIG).policy.model))
+    architecture = Architecture.from_folder(Path(load_config(CONFIG, arguments.set).policy.model))
     with tempfile.TemporaryDirectory() as scratch:
         rows = engine_rows(arguments, architecture, Path(scratch))
         for layout in arguments.layouts:
@@ -61,6 +63,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, nargs="+", default=[4, 16, 64], help="of one optimiser step")
     parser.add_argument("--answer-tokens", type=int, default=32, help="of the answers trained on")
     parser.add_argument("--layouts", nargs="+", default=["TP1", "TP2", "PP2", "DP2"], help="of the policy")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="SETTING=VALUE", help="on top of the quickstart"
+    )
     return parser.parse_args()
 
 
@@ -68,7 +73,7 @@ def engine_rows(
     arguments: argparse.Namespace, architecture: Architecture, scratch: Path
 ) -> list[dict[str, Any]]:
     """One engine of one rank, by the number of sequences that start together."""
-    config = load_config(CONFIG, [f"rollout.max_num_seqs={N * max(arguments.prompts)}"])
+    config = load_config(CONFIG, [f"rollout.max_num_seqs={N * max(arguments.prompts)}", *arguments.set])
     prompts, _ = load_prompts(config)
     rows = []
     with Cluster(config, scratch / "engine", policy=False) as cluster:
@@ -88,6 +93,7 @@ def engine_rows(
                 time_s=time_s,
                 rows=sequences,
                 ranks=1,
+                precision=engine_precision(config),
             )
             rows.append(
                 {
@@ -118,7 +124,7 @@ def policy_rows(
     """The policy's ranks in one layout, by the pairs of a step; the reference is the policy itself."""
     sizes = parse_trainer(layout, architecture)
     num_ranks = sizes.tensor_parallel * sizes.pipeline_parallel * sizes.data_parallel
-    config = policy_config(sizes.tensor_parallel, sizes.pipeline_parallel, sizes.data_parallel)
+    config = policy_config(sizes, arguments.set)
     flops = ModelFlops.of(architecture)
     rows = []
     with Cluster(config, scratch / layout, engines=False) as cluster:
@@ -136,22 +142,24 @@ def policy_rows(
                 time_s=time_s,
                 rows=tokens // sizes.data_parallel,
                 ranks=num_ranks,
+                precision=config.policy.precision,
             )
             of_row = {"role": "policy", "layout": layout, "batch": num_pairs}
             rows.append(of_row | {"tokens": tokens, "time_s": time_s, **floor})
     return rows
 
 
-def policy_config(tensor_parallel: int, pipeline_parallel: int, data_parallel: int) -> RunConfig:
+def policy_config(sizes: TrainerLayout, settings: Sequence[str]) -> RunConfig:
     return load_config(
         CONFIG,
         [
-            f"policy.tensor_parallel={tensor_parallel}",
-            f"policy.pipeline_parallel={pipeline_parallel}",
-            f"policy.data_parallel={data_parallel}",
+            f"policy.tensor_parallel={sizes.tensor_parallel}",
+            f"policy.pipeline_parallel={sizes.pipeline_parallel}",
+            f"policy.data_parallel={sizes.data_parallel}",
             "policy.micro_batch_tokens=1024",
             "schedule.sync_interval=null",  # all steps are on rollouts of version 0
             "schedule.reference_sync=1",  # the reference follows every step: no pass of its own
+            *settings,
         ],
     )
 
@@ -181,18 +189,36 @@ def median_s(rounds: int, work: Callable[[], object]) -> float:
 
 
 def against_floor(
-    architecture: Architecture, flops: int, *, tokens: float, time_s: float, rows: int, ranks: int
-) -> dict[str, float]:
+    architecture: Architecture,
+    flops: int,
+    *,
+    tokens: float,
+    time_s: float,
+    rows: int,
+    ranks: int,
+    precision: Precision,
+) -> dict[str, float | None]:
     """What `flops` alone would take, in products of `rows` tokens."""
-    cores = min(ranks, len(os.sched_getaffinity(0)))
-    rate = cores * matmul_flops_per_s(rows, architecture.hidden_size, architecture.ffn_size)
-    floor_s = flops / rate
+    if gpus := gpu_names():
+        peak = common_peak_tflops(gpus, precision)
+        rate = None if peak is None else ranks * peak * 1e12
+    else:
+        cores = min(ranks, len(os.sched_getaffinity(0)))
+        rate = cores * matmul_flops_per_s(rows, architecture.hidden_size, architecture.ffn_size)
+    floor_s = None if rate is None else flops / rate
     return {
         "tokens_per_s": tokens / time_s,
         "tflops": flops / time_s / 1e12,
         "floor_s": floor_s,
-        "mfu": floor_s / time_s,
+        "mfu": None if floor_s is None else floor_s / time_s,
     }
+
+
+def engine_precision(config: RunConfig) -> Precision:
+    """Of the products of the engine's layers."""
+    if config.rollout.precision is not RolloutPrecision.auto:
+        return Precision(config.rollout.precision.value)
+    return Precision.bf16 if config.policy.precision is Precision.fp8 else config.policy.precision
 
 
 def matmul_flops_per_s(rows: int, hidden_size: int, ffn_size: int) -> float:

@@ -103,14 +103,21 @@ class PeerGroup:
         """Let `buffer` come from rank `sender`. Raises RuntimeError if that is lost already."""
         return self._start("recv", buffer, sender, tag)
 
-    def _start(self, method: str, buffer: torch.Tensor, peer: int, tag: int) -> Pending:
-        transfer = getattr(self._group, method)
-        if not self.ordered:
-            return Pending(transfer([buffer], peer, tag), polled=False)
+    def section(self, *transfers: tuple[str, torch.Tensor, int, int]) -> Pending:
+        """Start several transfers at once, where `ordered`: none of them waits for another.
+
+        transfers: each "send" or "recv", a buffer, the peer's rank and a tag. A rank can send to itself.
+        """
         # Outside a coalesced section nccl would make a communicator for each pair of ranks.
         self._group._start_coalescing()
-        transfer([buffer], peer, tag)
+        for method, buffer, peer, tag in transfers:
+            getattr(self._group, method)([buffer], peer, tag)
         return Pending(self._group._end_coalescing(), polled=True)
+
+    def _start(self, method: str, buffer: torch.Tensor, peer: int, tag: int) -> Pending:
+        if self.ordered:
+            return self.section((method, buffer, peer, tag))
+        return Pending(getattr(self._group, method)([buffer], peer, tag), polled=False)
 
 
 def meet(store: Store, *, place: str, me: str, others: Mapping[str, str], timeout_s: float) -> None:

@@ -129,7 +129,8 @@ def test_a_script_is_there_with_its_options(words: list[str]) -> None:
         script = ROOT / words[1].replace(".", "/") / "__main__.py"
     elif not words[0].startswith(("tools/", "benchmarks/", "docs/")):
         return  # the reader's own
-    text = script.read_text()
+    files = sorted(script.rglob("*.py")) if (script / "__main__.py").is_file() else [script]
+    text = "".join(file.read_text() for file in files)
     options = [word.partition("=")[0] for word in words if word.startswith("--")]
     assert [o for o in options if o not in text and o[2:].replace("-", "_") not in text] == []
 
