@@ -16,7 +16,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from kernel_cases import Case
 from rlstack_kernels import linear_logprob_entropy, logprob_entropy
-from rlstack_kernels.options import Mode, resolve_mode
+from rlstack_kernels.options import Implementation, Mode, resolve_mode
 from torch import Tensor
 
 Outputs = tuple[Tensor, Tensor | None]
@@ -51,6 +51,7 @@ def variants(case: Case) -> list[Variant]:
     given = partial(Variant, from_logits=True)
     return [
         Variant("rlstack", lambda: _own("auto"), num_products=3 if default == "save" else 4),
+        Variant("rlstack liger", lambda: _own("recompute", implementation="liger"), num_products=4),
         Variant("rlstack save", lambda: _own("save"), passes=(BACKWARD,)),
         Variant("rlstack eager", lambda: _own("eager"), passes=(BACKWARD,)),
         Variant("rlstack recompute", lambda: _own("recompute"), passes=(BACKWARD,), num_products=4),
@@ -80,13 +81,21 @@ def variants(case: Case) -> list[Variant]:
     ]
 
 
-def _own(mode: Mode) -> Run:
+def _own(mode: Mode, *, implementation: Implementation | None = None) -> Run:
+    """implementation: None for the project's own kernels on the case's device."""
+
     def run(case: Case, hidden: Tensor, weight: Tensor) -> Outputs:
         def promised(rows: slice, _: object) -> tuple[Tensor, Tensor]:
             return case.grad_logprobs[rows], case.grad_entropy[rows]
 
-        token_gradients = promised if mode == "eager" else None
-        return linear_logprob_entropy(hidden, weight, case.labels, mode=mode, token_gradients=token_gradients)
+        return linear_logprob_entropy(
+            hidden,
+            weight,
+            case.labels,
+            mode=mode,
+            token_gradients=promised if mode == "eager" else None,
+            implementation=implementation or ("triton" if hidden.is_cuda else "torch"),
+        )
 
     return run
 

@@ -5,12 +5,16 @@ Letters: T tokens, H hidden size, V vocabulary size with padding, TP ranks of th
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from rlstack_kernels.liger_head import Liger, check_liger, ranks_of
 from rlstack_kernels.linear_call import Call
 from rlstack_kernels.linear_modes import Deferred, Eager, Reference, TokenGradients
+from rlstack_kernels.measured import liger_is_faster, measured
 from rlstack_kernels.options import (
     Entropy,
     HiddenGrad,
@@ -73,12 +77,15 @@ def linear_logprob_entropy(
         hidden_grad: partial: the hidden states' gradient is this rank's part of a sum over the group.
             all_reduce: it is that sum. reduce_scatter: hidden is cut along T (sequence parallelism), is
             gathered here and its gradient reduced and cut again. The reduction runs beside the last product.
-        implementation: torch; triton (CUDA); reference (fp64, the logits of the whole vocabulary);
-            auto: triton on a GPU that has it.
+        implementation: torch; triton (CUDA); liger (of the package liger-kernel: mode auto or recompute, one
+            temperature, equal parts of the vocabulary and no padding over several ranks); reference (fp64,
+            the logits of the whole vocabulary); auto: triton on a GPU that has it, or liger where that was
+            measured to be faster (measured.py).
 
     Raises:
         ValueError: an unknown choice, shapes that do not go together, labels that are no integers, or (on the
             CPU) a label outside the vocabulary.
+        ImportError: liger is chosen and not installed.
     """
     check_choice("entropy", entropy, Entropy)
     check_choice("mode", mode, Mode)
@@ -111,6 +118,15 @@ def linear_logprob_entropy(
         implementation=implementation,
         differentiate=torch.is_grad_enabled(),
     )
+    if implementation == "auto" and _liger_is_faster(
+        hidden, weight, mode=mode, inv_temp=inv_temp, group=group
+    ):
+        implementation = "liger"
+    if implementation == "liger":
+        check_liger(hidden, weight, mode=mode, inv_temp=inv_temp, vocab_valid=vocab_valid, call=call)
+        if labels.size(0) > 0:  # it takes no empty tensors
+            outputs = Liger.apply(hidden, weight, labels, 1.0 / float(inv_temp), call)
+            return LogprobEntropy(outputs[0], None if entropy == "none" else outputs[1])
     operands = hidden, weight, labels, as_inv_temp(inv_temp, labels, wide(hidden.dtype)), call
     if implementation == "reference":
         outputs = Reference.apply(*operands)
@@ -119,3 +135,24 @@ def linear_logprob_entropy(
     else:
         outputs = Deferred.apply(*operands)
     return LogprobEntropy(outputs[0], None if entropy == "none" else outputs[1])
+
+
+def _liger_is_faster(
+    hidden: Tensor,
+    weight: Tensor,
+    *,
+    mode: Mode,
+    inv_temp: float | Tensor,
+    group: dist.ProcessGroup | None,
+) -> bool:
+    """Whether a measurement says so for this call, and it can be computed by Liger. One rank was measured."""
+    plain = mode in ("auto", "recompute") and not isinstance(inv_temp, Tensor) and ranks_of(group) == 1
+    if not (hidden.is_cuda and plain and measured() and find_spec("liger_kernel")):
+        return False
+    return liger_is_faster(
+        measured(),
+        gpu=torch.cuda.get_device_name(hidden.device),
+        dtype=str(hidden.dtype).removeprefix("torch."),
+        hidden=hidden.size(1),
+        vocab=weight.size(0),
+    )

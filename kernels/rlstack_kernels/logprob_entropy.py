@@ -55,6 +55,10 @@ def logprob_entropy(
     """
     check_choice("entropy", entropy, Entropy)
     check_choice("implementation", implementation, Implementation)
+    if implementation == "liger":
+        raise ValueError(
+            "implementation is 'liger', which starts from hidden states; choose another for logits"
+        )
     width = logits.size(1)
     check_labels(
         labels,

@@ -14,7 +14,7 @@ from torch import Tensor
 Entropy = Literal["none", "metric", "grad"]
 Mode = Literal["auto", "save", "recompute", "eager"]
 HiddenGrad = Literal["partial", "all_reduce", "reduce_scatter"]
-Implementation = Literal["auto", "torch", "triton", "reference"]
+Implementation = Literal["auto", "torch", "triton", "liger", "reference"]
 
 GPU_SAVE_BUDGET_BYTES = 2**30
 CPU_SAVE_BUDGET_BYTES = 2**26  # an eighth of the logits of 4096 tokens in fp32, with V = 32000

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -39,6 +40,15 @@ class Reduction:
         own = grad_hidden.new_empty(grad_hidden.size(0) // self._size, grad_hidden.size(1))
         work = dist.reduce_scatter_tensor(own, grad_hidden, group=self.group, async_op=True)
         return PendingGradient(own, work)
+
+    def share(self, whole: Tensor) -> Tensor:
+        """What this rank has to return of a hidden states' gradient [T, H] that has been reduced already."""
+        if self._size == 1 or self.kind == "all_reduce":
+            return whole
+        rank = dist.get_rank(self.group)
+        if self.kind == "reduce_scatter":
+            return whole.chunk(self._size)[rank]
+        return whole if rank == 0 else torch.zeros_like(whole)  # parts of a sum
 
     @property
     def _size(self) -> int:

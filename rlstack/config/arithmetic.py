@@ -24,6 +24,8 @@ class Arithmetic:
     transformer_engine: Version | None = None
     has_amx: bool = False  # the processor says so
     has_triton: bool = True  # whether its package is installed
+    has_liger: bool = True  # likewise
+    has_cute: bool = True  # nvidia-cutlass-dsl, which Liger's kernels for Hopper are written in
 
     @classmethod
     def detect(cls, *, has_gpus: bool) -> Arithmetic:
@@ -34,6 +36,8 @@ class Arithmetic:
             transformer_engine=_transformer_engine(),
             has_amx=_has_amx(Path("/proc/cpuinfo")),
             has_triton=importlib.util.find_spec("triton") is not None,
+            has_liger=importlib.util.find_spec("liger_kernel") is not None,
+            has_cute=importlib.util.find_spec("cutlass") is not None,
         )
 
 

@@ -67,9 +67,10 @@ class Fusions(StrEnum):
 
 
 class LogprobKernel(StrEnum):
-    auto = "auto"  # triton on GPUs that have it, otherwise torch
+    auto = "auto"  # triton on GPUs that have it, or liger where that was measured to be faster; else torch
     torch = "torch"
     triton = "triton"
+    liger = "liger"  # of the package liger-kernel, with logprob_mode auto or recompute
     reference = "reference"  # fp64, all logits at once: to check the others with
 
 

@@ -24,6 +24,7 @@ from rlstack.config.schema import Placement, RunConfig
 from rlstack.config.surroundings import surroundings_problems
 from rlstack.config.tasks import task_sections, tasks_by_setting
 from rlstack.config.urls import is_url, refusal
+from rlstack.config.validate_logprobs import logprob_problems
 from rlstack.config.validate_parallel import parallel_problems
 from rlstack.config.validate_placement import placement_problems
 from rlstack.config.validate_precision import (
@@ -48,6 +49,8 @@ class ModelShape(LayerShape, Protocol):
 
     @property
     def context_length(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
 
 
 def validate(config: RunConfig, *, architecture: ModelShape, machine: Machine) -> None:
@@ -144,6 +147,7 @@ def layout_problems(config: RunConfig, *, architecture: ModelShape, machine: Mac
         *parallel_problems(config.policy, architecture, local),
         *_rollout_layout(config, architecture),
         *precision_problems(config, architecture),
+        *logprob_problems(config.policy, architecture),
     ]
     if config.cluster.address is None:
         found += _on_machine(config, architecture, machine, num_ranks=num_policy_ranks(config.policy))

@@ -76,6 +76,8 @@ def policy_machine_problems(policy: Policy, machine: Arithmetic) -> Iterator[str
     """What the policy asks for and `machine` cannot compute."""
     is_fp8 = policy.precision is Precision.fp8
     given = f"policy.precision = {policy.precision.value}"
+    if policy.logprob_kernel is LogprobKernel.liger:
+        yield from _liger(policy, machine)
     if machine.compute_capability is None:
         if is_fp8:
             yield f"{given}: it needs an NVIDIA GPU, and there is none; set it to bf16 or fp32"
@@ -110,6 +112,17 @@ def policy_machine_problems(policy: Policy, machine: Arithmetic) -> Iterator[str
             f"policy.context_parallel = {policy.context_parallel}: 1 is accepted with {given} on a GPU: "
             "Transformer Engine's only attention in fp32 takes whole sequences; set it to 1, or set "
             "policy.precision=bf16"
+        )
+
+
+def _liger(policy: Policy, machine: Arithmetic) -> Iterator[str]:
+    given = "policy.logprob_kernel = liger"
+    if not machine.has_liger:
+        yield f"{given}: its package is not installed; pip install '.[liger]', or set it to auto"
+    elif machine.compute_capability == HOPPER and policy.tensor_parallel == 1 and not machine.has_cute:
+        yield (
+            f"{given}: on Hopper it needs nvidia-cutlass-dsl, which is not installed; pip install "
+            "'.[liger]', or set it to auto"
         )
 
 

@@ -18,13 +18,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from rlstack.config.parallel import VOCAB_MULTIPLE
 from rlstack.policy.architecture import Architecture
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-# Rows of the embedding are padded to a multiple of this per rank, for the tensor cores' sake.
-VOCAB_MULTIPLE = 128
 
 _LAYER = re.compile(r"decoder\.layers\.(\d+)\.(.+)")
 # Transformer Engine fuses a norm with the linear layer that follows it, and the name goes with it.

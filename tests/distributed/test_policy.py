@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -237,6 +238,8 @@ def test_a_run_logs_the_same_with_every_logprob_kernel_and_mode(layout, sequence
         "save": {"logprob_kernel": "torch", "logprob_mode": "save"},
         "recompute": {"logprob_kernel": "torch", "logprob_mode": "recompute"},
     }
+    if layout == "pp2" and find_spec("liger_kernel"):  # of several ranks it takes no padded vocabulary
+        ways["liger"] = {"logprob_kernel": "liger"}
     jobs = {
         name: Job(
             {
@@ -253,5 +256,5 @@ def test_a_run_logs_the_same_with_every_logprob_kernel_and_mode(layout, sequence
     for step in range(5):
         expected = read_metrics(tmp_path / "reference", step)
         assert expected["grad_norm"] > 0.1
-        for name in ("save", "recompute"):
+        for name in ways.keys() - {"reference"}:
             assert read_metrics(tmp_path / name, step) == pytest.approx(expected, abs=1e-5, rel=1e-5)

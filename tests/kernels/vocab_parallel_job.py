@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class Job:
     dtype: torch.dtype = torch.float32
     num_passes: int = 1
     alone: bool = False  # every rank in a group of its own, with the whole vocabulary
+    padded: bool = True
 
 
 JOBS = {
@@ -57,17 +59,25 @@ JOBS = {
     "main_grad": Job(hidden_grad="reduce_scatter", num_passes=2),
     "alone": Job(alone=True, hidden_grad="reduce_scatter"),
 }
+if find_spec("liger_kernel"):
+    JOBS |= {
+        f"liger-{hidden_grad}": Job(
+            "auto", hidden_grad=hidden_grad, implementation="liger", padded=False, num_passes=num_passes
+        )
+        for hidden_grad, num_passes in (("partial", 1), ("all_reduce", 1), ("reduce_scatter", 2))
+    }
 
 
 def whole_case(job: Job, size: int) -> Case:
     """With the first and the last column of every shard among the labels."""
-    case = make_case(NUM_TOKENS, HIDDEN, PADDED, dtype=job.dtype, vocab_valid=VALID, inv_temp=0.9)
+    valid = VALID if job.padded else PADDED
+    case = make_case(NUM_TOKENS, HIDDEN, PADDED, dtype=job.dtype, vocab_valid=valid, inv_temp=0.9)
     ends = torch.tensor(SHARDS[size][job.shards]).cumsum(0)
     edges = torch.cat([ends - 1, ends[:-1], torch.tensor([0])])
-    edges = edges[edges < VALID]
-    case.labels.remainder_(VALID)[: len(edges)] = edges
+    edges = edges[edges < valid]
+    case.labels.remainder_(valid)[: len(edges)] = edges
     case.labels[-1] = -100
-    case.weight[VALID:] = 100.0
+    case.weight[valid:] = 100.0
     return case
 
 

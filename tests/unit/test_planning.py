@@ -32,6 +32,7 @@ from rlstack.tuning.planning.model import planned_model
 from rlstack.tuning.planning.planner import ALIKE, Budget, choose, fitting_trainers
 from rlstack.tuning.planning.policy_memory import policy_rank_memory
 from rlstack.tuning.planning.shards import engine_parameters, policy_parameters
+from rlstack.tuning.planning.workspace import logprob_workspace, saves_logprobs
 
 ROOT = Path(__file__).parents[2]
 TP2_DP16 = Layout(tensor_parallel=2, data_parallel=16)
@@ -279,3 +280,12 @@ def test_assumptions_are_names_with_numbers(text: str) -> None:
     assert Assumptions().with_overrides(["mfu=0.3", "prompt_tokens=9"]).mfu == 0.3
     with pytest.raises(ConfigError, match="--assume = "):
         Assumptions().with_overrides([text])
+
+
+def test_ligers_logprobs_take_a_weights_gradient_and_a_chunk_of_logits() -> None:
+    run = demand("Llama-3.1-8B", "policy.logprob_kernel=liger", "policy.logprob_save_gib=1000")
+    tokens, hidden, vocab = run.largest_micro_batch, 4096, 128256
+    assert tokens > 512
+    figure = logprob_workspace(run, Layout(), Layers.transformer_engine)
+    assert figure.value == tokens * hidden * 8 + 2 * vocab * hidden + 18 * 512 * vocab
+    assert not saves_logprobs(run, Layout(), Layers.transformer_engine)

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +15,10 @@ from rlstack.config.arithmetic import Arithmetic
 from rlstack.config.load import dump_config, load_config
 from rlstack.config.machine import Machine
 from rlstack.config.own_code import OwnCode
-from rlstack.config.schema import Policy, Reward, RunConfig, Task
+from rlstack.config.schema import LogprobKernel, LogprobMode, Policy, Precision, Reward, RunConfig, Task
 from rlstack.config.validate import machine_problems, missing_inputs, setting_problems
+from rlstack.config.validate_logprobs import logprob_problems
+from rlstack.config.validate_precision import policy_machine_problems
 from rlstack.config.validate_rewards import missing_models
 from rlstack.errors import ConfigError
 from rlstack.files import try_lock
@@ -135,6 +138,44 @@ def test_a_kernel_that_the_machine_has_not_is_refused() -> None:
     assert "pip install triton" in line
     config.cluster.address = "auto"  # whose machines are others
     assert machine_problems(config, cpu) == []
+
+
+@pytest.mark.parametrize(
+    ("machine", "message"),
+    [
+        (Arithmetic(has_liger=False), "its package is not installed; pip install '.[liger]'"),
+        (
+            Arithmetic(compute_capability=(9, 0), transformer_engine=(2, 12), has_cute=False),
+            "on Hopper it needs nvidia-cutlass-dsl",
+        ),
+        (Arithmetic(has_cute=False), None),
+        (Arithmetic(compute_capability=(9, 0), transformer_engine=(2, 12)), None),
+    ],
+    ids=["not installed", "half installed", "CPU", "Hopper"],
+)
+def test_liger_is_refused_where_its_packages_are_missing(machine: Arithmetic, message: str | None) -> None:
+    policy = Policy(logprob_kernel=LogprobKernel.liger, precision=Precision.bf16)
+    found = list(policy_machine_problems(policy, machine))
+    assert [message in line for line in found] == [True] * (message is not None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "vocab_size", "message"),
+    [
+        ({}, 133, None),
+        ({"logprob_mode": LogprobMode.recompute}, 133, None),
+        ({"logprob_mode": LogprobMode.save}, 133, "auto | recompute is accepted"),
+        ({"tensor_parallel": 2}, 128256, None),
+        ({"tensor_parallel": 4}, 128256, "a multiple of 512, which needs no padding"),
+        ({"tensor_parallel": 4, "logprob_kernel": LogprobKernel.triton}, 128256, None),
+    ],
+)
+def test_liger_is_refused_where_it_cannot_compute(
+    settings: dict[str, Any], vocab_size: int, message: str | None
+) -> None:
+    policy = Policy(**{"logprob_kernel": LogprobKernel.liger} | settings)
+    found = list(logprob_problems(policy, SimpleNamespace(vocab_size=vocab_size)))
+    assert [message in line for line in found] == [True] * (message is not None)
 
 
 @pytest.fixture

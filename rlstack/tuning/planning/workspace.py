@@ -5,7 +5,7 @@ from __future__ import annotations
 from rlstack_kernels.blockwise import CPU, GPU
 from rlstack_kernels.options import CPU_SAVE_BUDGET_BYTES, GPU_SAVE_BUDGET_BYTES
 
-from rlstack.config.schema import LogprobMode
+from rlstack.config.schema import LogprobKernel, LogprobMode
 from rlstack.policy.hf_map import padded_vocab_size
 from rlstack.tuning.parts import Layout
 from rlstack.tuning.planning.activations import Layers
@@ -14,6 +14,8 @@ from rlstack.tuning.planning.derivation import Figure, derive
 
 _BLOCKS = {Layers.transformer_engine: GPU, Layers.local: CPU}
 _SAVE_BUDGET_BYTES = {Layers.transformer_engine: GPU_SAVE_BUDGET_BYTES, Layers.local: CPU_SAVE_BUDGET_BYTES}
+# Of a chunk of its torch fallback, with four tensors of its logits' size in fp32; its kernels take less.
+_LIGER_TOKENS = 512
 
 
 def backward_workspace(demand: Demand, layout: Layout, *, stage: int, layers: Layers) -> Figure:
@@ -31,6 +33,15 @@ def logprob_workspace(demand: Demand, layout: Layout, layers: Layers) -> Figure:
     width = padded_vocab_size(demand.architecture, layout.tensor_parallel) // layout.tensor_parallel
     inputs = {"tokens": tokens, "hidden": demand.architecture.hidden_size, "itemsize": itemsize}
     gradients = "tokens*hidden*(4 + 2*itemsize)"
+    if demand.config.policy.logprob_kernel is LogprobKernel.liger:
+        return derive(
+            "logprobs, by Liger",
+            "B",
+            f"{gradients} + itemsize*width*hidden + (itemsize + 16)*min(chunk, tokens)*width",
+            width=width,
+            chunk=_LIGER_TOKENS,
+            **inputs,
+        )
     if saves_logprobs(demand, layout, layers):
         formula = f"{gradients} + itemsize*tokens*width"
         return derive("logprobs, saved", "B", formula, width=width, **inputs)
@@ -50,6 +61,8 @@ def logprob_workspace(demand: Demand, layout: Layout, layers: Layers) -> Figure:
 def saves_logprobs(demand: Demand, layout: Layout, layers: Layers) -> bool:
     """Whether policy.logprob_mode keeps the logits' exponentials of the largest micro-batch."""
     policy = demand.config.policy
+    if policy.logprob_kernel is LogprobKernel.liger:
+        return False
     if policy.logprob_mode is not LogprobMode.auto:
         return policy.logprob_mode is LogprobMode.save
     width = padded_vocab_size(demand.architecture, layout.tensor_parallel) // layout.tensor_parallel

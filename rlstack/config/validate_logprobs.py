@@ -1,0 +1,34 @@
+"""Which code can compute the policy's logprobs in its layout. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from rlstack.config.parallel import VOCAB_MULTIPLE
+from rlstack.config.schema import LogprobKernel, LogprobMode, Policy
+
+
+class HeadShape(Protocol):
+    """Of the output layer."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+
+def logprob_problems(policy: Policy, shape: HeadShape) -> Iterator[str]:
+    """What Liger's kernels cannot do on any machine, one line each."""
+    if policy.logprob_kernel is not LogprobKernel.liger:
+        return
+    if policy.logprob_mode is LogprobMode.save:
+        yield (
+            "policy.logprob_mode = save: auto | recompute is accepted with policy.logprob_kernel = liger, "
+            "which computes the logits twice; set it to auto"
+        )
+    ranks = policy.tensor_parallel
+    if ranks > 1 and shape.vocab_size % (VOCAB_MULTIPLE * ranks):
+        yield (
+            f"policy.logprob_kernel = liger: with policy.tensor_parallel = {ranks} it takes a vocabulary of "
+            f"a multiple of {VOCAB_MULTIPLE * ranks}, which needs no padding, and this one has "
+            f"{shape.vocab_size} tokens; set it to auto"
+        )
