@@ -43,9 +43,9 @@ NEIGHBOUR = """
 for path in sys.argv[1:]:
     attempts = {
         "list": lambda: os.listdir(path),
-        "read": lambda: open(path).read(),
+        "read": lambda: open(path, "rb").read(1),
         "write": lambda: open(path, "r+"),
-        "replace": lambda: os.rename(path, path + ".old"),
+        "replace": lambda: (os.rename(path, path + ".old"), os.rename(path + ".old", path)),
         "add": lambda: open(os.path.join(os.path.dirname(path), "planted"), "x"),
         "connect": lambda: socket.socket(socket.AF_UNIX).connect(path),
     }
