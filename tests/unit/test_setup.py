@@ -55,6 +55,22 @@ def test_the_lock_has_a_version_and_a_hash_of_all_that_is_needed(setup: ModuleTy
     assert needed - {"torch", "rlstack-megatron", *setup.COMPANIONS} <= locked.keys()
 
 
+@pytest.mark.parametrize(
+    ("name", "without", "first"),
+    [
+        ("ray", "2.58.0", "2.59.0"),  # that asks for a token by default
+        ("vllm", "0.27.0", "0.28.0"),  # whose workers meet at a file, not at a port of every interface
+    ],
+)
+def test_versions_that_do_not_keep_a_promise_are_not_accepted(name: str, without: str, first: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needs = [*project["dependencies"], *project["optional-dependencies"]["gpu"]]
+    (need,) = [need for need in map(Requirement, needs) if need.name == name]
+    assert need.specifier.contains(first) and not need.specifier.contains(without)
+    floor = re.search(rf"'{name}>=([\d.]+)'", (ROOT / "Makefile").read_text())
+    assert floor is None or need.specifier.contains(floor[1])
+
+
 def test_nothing_is_installed_that_is_not_locked_but_torch(
     setup: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
