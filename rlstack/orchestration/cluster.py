@@ -23,7 +23,14 @@ from rlstack.orchestration.nodes import all_nodes
 from rlstack.orchestration.placement import Decision, Demand
 from rlstack.orchestration.policy_group import PolicyGroup
 from rlstack.orchestration.processes import end_everywhere
-from rlstack.orchestration.ray_session import end_ray, keep_logs, start_ray, text_to, with_descendants
+from rlstack.orchestration.ray_session import (
+    end_ray,
+    end_roles,
+    keep_logs,
+    start_ray,
+    text_to,
+    with_descendants,
+)
 from rlstack.orchestration.recovery import EngineRecovery
 from rlstack.orchestration.reservation import reserve
 from rlstack.orchestration.restarts import Note, Restarts, Say
@@ -229,9 +236,12 @@ class Cluster:
                 self._engines.stop_reading()
             if self._engines is not None and in_order:
                 self._engines.close(self._config.cluster.shutdown_timeout_s)
+            if not in_order:
+                end_roles(self._ray)
             if self._role_homes is not None:
                 self._role_homes.close()
             if self._ray:
+                started += with_descendants(self._ray)
                 end_ray(started, [member for processes in noted for member in processes.members])
             else:
                 end_everywhere(noted)

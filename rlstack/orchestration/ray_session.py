@@ -28,10 +28,12 @@ from rlstack.errors import ConfigError
 from rlstack.files import private_folder
 from rlstack.orchestration.join_ray import join
 from rlstack.orchestration.loopback import stay_on_loopback
-from rlstack.orchestration.processes import kill_all
+from rlstack.orchestration.processes import kill_all, start_ticks
 from rlstack.orchestration.ray_environment import environment
+from rlstack.orchestration.role_host import Host
 
 LAST_LINES = 20  # of each of Ray's logs, if it does not start
+ROLE_TITLE = f"ray::{Host.__name__}"
 KUBERNETES = "RAY_ENABLE_K8S_TOKEN_AUTH"  # has Ray ask Kubernetes who may come in, instead of its token
 
 _endings = ExitStack()  # what `end_ray` undoes: a process has one Ray at a time
@@ -70,6 +72,19 @@ def start_ray(settings: Cluster) -> list[psutil.Process]:
     except BaseException:
         _endings.close()
         raise
+
+
+def end_roles(rays: Sequence[psutil.Process]) -> None:
+    """End the roles below `rays`, the processes of `start_ray`, with all that they started and its memory.
+
+    For roles that may be starting something: Ray ends them one after the other, and what they start meanwhile
+    it does not know.
+    """
+    kill_all(
+        (process.pid, start)
+        for process in with_descendants(rays)
+        if _is_role(process) and (start := start_ticks(process.pid)) is not None
+    )
 
 
 def end_ray(started: list[psutil.Process], roles: Iterable[tuple[int, int]] = ()) -> None:
@@ -194,6 +209,14 @@ def _is_ray(process: psutil.Process) -> bool:
     """Whether it is Ray's; another thread of this process may start some of its own at the same time."""
     try:
         return any("/ray/" in argument for argument in process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _is_role(process: psutil.Process) -> bool:
+    """Whether it is a role's, by its title, which Ray makes of an actor's class and method."""
+    try:
+        return "".join(process.cmdline()[:1]).strip().partition(".")[0] == ROLE_TITLE
     except psutil.Error:
         return False
 

@@ -45,8 +45,15 @@ def _named() -> dict[Path, int]:
 
 
 def _used(pid: int) -> Iterator[int]:
-    """The inodes, for a semaphore is mapped under the name that it had before it got its own."""
+    """The inodes of what process `pid` has mapped, or has open, as a file is before it is mapped.
+
+    Not the names, for a semaphore is mapped under the one that it had before it got its own.
+    """
     with suppress(OSError):  # it has ended, or belongs to somebody else
         for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines():
             if f" {FOLDER}/" in line:
                 yield int(line.split(maxsplit=5)[4])
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # it has been closed
+                if os.readlink(descriptor).startswith(f"{FOLDER}/"):
+                    yield descriptor.stat().st_ino

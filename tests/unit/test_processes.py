@@ -11,7 +11,8 @@ import psutil
 import pytest
 import ray
 
-from rlstack.orchestration.processes import kill_all, own_processes, start_ticks
+from rlstack.orchestration import processes
+from rlstack.orchestration.processes import kill_all, own_processes, start_ticks, stop_growing
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -47,3 +48,74 @@ def test_a_process_that_has_ended_has_no_start() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     assert start_ticks(process.pid) is None
+
+
+class Played:
+    """Processes of which some start others until they are stopped, which takes `calls` calls."""
+
+    def __init__(self, starts: dict[str, str], calls: int) -> None:
+        self.starts, self.calls = starts, calls
+        self.there, self.called = ["role"], dict[str, int]()
+
+    def look(self) -> list[str]:
+        listed = [*self.there]
+        for name in listed:
+            started = self.starts.get(name)
+            if started is not None and started not in self.there and self.called.get(name, 0) < self.calls:
+                self.there.append(started)
+        return listed
+
+    def stop(self, name: str) -> bool:
+        self.called[name] = self.called.get(name, 0) + 1
+        return self.called[name] >= self.calls
+
+
+@pytest.mark.parametrize("calls", [1, 3])
+def test_what_is_started_between_the_look_and_the_stop_is_found(calls: int) -> None:
+    played = Played({"role": "engine", "engine": "worker"}, calls)
+    found: dict[str, None] = {}
+    stop_growing(found, look=played.look, stop=played.stop, goes_on=lambda: True)
+    assert [*found] == ["role", "engine", "worker"] == played.there
+    assert all(times >= calls for times in played.called.values())
+
+
+def test_one_that_cannot_be_stopped_is_not_waited_for_without_end() -> None:
+    played = Played({"role": "engine"}, calls=1000)
+    goes_on = iter([True, True, False]).__next__
+    found: dict[str, None] = {}
+    stop_growing(found, look=played.look, stop=played.stop, goes_on=goes_on)
+    assert [*found] == ["role", "engine"]
+    assert played.called == {"role": 2, "engine": 1}
+
+
+def test_a_process_that_ends_meanwhile_is_not_waited_for(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(process: psutil.Process) -> list[psutil.Process]:
+        looks.append(process)
+        if len(looks) == 2:
+            child.kill()
+            child.wait()
+        return [process]
+
+    looks: list[psutil.Process] = []
+    monkeypatch.setattr(processes, "_tree", look)
+    start = start_ticks(child.pid)
+    assert start is not None
+    kill_all([(child.pid, start)])
+    assert len(looks) <= 4
+
+
+def test_ctrl_c_while_a_process_is_stopped_leaves_none_that_is(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(process: psutil.Process) -> bool:
+        process.suspend()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(processes, "_stop", interrupted)
+    start = start_ticks(child.pid)
+    assert start is not None
+    with pytest.raises(KeyboardInterrupt):
+        kill_all([(child.pid, start)])
+    assert child.wait(10) == -9

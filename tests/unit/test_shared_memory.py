@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from rlstack.orchestration.processes import kill_all, start_ticks
 from rlstack.orchestration.shared_memory import unused_shared_memory
+from tests.forking import memory_of, processes_of, remove_all_of, start_forking
 
 SHARE = """
 import mmap, sys, time
@@ -50,6 +52,22 @@ def test_a_killed_role_takes_its_shared_memory_along_and_nothing_else(model: Pat
     process.wait()
     assert not any(path.exists() for path in memory)
     assert model.exists()
+
+
+def test_a_role_that_is_starting_processes_leaves_none_and_no_memory() -> None:
+    word = f"of-a-test-{os.getpid()}"
+    process = start_forking(word)
+    try:
+        while len(memory_of(word)) < 10:
+            assert process.poll() is None
+        start_of = start_ticks(process.pid)
+        assert start_of is not None
+        kill_all([(process.pid, start_of)])
+        process.wait()
+        assert processes_of(word) == []
+        assert memory_of(word) == []
+    finally:
+        remove_all_of(word)
 
 
 def test_what_a_process_left_is_found_once_nobody_uses_it(model: Path) -> None:
