@@ -2,11 +2,11 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 VENV := .venv
 STAMP := $(VENV)/.set-up
-GPU_PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || echo python3.12)
+GPU_PYTHON ?= $(shell command -v python3.12 || echo python3.12)
 GPU_VENV := .venv-gpu
 HERE := $(if $(shell command -v nvidia-smi),$(GPU_VENV),$(VENV))
 
-.PHONY: quickstart setup setup-gpu test test-gpu bench-gpu gpu-check gpu-check-full gpu-check-dry thorough multihost cases faults fuzz lint lock docs docs-serve
+.PHONY: quickstart setup setup-gpu test test-gpu bench-gpu gpu-check gpu-check-full gpu-check-dry thorough multihost cases faults fuzz lint lock lock-gpu docs docs-serve
 
 quickstart: setup
 	$(VENV)/bin/rlstack train configs/quickstart.yaml
@@ -19,13 +19,9 @@ $(STAMP): pyproject.toml requirements.lock tools/setup.py
 
 setup-gpu: $(GPU_VENV)/.set-up
 
-# vLLM brings its torch and CUDA's headers, for which Transformer Engine is then compiled.
-$(GPU_VENV)/.set-up: pyproject.toml
-	$(GPU_PYTHON) -m venv $(GPU_VENV)
-	$(GPU_VENV)/bin/pip install 'setuptools>=77' wheel pybind11 ninja cmake 'vllm>=0.28.0'
-	NVTE_BUILD_USE_NVIDIA_WHEELS=1 $(GPU_VENV)/bin/pip install --no-build-isolation -e '.[gpu,dev,report]'
-	$(GPU_VENV)/bin/python -c 'import torch, ray, omegaconf, math_verify, megatron.core, transformer_engine.pytorch'
-	$(GPU_VENV)/bin/python -c 'from vllm.model_executor.models.llama import LlamaForCausalLM'
+# Its last package, Transformer Engine's extension, is compiled with the headers of the others.
+$(GPU_VENV)/.set-up: pyproject.toml requirements-gpu.lock tools/setup_gpu.py
+	$(GPU_PYTHON) tools/setup_gpu.py $(GPU_VENV)
 	touch $@
 
 # Tests without engines, beside each other; then those with engines, two files at a time.
@@ -81,6 +77,10 @@ lint: setup
 # After a change of versions that the tests have passed with.
 lock: setup
 	$(VENV)/bin/python tools/lock.py
+
+# The packages for GPUs at the versions of requirements.lock, as far as those for GPUs can have them.
+lock-gpu: setup
+	$(VENV)/bin/python tools/lock_gpu.py $(GPU_PYTHON)
 
 # The documentation, in build/docs. It loads nothing from other hosts.
 docs: $(VENV)/.docs

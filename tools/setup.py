@@ -74,8 +74,8 @@ def main(arguments: Sequence[str]) -> int:
         check_machine(python=sys.version_info[:2])
         environment = create(Path(arguments[0]).absolute())
         install(environment)
-        check_imports(environment)
-        print_versions(environment)
+        check_imports(environment, NEEDED)
+        print_versions(environment, SHOWN)
     except SetupError as error:
         print(error, file=sys.stderr)
         return 1
@@ -89,20 +89,25 @@ def check_machine(*, python: tuple[int, int]) -> None:
         raise SetupError(
             f"{sys.executable} is Python {version}; the pinned engines need 3.11: make PYTHON=PATH/python3.11"
         )
-    if (machine := platform.machine()) != "x86_64":
-        raise SetupError(f"{LOCK.name} has the packages for x86-64, and this machine is {machine}")
-    if not any(shutil.which(compiler) for compiler in ("cc", "gcc", "clang")):
-        raise SetupError("there is no C compiler (cc, gcc or clang) on the PATH; install one")
+    check_platform(LOCK)
     try:
         ctypes.CDLL("libnuma.so.1")
     except OSError:
         raise SetupError("vLLM's CPU build needs libnuma.so.1; install it (Debian: libnuma1)") from None
 
 
-def create(path: Path) -> Environment:
-    """The environment at `path`, made anew unless its Python runs and is a 3.11."""
+def check_platform(lock: Path) -> None:
+    """Raise SetupError for another architecture than that of `lock`, or without a compiler."""
+    if (machine := platform.machine()) != "x86_64":
+        raise SetupError(f"{lock.name} has the packages for x86-64, and this machine is {machine}")
+    if not any(shutil.which(compiler) for compiler in ("cc", "gcc", "clang")):
+        raise SetupError("there is no C compiler (cc, gcc or clang) on the PATH; install one")
+
+
+def create(path: Path, python: tuple[int, int] = (3, 11)) -> Environment:
+    """The environment at `path`, made anew unless its Python runs and is of the version `python`."""
     environment = Environment(path)
-    check = "import sys, pip; sys.exit(sys.version_info[:2] != (3, 11))"
+    check = f"import sys, pip; sys.exit(sys.version_info[:2] != {python})"
     usable = environment.python.exists() and environment.run("-c", check)
     if not usable:
         with phase(f"making {path}"):
@@ -134,16 +139,16 @@ def pinned_torch() -> str:
     return next(r for r in requirements if r.startswith("torch=="))
 
 
-def check_imports(environment: Environment) -> None:
-    """Raise SetupError for the first import of NEEDED that fails."""
+def check_imports(environment: Environment, statements: Sequence[str]) -> None:
+    """Raise SetupError for the first of `statements` that fails."""
     with phase("checking the imports"):
-        for statement in NEEDED:
+        for statement in statements:
             if not environment.run("-c", statement):
                 raise environment.failure(f"`{statement}` fails.")
 
 
-def print_versions(environment: Environment) -> None:
-    code = f"from importlib.metadata import version\nfor n in {SHOWN!r}: print(' ', n, version(n))"
+def print_versions(environment: Environment, names: Sequence[str]) -> None:
+    code = f"from importlib.metadata import version\nfor n in {names!r}: print(' ', n, version(n))"
     subprocess.run([environment.python, "-c", code], check=True)
 
 

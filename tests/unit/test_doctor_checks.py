@@ -66,6 +66,7 @@ def machine(**changes: object) -> Facts:
         ("python", machine(python=(3, 12, 1)), ["problem"]),
         ("python", replace(machine(python=(3, 12, 1)), gpus=GPUS), ["ok"]),
         ("python", replace(machine(python=(3, 10, 1)), gpus=GPUS, packages=SINCE_3_11), ["problem"]),
+        ("python", replace(machine(python=(3, 11, 7)), gpus=GPUS), ["note"]),
         ("python", replace(machine(python=(3, 13, 1)), gpus=GPUS), ["note"]),
         ("cores", machine(num_cores=8, core_quota=8.0), ["ok"]),
         ("cores", machine(num_cores=64, core_quota=2.5), ["note"]),

@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from rlstack.doctor.checks.requirements import brought
 from rlstack.doctor.probes import packages
@@ -66,9 +67,10 @@ def test_versions_that_do_not_keep_a_promise_are_not_accepted(name: str, without
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needs = [*project["dependencies"], *project["optional-dependencies"]["gpu"]]
     (need,) = [need for need in map(Requirement, needs) if need.name == name]
-    assert need.specifier.contains(first) and not need.specifier.contains(without)
-    floor = re.search(rf"'{name}>=([\d.]+)'", (ROOT / "Makefile").read_text())
-    assert floor is None or need.specifier.contains(floor[1])
+    assert not need.specifier.contains(without)
+    lock = (ROOT / "requirements-gpu.lock").read_text()
+    (locked,) = re.findall(rf"^{name}==(\S+)", lock, re.MULTILINE)
+    assert need.specifier.contains(locked) and Version(locked) >= Version(first)
 
 
 def test_nothing_is_installed_that_is_not_locked_but_torch(

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from rlstack.doctor.facts import OBJECT_STORE_GIB, Facts, Packages, Version
 from rlstack.doctor.finding import Verdict, note, ok, problem
 
-# vLLM's CPU build is for the one; the packages for GPUs were resolved on the other.
+# What requirements.lock and requirements-gpu.lock are for; the tests run on the first.
 CPU_PYTHON: Version = (3, 11)
-TESTED_GPU_PYTHON: Version = (3, 12)
+GPU_PYTHON: Version = (3, 12)
 LEAST_MEMORY_GIB, GOOD_MEMORY_GIB = 4.0, 8.0  # the quickstart was seen to take 3.6, and 400 threads
 SHARED_MEMORY_SPARE_GIB = 0.25  # beside Ray's object store: gloo, vLLM's ranks, torch's queues
 LEAST_OPEN_FILES, GOOD_OPEN_FILES = 1024, 4096  # below the second Ray warns
@@ -41,8 +41,11 @@ def python(facts: Facts) -> Iterator[Verdict]:
         yield problem(
             f"{found}: {facts.packages.requires_python} is needed", "make setup-gpu GPU_PYTHON=python3.12"
         )
-    elif machine.python[:2] > TESTED_GPU_PYTHON:
-        yield note(f"{found}: 3.11 and 3.12 are what the packages are chosen for")
+    elif facts.extra == "gpu" and machine.python[:2] != GPU_PYTHON:
+        yield note(
+            f"{found}: the packages for GPUs are locked for 3.12, and these may be others",
+            "make setup-gpu GPU_PYTHON=python3.12",
+        )
     else:
         yield ok(found)
 
