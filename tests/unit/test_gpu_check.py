@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+sys.path.append(str(Path(__file__).parents[2] / "tools" / "gpu_check" / "jobs"))
 from gpu_check import command, runner
 from gpu_check.parts import FAILED, NOT_RUN, PASSED, SKIPPED, TIMED_OUT, Ending, Part, judge
 from gpu_check.profiles import LIMIT_S, PROFILES
 from gpu_check.record import save
 from gpu_check.runner import run_parts
 from gpu_check.shown import text_of
+from training_run import LEARNS_AFTER, problems
 
 ROOT = Path(__file__).parents[2]
 every_part = [part for profile in PROFILES.values() for part in profile()]
@@ -156,3 +158,36 @@ def test_the_parts_find_what_was_carried_before_all_else(tmp_path, monkeypatch) 
     found = command.environment(tmp_path)["PYTHONPATH"].split(os.pathsep)
     assert found == [str(tmp_path), str(ROOT), str(ROOT / "kernels"), "/given"]
     assert command.environment(tmp_path / "not-there")["PYTHONPATH"].split(os.pathsep) == found[1:]
+
+
+def run_of(num_steps: int) -> tuple[list[dict], dict]:
+    """The log and the summary of a run as it should be."""
+    step = {"grad_norm": 1.0, "mismatch/logprob_abs_mean": 1e-4, "sync/verified": 1}
+    steps = [{"step": index + 1, **step} for index in range(num_steps)]
+    return steps, {"status": "completed", "reward_first20": 0.3, "reward_last20": 0.7}
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "of_steps", "of_summary", "message"),
+    [
+        (4, {}, {}, None),
+        (LEARNS_AFTER, {}, {}, None),
+        (4, {}, {"status": "failed"}, "its status is failed"),
+        (4, {}, {"reward_last20": 0.1}, None),  # too short to have learnt anything
+        (LEARNS_AFTER, {}, {"reward_last20": 0.3}, "the reward has not grown"),
+        (4, {"step": 1}, {}, "it logged the steps"),
+        (4, {"sync/verified": 0}, {}, "no sync was verified"),
+        (4, {"mismatch/logprob_abs_mean": 0.2}, {}, "differ by 0.2 nats"),
+        (4, {"mismatch/logprob_abs_mean": float("nan")}, {}, "differ by nan nats"),
+        (4, {"mismatch/logprob_abs_mean": None}, {}, "differ by None nats"),
+        (4, {"grad_norm": 0.0}, {}, "a step had no gradient"),
+    ],
+)
+def test_a_run_that_ended_is_held_against_what_it_must_be(
+    num_steps: int, of_steps: dict, of_summary: dict, message: str | None
+) -> None:
+    steps, summary = run_of(num_steps)
+    found = problems(
+        [step | of_steps for step in steps], summary | of_summary, num_steps=num_steps, max_mismatch=0.05
+    )
+    assert [message in line for line in found] == [True] * (message is not None)
