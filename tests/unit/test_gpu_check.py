@@ -146,7 +146,7 @@ def test_a_dry_run_writes_no_results_unless_told_where(tmp_path, monkeypatch, ca
     monkeypatch.setattr(command, "PROFILES", {"bare": lambda: [part("", dry=("-c", ""))], "full": None})
     assert command.check(command.parse(["run", "--dry-run"])) == 0
     read = json.loads((tmp_path / "dry" / "gpu_bare.json").read_text())
-    assert read["dry_run"] and read["complete"] and read["versions"]["python"]
+    assert read["dry_run"] and read["complete"] and read["versions"]["python"] and read["seconds"] > 0
     assert not (tmp_path / "results").exists()
     assert command.check(command.parse(["run"])) == 0  # without a GPU everything is skipped
     read = json.loads((tmp_path / "results" / "gpu_bare.json").read_text())

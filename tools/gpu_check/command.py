@@ -54,8 +54,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def check(given: argparse.Namespace) -> int:
     """Run the parts, save after each, print the table. Returns 1 if one has not passed, else 0."""
-    patience = DRY_PATIENCE if given.dry_run else 1
-    deadline = time.monotonic() + (given.limit_s or patience * LIMIT_S[given.profile])
+    patience, started = DRY_PATIENCE if given.dry_run else 1, time.monotonic()
+    deadline = started + (given.limit_s or patience * LIMIT_S[given.profile])
     out: Path = (given.out or (DRY_OUT if given.dry_run else RESULTS)).resolve()
     out.mkdir(parents=True, exist_ok=True)
     parts = [part for part in PROFILES[given.profile]() if not given.only or part.name in given.only]
@@ -81,6 +81,7 @@ def check(given: argparse.Namespace) -> int:
         say=say,
     ):
         rows.append(row)
+        result["seconds"] = round(time.monotonic() - started, 1)
         save(out / f"gpu_{given.profile}.json", result, rows, complete=len(rows) == len(parts))
     print(f"\n{text_of(result, rows)}\n{out}/gpu_{given.profile}.json")
     if out == RESULTS:
