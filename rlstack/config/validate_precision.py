@@ -117,9 +117,14 @@ def policy_machine_problems(policy: Policy, machine: Arithmetic) -> Iterator[str
 
 def _liger(policy: Policy, machine: Arithmetic) -> Iterator[str]:
     given = "policy.logprob_kernel = liger"
+    on_hopper = machine.compute_capability == HOPPER and policy.tensor_parallel == 1
     if not machine.has_liger:
         yield f"{given}: its package is not installed; pip install '.[liger]', or set it to auto"
-    elif machine.compute_capability == HOPPER and policy.tensor_parallel == 1 and not machine.has_cute:
+        return
+    if on_hopper and policy.precision is Precision.fp32:
+        # ops/cutedsl/ops/fused_scaled_cross_entropy_sm90.py, _validate_inputs.
+        yield f"{given}: policy.precision = bf16 | fp8 is accepted with it on Hopper; set it to auto"
+    if on_hopper and not machine.has_cute:
         yield (
             f"{given}: on Hopper it needs nvidia-cutlass-dsl, which is not installed; pip install "
             "'.[liger]', or set it to auto"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,7 @@ from rlstack.preflight.planned import Planned
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 RIGHT = "def right(problem, answer, responses): return [0.0 for _ in responses]\n"
+ON_HOPPER = Arithmetic(compute_capability=(9, 0), cuda=(12, 9), transformer_engine=(2, 12))
 MODULES = {
     "raising": ("import os\nprint('noise')\nx = nope\n", "raising.py:3: NameError: name 'nope'"),
     "unparsable": ("def f(:\n", "unparsable.py:1: SyntaxError"),
@@ -141,20 +143,21 @@ def test_a_kernel_that_the_machine_has_not_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine", "message"),
+    ("machine", "settings", "message"),
     [
-        (Arithmetic(has_liger=False), "its package is not installed; pip install '.[liger]'"),
-        (
-            Arithmetic(compute_capability=(9, 0), transformer_engine=(2, 12), has_cute=False),
-            "on Hopper it needs nvidia-cutlass-dsl",
-        ),
-        (Arithmetic(has_cute=False), None),
-        (Arithmetic(compute_capability=(9, 0), transformer_engine=(2, 12)), None),
+        (Arithmetic(has_liger=False), {}, "its package is not installed; pip install '.[liger]'"),
+        (replace(ON_HOPPER, has_cute=False), {}, "on Hopper it needs nvidia-cutlass-dsl"),
+        (ON_HOPPER, {"precision": Precision.fp32}, "policy.precision = bf16 | fp8 is accepted"),
+        (Arithmetic(has_cute=False), {"precision": Precision.fp32}, None),
+        (ON_HOPPER, {}, None),
+        (replace(ON_HOPPER, has_cute=False), {"tensor_parallel": 2, "precision": Precision.fp32}, None),
     ],
-    ids=["not installed", "half installed", "CPU", "Hopper"],
+    ids=["not installed", "half installed", "fp32 on Hopper", "CPU", "Hopper", "several ranks"],
 )
-def test_liger_is_refused_where_its_packages_are_missing(machine: Arithmetic, message: str | None) -> None:
-    policy = Policy(logprob_kernel=LogprobKernel.liger, precision=Precision.bf16)
+def test_liger_is_refused_on_machines_where_it_does_not_run(
+    machine: Arithmetic, settings: dict[str, Any], message: str | None
+) -> None:
+    policy = Policy(**{"logprob_kernel": LogprobKernel.liger, "precision": Precision.bf16} | settings)
     found = list(policy_machine_problems(policy, machine))
     assert [message in line for line in found] == [True] * (message is not None)
 
