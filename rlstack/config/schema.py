@@ -358,6 +358,7 @@ class Cluster:
 
 @dataclass(slots=True)
 class Telemetry:
+    profile_steps: list[int] | None = None  # first and last step to trace with torch's profiler; null = none
     peak_tflops: float | None = None  # of a policy rank, for throughput/mfu; null = the GPU's data sheet's
     tensorboard: bool = False  # event files in the run's folder, below tensorboard/
     wandb: str | None = None  # W&B's PROJECT or ENTITY/PROJECT; null = off

@@ -6,11 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from rlstack.config.profiling import is_profiled
 from rlstack.config.schema import RunConfig
 from rlstack.data.records import Prompt
 from rlstack.errors import ConfigError
@@ -91,10 +94,13 @@ class EngineGroup:
         assert self.version is not None, "a sync comes first"
         seed = self._config.run.seed
         seeds = [prompt_seed(seed, stream=stream, step=step, position=i) for step, i in places]
-        requests = [Request(prompt, s, Future()) for prompt, s in zip(prompts, seeds, strict=True)]
+        profiled = [stream == "train" and is_profiled(self._config.telemetry, s + 1) for s, _ in places]
+        requests = [
+            Request(prompt, s, Future(), p) for prompt, s, p in zip(prompts, seeds, profiled, strict=True)
+        ]
         for seat, share in zip(self._seats, deal(requests, len(self._seats)), strict=True):
-            if share:
-                seat.ask(Batch(share, sampling, self.version))
+            for _, part in groupby(share, key=attrgetter("is_profiled")):
+                seat.ask(Batch(list(part), sampling, self.version))
         for request in requests:
             request.answer.add_done_callback(_count)
         return [request.answer for request in requests]

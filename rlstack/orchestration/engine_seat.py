@@ -31,10 +31,11 @@ class Request(NamedTuple):
     prompt: Prompt
     seed: int
     answer: Future[Answer]
+    is_profiled: bool = False  # its step is one of telemetry.profile_steps
 
 
 class Batch(NamedTuple):
-    """What an engine is asked for together, and the version that has to answer."""
+    """What an engine is asked for together, profiled or not, and the version that has to answer."""
 
     requests: Sequence[Request]
     sampling: Sampling
@@ -113,6 +114,7 @@ class EngineSeat:
             seeds=[request.seed for request in batch.requests],
             version=batch.version,
             number=number,
+            is_profiled=any(request.is_profiled for request in batch.requests),
             **asdict(batch.sampling),
         )
         answers = partial(

@@ -26,12 +26,14 @@ from rlstack.policy.model import build_model
 from rlstack.policy.outlet import WeightOutlet, open_source
 from rlstack.policy.parallel import close_parallel, data_rank, init_parallel, is_leader
 from rlstack.policy.probe import probe_batches
+from rlstack.policy.profiling import StepProfiler
 from rlstack.policy.reference import follows_policy
 from rlstack.policy.saving import BackgroundSave
 from rlstack.policy.served import ServedWeights
 from rlstack.policy.staleness import check_versions, max_age
 from rlstack.policy.trainer import Trainer
 from rlstack.rendezvous import connect_store, private_place, serve_store, store_in
+from rlstack.telemetry.run_dir import PROFILE, folder_of
 from rlstack.telemetry.timeline import span
 
 _BYTES_PER_MIB = 1024**2
@@ -56,6 +58,7 @@ class PolicyWorker:
         self._store: dist.Store | None = None
         self._sources: dict[TransferMethod, WeightOutlet] = {}
         self._save: BackgroundSave | None = None
+        self._profiler = StepProfiler(config.telemetry, folder_of(config) / PROFILE, rank=rank)
         self._serving: int | None = None  # the version that the model holds instead of the policy's
 
     def serve(self, host: str | None) -> tuple[str, int | Path]:
@@ -120,7 +123,8 @@ class PolicyWorker:
             policy_version=self.version,
             max_age=max_age(self._config.schedule),
         )
-        return self.trainer.train_step(batches[data_rank()], before_update=self._finish_sending)
+        with self._profiler.step(self.version + 1):
+            return self.trainer.train_step(batches[data_rank()], before_update=self._finish_sending)
 
     def skip_step(self) -> None:
         """Count a step without examples."""

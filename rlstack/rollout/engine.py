@@ -8,6 +8,7 @@ Everything of vLLM's that this project calls is in this file, load.py and contin
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,13 +83,14 @@ class Engine:
         seeds: Sequence[int],
         version: int | None = None,
         number: int | None = None,
+        is_profiled: bool = False,
     ) -> Iterator[list[tuple[int, tuple[Rollout, ...]]]]:
         """`n` rollouts of each prompt, as (place of the prompt, its rollouts) once all of them have ended.
 
         `seeds` has one number per prompt and makes its rollouts independent of the others in the batch;
         rollout k is sampled with seed + k. Up to rollout.max_new_tokens tokens, fewer where the context ends.
         Prompts are begun in their order. To be run to its end, which comes at once if its `number` is
-        dropped; see drop_streams.
+        dropped; see drop_streams. is_profiled: leave a trace of it in the run's folder.
 
         Raises LandingError if a sync has left the engine without a whole set of weights; TransferError if it
         holds another version than `version`, where one is given.
@@ -118,7 +120,7 @@ class Engine:
             )
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
-        with self._turns.at_work():
+        with self._turns.at_work(), self._traced(is_profiled):
             for finished in run_continuously(
                 self._llm,
                 requests,
@@ -127,6 +129,18 @@ class Engine:
                 is_needed=partial(self._is_needed, number),
             ):
                 yield [(place, self._rollouts(output)) for place, output in finished]
+
+    @contextmanager
+    def _traced(self, is_profiled: bool) -> Iterator[None]:
+        """Within, vLLM's workers are traced by torch's profiler; each leaves a file at the end."""
+        if not is_profiled:
+            yield
+            return
+        self._llm.start_profile()
+        try:
+            yield
+        finally:
+            self._llm.stop_profile()
 
     def sleep(self) -> None:
         """Give the GPU's memory up: the weights go to the host's, keys and values are forgotten.

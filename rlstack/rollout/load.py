@@ -17,6 +17,7 @@ from rlstack.config.sequences import longest_sequence
 from rlstack.config.validate_precision import engine_machine_problems, refuse
 from rlstack.config.vllm_environment import vllm_environment
 from rlstack.errors import ConfigError
+from rlstack.telemetry.run_dir import PROFILE, folder_of
 from rlstack.transfer.plugin import BACKEND, PLAIN_WEIGHTS
 
 
@@ -81,7 +82,21 @@ def load_llm(config: RunConfig, *, index: int, max_prompt_tokens: int | None) ->
         generation_config="vllm",  # not the folder's: the run's settings alone decide how to sample
         logprobs_mode="raw_logprobs",  # before temperature and top-p, as the trainer computes them
         **memory,
+        **_profiler(config, index),
     )
+
+
+def _profiler(config: RunConfig, index: int) -> dict[str, Any]:
+    """What start_profile() of the LLM needs, which a run that profiles no step does without."""
+    if config.telemetry.profile_steps is None:
+        return {}
+    return {
+        "profiler_config": {
+            "profiler": "torch",
+            "torch_profiler_dir": str(folder_of(config) / PROFILE / f"engine-{index}"),
+            "torch_profiler_with_stack": False,
+        }
+    }
 
 
 def _refuse_unknown(config: RunConfig) -> None:

@@ -32,6 +32,7 @@ from rlstack.telemetry.metrics import check_declared
 from rlstack.telemetry.run_links import refuse_links
 
 CONFIG, SUMMARY, CHECKPOINTS, INPUTS = "config.yaml", "summary.json", "checkpoints", "inputs.json"
+PROFILE = "profile"  # there if steps were traced, or a GPU's memory was full
 NOT_FOR_OTHERS = 0o770  # less what the umask takes, which says if a run is for the user's group too
 
 

@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from types import TracebackType
 from typing import NamedTuple
 
 CONTROLLER = "controller"
 MAX_SPANS = 200_000  # that wait to be taken in a process; the oldest are lost beyond it
+
+Mark = Callable[[str], AbstractContextManager[object]]  # by the phase's name, around it
 
 _EPOCH_S = time.time() - time.perf_counter()
 
@@ -44,6 +46,7 @@ class _Process:
         self.done: deque[Span] = deque(maxlen=MAX_SPANS)
         self.open: dict[int, Span] = {}  # what goes on; its end is its start
         self.numbers = count()
+        self.mark: Mark | None = None
 
 
 _process = _Process()
@@ -59,6 +62,21 @@ def act_as(role: str) -> None:
     _process.role = role
 
 
+def mark_with(mark: Mark | None) -> None:
+    """Have the spans of this process entered in another tool's record too, NVTX's or a profiler's."""
+    _process.mark = mark
+
+
+@contextmanager
+def marked_with(mark: Mark) -> Iterator[None]:
+    """As `mark_with`, for as long as the context lasts."""
+    before, _process.mark = _process.mark, mark
+    try:
+        yield
+    finally:
+        _process.mark = before
+
+
 class span:
     """A context whose duration becomes a Span of this process, also where it is left by an exception.
 
@@ -68,17 +86,22 @@ class span:
         role: another than this process's, whose work is measured here.
     """
 
-    __slots__ = ("_key", "_phase", "_reason", "_role")
+    __slots__ = ("_key", "_mark", "_phase", "_reason", "_role")
 
     def __init__(self, phase: str, *, reason: str | None = None, role: str | None = None) -> None:
         self._phase, self._reason, self._role = phase, reason, role
 
     def __enter__(self) -> None:
         self._key = _begin(self._role or _process.role, self._phase, self._reason)
+        self._mark = _process.mark(self._phase) if _process.mark is not None else None
+        if self._mark is not None:
+            self._mark.__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._mark is not None:
+            self._mark.__exit__(kind, error, trace)
         _process.done.append(_process.open.pop(self._key)._replace(end_s=now_s()))
 
 
