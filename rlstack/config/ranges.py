@@ -58,6 +58,7 @@ RANGES: dict[str, Range] = {
     "policy.context_parallel": ONE_OR_MORE,
     "policy.data_parallel": ONE_OR_MORE,
     "policy.virtual_pipeline": ONE_OR_MORE,
+    "policy.recompute_layers": ONE_OR_MORE,
     "policy.overlap_bucket_size": ONE_OR_MORE,
     "policy.fp8.margin": NOT_NEGATIVE,
     "policy.fp8.amax_history_len": ONE_OR_MORE,

@@ -27,7 +27,7 @@ MAY_DIFFER = (
     "policy.*_parallel",
     "policy.virtual_pipeline",
     "policy.pipeline_layers*",
-    "policy.recompute",
+    "policy.recompute*",
     "policy.fusions",
     "policy.optimizer_offload",
     "policy.overlap_*",

@@ -192,6 +192,7 @@ class Policy:
     virtual_pipeline: int = 1  # chunks of layers per pipeline stage; more make the pipeline's bubble smaller
     pipeline_layers: list[int] | None = None  # of each chunk, in the model's order; null = equal numbers
     recompute: Recompute = Recompute.none  # activations to compute again instead of keeping them
+    recompute_layers: int | None = None  # of each chunk, with recompute=full; null = all of them
     optimizer_offload: bool = False  # the optimiser's state lies in host memory between its steps
     fusions: Fusions = Fusions.auto  # fused kernels of the layers
     overlap_grad_reduce: bool | None = None  # reduce gradients during the backward pass; null = on GPUs

@@ -8,7 +8,7 @@ from typing import Protocol
 from rlstack.config.divisors import indivisible
 from rlstack.config.machine import Machine
 from rlstack.config.overlap import overlap_problems
-from rlstack.config.schema import Policy, Precision
+from rlstack.config.schema import Policy, Precision, Recompute
 
 
 class PolicyShape(Protocol):
@@ -38,6 +38,7 @@ def parallel_problems(policy: Policy, architecture: PolicyShape, machine: Machin
             "policy.sequence_parallel = true: it splits sequences over tensor-parallel ranks, of which there "
             "is one; set it to false or policy.tensor_parallel to 2 or more"
         )
+    yield from _recomputed(policy, architecture.num_layers)
     yield from overlap_problems(policy)
     if machine is not None and machine.num_gpus > 0:
         yield from _context_on_gpus(policy)
@@ -73,6 +74,24 @@ def _uneven(policy: Policy, sizes: list[int], num_layers: int) -> Iterator[str]:
         yield (
             f"{given}: numbers that sum to the model's {num_layers} layers are accepted, and these sum to "
             f"{sum(sizes)}; change the list"
+        )
+
+
+def _recomputed(policy: Policy, num_layers: int) -> Iterator[str]:
+    if policy.recompute_layers is None:
+        return
+    given = f"policy.recompute_layers = {policy.recompute_layers}"
+    num_chunks = policy.pipeline_parallel * policy.virtual_pipeline
+    largest = max(policy.pipeline_layers or [num_layers // num_chunks])
+    if policy.recompute is not Recompute.full:
+        yield (
+            f"{given}: null is accepted with policy.recompute = {policy.recompute.value}, which is of all "
+            "layers alike; set it to null, or policy.recompute=full"
+        )
+    elif policy.recompute_layers > largest:
+        yield (
+            f"{given}: at most {largest} is accepted, the layers of the largest chunk; lower it, or set it "
+            "to null for all of them"
         )
 
 

@@ -42,7 +42,15 @@ def parallel_settings(policy: Policy, *, num_layers: int) -> dict[str, Any]:
         # gloo would still be sending the buffer that is freed.
         "deallocate_pipeline_outputs": on_gpu(),
         **_RECOMPUTE[policy.recompute],
+        **_some_layers(policy),
     }
+
+
+def _some_layers(policy: Policy) -> dict[str, Any]:
+    """Of full recomputation: the first layers of each chunk, and not the others."""
+    if policy.recompute is not Recompute.full or policy.recompute_layers is None:
+        return {}
+    return {"recompute_method": "block", "recompute_num_layers": policy.recompute_layers}
 
 
 def _pipeline_layout(policy: Policy, num_layers: int) -> list[list[str]]:

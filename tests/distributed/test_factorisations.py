@@ -69,10 +69,14 @@ CASES = {
     "sp_pp2": Case((2, 2, 1, 1), more={"sequence_parallel": True}),
     "vp2_dp2": Case((1, 2, 1, 2), more={"virtual_pipeline": 2, "recompute": "selective"}),
     "vp2_cp2_recompute": Case((1, 2, 2, 1), more={"virtual_pipeline": 2, "recompute": "full"}),
-    "uneven": Case((1, 2, 1, 2), more={"pipeline_layers": [1, 3], "recompute": "full"}),
+    "uneven": Case(
+        (1, 2, 1, 2), more={"pipeline_layers": [1, 3], "recompute": "full", "recompute_layers": 2}
+    ),
     "qwen3_tp2_pp2": Case((2, 2, 1, 1), "qwen3"),
     "qwen3_uneven_vp2_cp2": Case(
-        (1, 2, 2, 1), "qwen3", {"virtual_pipeline": 2, "pipeline_layers": [2, 1, 1, 2]}
+        (1, 2, 2, 1),
+        "qwen3",
+        {"virtual_pipeline": 2, "pipeline_layers": [2, 1, 1, 2]},
     ),
     "qwen3_sp_cp2": Case((2, 1, 2, 1), "qwen3", {"sequence_parallel": True}),
 }

@@ -31,6 +31,12 @@ FURTHER: dict[str, dict[str, Any]] = {  # of a Llama of four layers
     "full_tp2_sp": {**LAYOUTS["tp2_sp"], "recompute": "full"},
     "full_vp2": {**VP, "recompute": "full"},
     "uneven": {**LAYOUTS["pp2"], "pipeline_layers": [3, 1]},
+    "two_layers_full": {
+        **LAYOUTS["pp2"],
+        "pipeline_layers": [3, 1],
+        "recompute": "full",
+        "recompute_layers": 2,
+    },
     "full_cp2": {"context_parallel": 2, "recompute": "full"},
 }
 CASES = [

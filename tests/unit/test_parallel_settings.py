@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rlstack.config.machine import Machine
 from rlstack.config.parallel import micro_batch_multiple, num_policy_ranks, policy_layers, stage_layers
-from rlstack.config.schema import Policy, Precision
+from rlstack.config.schema import Policy, Precision, Recompute
 from rlstack.config.validate_parallel import parallel_problems
 from rlstack.policy.probe import probe_batches
 
@@ -55,6 +55,7 @@ def test_without_a_list_chunks_are_equal() -> None:
         {"pipeline_parallel": 2, "pipeline_layers": [3, 5]},
         {"pipeline_parallel": 3, "pipeline_layers": [3, 3, 2]},
         {"pipeline_parallel": 2, "virtual_pipeline": 2, "pipeline_layers": [1, 3, 3, 1]},
+        {"pipeline_parallel": 2, "recompute": Recompute.full, "recompute_layers": 4},
         {"context_parallel": 3},
         {"tensor_parallel": 4, "context_parallel": 2, "sequence_parallel": True},
     ],
@@ -71,6 +72,14 @@ def test_layouts_that_work_are_accepted(settings) -> None:
         (
             {"pipeline_parallel": 2, "virtual_pipeline": 3},
             "policy.pipeline_parallel x virtual_pipeline = 6: does not divide the model's 8 layers",
+        ),
+        (
+            {"recompute_layers": 2, "recompute": Recompute.selective},
+            "policy.recompute_layers = 2: null is accepted with policy.recompute = selective",
+        ),
+        (
+            {"pipeline_parallel": 2, "recompute_layers": 5, "recompute": Recompute.full},
+            "policy.recompute_layers = 5: at most 4 is accepted",
         ),
         ({"virtual_pipeline": 2}, "policy.virtual_pipeline = 2: 1 is accepted with policy.pipeline_parallel"),
         (

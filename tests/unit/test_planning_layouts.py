@@ -60,6 +60,20 @@ def test_recomputation_takes_less_memory_and_more_time() -> None:
     assert 1.25 < choices[2].training.s_per_token / choices[0].training.s_per_token < 4 / 3
 
 
+def test_recomputing_some_layers_lies_in_between() -> None:
+    """Of 32 layers on a stage, 16: half of the memory and of the work."""
+    overrides = ([], ["policy.recompute=full", "policy.recompute_layers=16"], ["policy.recompute=full"])
+    none, some, full = (of_policy(*of_case) for of_case in overrides)
+
+    def activations(choice: TrainerChoice) -> float:
+        return next(figure.value for figure in choice.memory.parts if figure.name == "activations")
+
+    # Beside what is kept, the head is there at first, and a layer that is made again later.
+    assert activations(full) < activations(some) < activations(none)
+    speeds = [choice.training.s_per_token for choice in (none, some, full)]
+    assert speeds[1] - speeds[0] == pytest.approx((speeds[2] - speeds[0]) / 2)
+
+
 def test_an_interleaved_rank_holds_its_warm_up_and_one_more() -> None:
     """Of 4 stages in 2 chunks: 2 x the stages after it, a round of the first chunk, and one."""
     layout = Layout(pipeline_parallel=4, virtual_pipeline=2, micro_batch_tokens=1)

@@ -24,6 +24,11 @@ def held_activations(
     details = layer_activations(architecture, shape, layers, recompute)
     chunk = max(layout.chunk_sizes(architecture.num_layers, stage=stage))
     per_token, inputs = "chunk_layers*layer", {"chunk_layers": chunk, "layer": details[-1].value}
+    again = recomputed_layers(demand, chunk)
+    if again < chunk:
+        per_token = "again_layers*layer + (chunk_layers - again_layers)*whole_layer"
+        *_, whole = layer_activations(architecture, shape, layers)
+        inputs |= {"again_layers": again, "whole_layer": whole.value}
     if stage == 0:
         per_token += " + 8"  # the ids, for the embedding
     # The head of a micro-batch has gone before a layer of it is made again; only one has got as far as that.
@@ -32,7 +37,8 @@ def held_activations(
         details += head_activations(architecture, shape, layers)
         beside.append("head")
         inputs["head"] = details[-1].value
-    if recompute is not Recompute.none:
+    # Layers that are kept come after the others: the first of them has gone before another is made again.
+    if recompute is not Recompute.none and again == chunk:
         details.append(recomputed_activations(architecture, shape, layers, recompute))
         beside.append("again")
         inputs["again"] = details[-1].value
@@ -47,6 +53,25 @@ def held_activations(
         **inputs,
     )
     return held, [*details, in_flight]
+
+
+def recomputed_layers(demand: Demand, chunk_layers: int) -> int:
+    """Layers of a chunk of so many whose activations are treated as policy.recompute says."""
+    policy = demand.config.policy
+    if policy.recompute is not Recompute.full or policy.recompute_layers is None:
+        return chunk_layers
+    return min(policy.recompute_layers, chunk_layers)
+
+
+def recomputed_share(demand: Demand, layout: Layout) -> float:
+    """Of the model's layers, as `recomputed_layers`."""
+    num_layers = demand.architecture.num_layers
+    chunks = [
+        size
+        for stage in range(layout.pipeline_parallel)
+        for size in layout.chunk_sizes(num_layers, stage=stage)
+    ]
+    return sum(recomputed_layers(demand, size) for size in chunks) / num_layers
 
 
 def chunks_in_flight(demand: Demand, layout: Layout, *, stage: int) -> Figure:

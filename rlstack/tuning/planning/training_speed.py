@@ -8,6 +8,7 @@ from __future__ import annotations
 from rlstack.config.schema import Recompute
 from rlstack.policy.flops import ModelFlops
 from rlstack.tuning.parts import Layout, Training
+from rlstack.tuning.planning.activation_memory import recomputed_share
 from rlstack.tuning.planning.activations import Layers
 from rlstack.tuning.planning.demand import Demand
 from rlstack.tuning.planning.derivation import Figure, derive
@@ -19,7 +20,7 @@ from rlstack.tuning.planning.workspace import saves_logprobs
 _AGAIN = {
     Recompute.none: "",
     Recompute.selective: " + 6*layers*ffn*hidden",
-    Recompute.full: " + forward - 2*hidden*vocab",
+    Recompute.full: " + again*(forward - 2*hidden*vocab)",
 }
 
 
@@ -60,12 +61,19 @@ def _flops(demand: Demand, layout: Layout) -> list[Figure]:
         "FLOP/token",
         f"3*forward{logits}{_AGAIN[demand.config.policy.recompute]}",
         forward=forward.value,
+        **_again(demand, layout),
         layers=a.num_layers,
         ffn=a.ffn_size,
         hidden=a.hidden_size,
         vocab=a.vocab_size,
     )
     return [forward, step]
+
+
+def _again(demand: Demand, layout: Layout) -> dict[str, float]:
+    """The share of the layers that are computed once more as a whole, where there are some."""
+    is_full = demand.config.policy.recompute is Recompute.full
+    return {"again": recomputed_share(demand, layout)} if is_full else {}
 
 
 def _efficiency(demand: Demand, layout: Layout, per_token: Figure) -> list[Figure]:
@@ -119,7 +127,7 @@ def _tensor_collectives(demand: Demand, layout: Layout) -> Figure:
         layers=demand.architecture.num_layers,
         pp=layout.pipeline_parallel,
         cp=layout.context_parallel,
-        again=again[demand.config.policy.recompute],
+        again=again[demand.config.policy.recompute] * recomputed_share(demand, layout),
         tp=layout.tensor_parallel,
         hidden=demand.architecture.hidden_size,
         itemsize=demand.itemsize,
@@ -138,7 +146,7 @@ def _context_exchange(demand: Demand, layout: Layout) -> Figure:
         "layers/pp*(3 + again)*(cp - 1)/cp*2*kv_heads*head_dim*itemsize/tp/(link*link_efficiency)",
         layers=a.num_layers,
         pp=layout.pipeline_parallel,
-        again=1 if demand.config.policy.recompute is Recompute.full else 0,
+        again=_again(demand, layout).get("again", 0),
         cp=layout.context_parallel,
         kv_heads=a.num_kv_heads,
         head_dim=a.head_dim,
