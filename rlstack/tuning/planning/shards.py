@@ -66,6 +66,8 @@ def buffer_elements(architecture: Architecture, layout: Layout, *, stage: int) -
     that the ranks that share the optimiser out get equal parts.
 
     Upstream also aligns each parameter to 64 elements, which the sizes of published models are multiples of.
+    With policy.overlap_grad_reduce every bucket ends in padding, which is left out: a bucket has at least 40
+    million elements.
     """
     layer, _, rank = (figure.value for figure in policy_parameters(architecture, layout, stage=stage))
     # All but the stage's layers is in its first chunk on the first stage, and in its last on the last.
