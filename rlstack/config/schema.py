@@ -226,6 +226,7 @@ class Rollout:
     tensor_parallel: int = 1  # ranks of each engine
     precision: RolloutPrecision = RolloutPrecision.auto  # of the engines' weights
     fp8_scaling: Fp8Scaling = Fp8Scaling.channel  # of precision=fp8
+    fp32_head: bool = True  # logits of bf16 and fp8 engines are fp32, as the policy's; false: bf16
     n: int = 8  # rollouts per prompt
     temperature: float = 1.0  # 1 samples what the policy is; tis_cap and clip_ratio_* do not undo another
     top_p: float = 1.0  # share of the probability that is sampled from

@@ -20,7 +20,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
     return {
         "model": config.policy.model,
         "weights": {name: f"{stat.st_size} bytes of {stat.st_mtime_ns}" for name, stat in stats.items()},
-        "precision": engine_precision(config).quantization or rollout_precision(config).value,
+        "precision": _precision(config),
         **sampling_settings(config),
         "tasks": {
             task.name: {
@@ -31,6 +31,13 @@ def identity(config: RunConfig) -> dict[str, Any]:
             for task in config.evaluation.tasks
         },
     }
+
+
+def _precision(config: RunConfig) -> str:
+    """Of the engines, with the head's where it is another one."""
+    precision = engine_precision(config)
+    name = precision.quantization or rollout_precision(config).value
+    return name if precision.head_dtype == precision.dtype else f"{name}, head in {precision.head_dtype}"
 
 
 def sampling_settings(config: RunConfig) -> dict[str, Any]:

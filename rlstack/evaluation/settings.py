@@ -34,6 +34,7 @@ TAKEN = (
     "rollout.tensor_parallel",
     "rollout.precision",
     "rollout.fp8_scaling",
+    "rollout.fp32_head",
     "rollout.max_new_tokens",
     "rollout.max_num_seqs",
     "rollout.kv_cache_gib",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,11 @@ def load_llm(config: RunConfig, *, index: int, max_prompt_tokens: int | None) ->
     refuse(engine_machine_problems(config, Machine.detect().arithmetic))
     check_files(Path(config.policy.model), setting="policy.model")
     precision = engine_precision(config)
+    arithmetic: dict[str, Any] = {
+        "dtype": precision.dtype,
+        "quantization": precision.quantization,
+        "hf_overrides": {"head_dtype": precision.head_dtype},
+    }
     cuda = torch.cuda.is_available()
     transfer = config.transfer
     direct = transfer.landing is Landing.direct
@@ -65,7 +69,7 @@ def load_llm(config: RunConfig, *, index: int, max_prompt_tokens: int | None) ->
         folder,
         trust_remote_code=False,
         load_format="safetensors",  # the other format is a pickle
-        **asdict(precision),
+        **arithmetic,
         tensor_parallel_size=rollout.tensor_parallel,
         distributed_executor_backend="mp" if rollout.tensor_parallel > 1 else "uni",
         worker_extension_cls="rlstack.transfer.landing.WeightLanding",

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 @pytest.mark.parametrize(
     ("rollout", "method", "mismatch"),
-    [("fp32", "reshard", 0.05), ("bf16", "gather", 0.1), ("fp8", "reshard", 0.5), ("fp8", "gather", 0.5)],
+    [("fp32", "reshard", 0.05), ("bf16", "gather", 0.06), ("fp8", "reshard", 0.5), ("fp8", "gather", 0.5)],
 )
 def test_a_policy_in_bf16_trains_on_what_engines_in_any_precision_sample(
     tmp_path, rollout: str, method: str, mismatch: float

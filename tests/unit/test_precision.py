@@ -66,7 +66,18 @@ def test_weights_between_the_parts_are_fp32_or_bf16(
 ) -> None:
     config = settings(*overrides)
     assert training_precision(config.policy).dtype == trained_in
-    assert engine_precision(config) == EnginePrecision(dtype=dtype, quantization=quantization)
+    assert engine_precision(config) == EnginePrecision(
+        dtype=dtype, quantization=quantization, head_dtype="float32"
+    )
+
+
+def test_a_head_in_the_weights_precision_has_to_be_set() -> None:
+    heads = {
+        rollout: engine_precision(settings(f"rollout.precision={rollout}", "rollout.fp32_head=false"))
+        for rollout in ("fp32", "bf16", "fp8")
+    }
+    found = {rollout: precision.head_dtype for rollout, precision in heads.items()}
+    assert found == {"fp32": "float32", "bf16": "bfloat16", "fp8": "bfloat16"}
 
 
 def test_engines_follow_the_policy_but_into_fp8() -> None:
@@ -89,7 +100,7 @@ def test_a_probe_allows_for_the_less_precise_side() -> None:
             ["policy.precision=fp8"],
         )
     ]
-    assert limits == [1e-3, 0.1, 0.1, 0.5, 0.5]
+    assert limits == [1e-3, 0.06, 0.06, 0.5, 0.5]
 
 
 @pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16])

@@ -210,3 +210,14 @@ def test_kept_answers_are_of_the_same_variables() -> None:
     plain, other = (identity(load_config(quickstart, overrides)) for overrides in ([], [setting]))
     assert plain["tasks"]["fractions"]["chat_template_kwargs"] is None
     assert other["tasks"]["fractions"]["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+def test_kept_answers_are_of_the_same_head() -> None:
+    quickstart = ROOT / "configs" / "quickstart.yaml"
+
+    def precision(*overrides: str) -> str:
+        return str(identity(load_config(quickstart, overrides))["precision"])
+
+    assert precision() == precision("rollout.fp32_head=false") == "fp32"
+    assert precision("rollout.precision=bf16") == "bf16, head in float32"
+    assert precision("rollout.precision=bf16", "rollout.fp32_head=false") == "bf16"

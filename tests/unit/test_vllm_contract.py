@@ -5,9 +5,15 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
 
 import pytest
+import torch
+from torch.nn.functional import linear
 
 pytest.importorskip("vllm")
 
@@ -169,3 +175,43 @@ def test_the_workers_of_a_runs_engine_unpickle_nothing_of_a_strangers(
     register()
     assert (distributed_c10d._pickler != "_pickler") == of_a_run
     assert (distributed_c10d._unpickler != "_unpickler") == of_a_run
+
+
+@pytest.mark.parametrize("head_dtype", ["float32", "bfloat16"])
+def test_a_bf16_models_head_is_computed_in_the_precision_that_is_set(head_dtype: str) -> None:
+    from vllm.config import ModelConfig, VllmConfig, set_current_vllm_config
+    from vllm.model_executor.layers.logits_processor import LogitsProcessor
+    from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
+
+    folder = str(ROOT / "configs" / "tiny" / "seed")
+    model = ModelConfig(folder, dtype="bfloat16", hf_overrides={"head_dtype": head_dtype})
+    with set_current_vllm_config(VllmConfig(model_config=model)):
+        processor = LogitsProcessor(100)
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(8, 64).bfloat16(), torch.randn(100, 64).bfloat16()
+    head = SimpleNamespace(weight=weight, quant_method=UnquantizedEmbeddingMethod(), cpu_linear=linear)
+    logits = processor._apply_head(head, hidden, None)
+    exact = hidden.double() @ weight.double().t()
+    error = float((logits.double() - exact).abs().max())
+    assert logits.dtype == getattr(torch, head_dtype)
+    assert error < 1e-4 if head_dtype == "float32" else error > 1e-2
+
+
+@pytest.mark.parametrize(("fp32_head", "head_dtype"), [(True, "float32"), (False, "bfloat16")])
+def test_engines_are_loaded_with_the_head_that_is_set(
+    fp32_head: bool, head_dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import vllm
+
+    from rlstack.config.load import load_config
+    from rlstack.rollout.load import load_llm
+
+    overrides = ["rollout.precision=bf16", f"rollout.fp32_head={str(fp32_head).lower()}"]
+    config = load_config(ROOT / "configs" / "quickstart.yaml", overrides)
+    loaded: list[dict[str, Any]] = []
+    monkeypatch.setattr(vllm, "LLM", lambda folder, **options: loaded.append(options))
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    with mock.patch.dict(os.environ):
+        load_llm(config, index=0, max_prompt_tokens=None)
+    assert [options["hf_overrides"] for options in loaded] == [{"head_dtype": head_dtype}]
+    assert [options["dtype"] for options in loaded] == ["bfloat16"]

@@ -69,7 +69,7 @@ def test_an_engine_that_has_loaded_other_weights_is_named(probe: Callable[..., P
 def test_the_limit_is_that_of_the_precision(probe: Callable[..., Probe]) -> None:
     engines: list[Any] = [Role("engine 0", (-1.05, -2.05))]
     probe(Precision.bf16).check_loaded(engines, policy=ranks())
-    with pytest.raises(TransferError, match=r"where 0\.1 is accepted"):
+    with pytest.raises(TransferError, match=r"where 0\.06 is accepted"):
         probe(Precision.bf16).check_loaded([Role("engine 0", (-1.2, -2.2))], policy=ranks())  # type: ignore[list-item]
 
 
