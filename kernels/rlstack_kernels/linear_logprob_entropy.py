@@ -145,8 +145,13 @@ def _liger_is_faster(
     inv_temp: float | Tensor,
     group: dist.ProcessGroup | None,
 ) -> bool:
-    """Whether a measurement says so for this call, and it can be computed by Liger. One rank was measured."""
+    """Whether a measurement says so for this call, and it can be computed by Liger. One rank was measured.
+
+    Never where torch's deterministic algorithms are demanded, which Liger does not promise.
+    """
     plain = mode in ("auto", "recompute") and not isinstance(inv_temp, Tensor) and ranks_of(group) == 1
+    if torch.are_deterministic_algorithms_enabled():
+        return False
     if not (hidden.is_cuda and plain and measured() and find_spec("liger_kernel")):
         return False
     return liger_is_faster(

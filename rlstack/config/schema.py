@@ -143,6 +143,7 @@ class Run:
     name: str = "run"  # the run's folder below `dir`
     dir: str = "runs"  # relative to the working directory
     seed: int = 0  # of prompts' order, sampling and ties
+    deterministic: bool = False  # the same bits again on the same machines; slower on GPUs
 
 
 @dataclass(slots=True)

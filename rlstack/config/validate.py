@@ -12,6 +12,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, Protocol
 
+from rlstack.config.deterministic import deterministic_machine_problems, deterministic_problems
 from rlstack.config.divisors import indivisible
 from rlstack.config.loggers import logger_problems, missing_packages
 from rlstack.config.machine import Machine
@@ -96,12 +97,14 @@ def validate_evaluation(config: RunConfig, *, architecture: ModelShape, machine:
         *_evaluation(config),
         *_task_problems(config),
         *placement_problems(config),
+        *deterministic_problems(config),
     ]
     if not found:
         found += [*_rollout_layout(config, architecture), *rollout_problems(config, architecture)]
         if config.cluster.address is None:
             found += _on_machine(config, architecture, machine, num_ranks=0)
             found += engine_machine_problems(config, machine.arithmetic)
+            found += deterministic_machine_problems(config, machine.arithmetic)
     if found:
         raise ConfigError("\n".join(found))
 
@@ -139,6 +142,7 @@ def setting_problems(config: RunConfig) -> list[str]:
         *profile_problems(config),
         *_training_tasks(config),
         *_task_problems(config),
+        *deterministic_problems(config),
     ]
 
 
@@ -160,8 +164,11 @@ def machine_problems(config: RunConfig, machine: Machine) -> list[str]:
     """Precisions and kernels that `machine` has not; of a cluster's machines nothing is known here."""
     if config.cluster.address is not None:
         return []
-    policy = policy_machine_problems(config.policy, machine.arithmetic)
-    return [*policy, *engine_machine_problems(config, machine.arithmetic)]
+    return [
+        *policy_machine_problems(config.policy, machine.arithmetic),
+        *engine_machine_problems(config, machine.arithmetic),
+        *deterministic_machine_problems(config, machine.arithmetic),
+    ]
 
 
 def _out_of_range(config: RunConfig) -> Iterator[str]:

@@ -29,6 +29,7 @@ EVALUATION = "evaluation"  # the folder in a run's
 TASKS = "evaluation.tasks"
 TAKEN = (
     "run.seed",
+    "run.deterministic",
     "policy.precision",
     "rollout.engines",
     "rollout.tensor_parallel",

@@ -74,6 +74,7 @@ def transformer_config(architecture: Architecture, policy: Policy) -> Transforme
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=dtype is torch.bfloat16,
+        deterministic_mode=torch.are_deterministic_algorithms_enabled(),  # run.deterministic
         **precision.fp8,
         # No division inside the schedules: the gradients are divided once by the step's number of examples.
         calculate_per_token_loss=True,

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from rlstack.checkpoint.manifest import Digest
+from rlstack.config.deterministic import policy_environment
 from rlstack.config.machine import Machine
 from rlstack.config.schema import Precision, RunConfig, TransferMethod
 from rlstack.config.validate_precision import policy_machine_problems, refuse
@@ -50,6 +51,9 @@ class PolicyWorker:
             # Transformer Engine multiplies in TF32 otherwise, whatever torch is set to, which moves logprobs
             # by more than the probe of a sync accepts (cublaslt_gemm.cu, CUBLAS_COMPUTE_32F_FAST_TF32).
             os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+        os.environ.update(policy_environment(config))
+        torch.use_deterministic_algorithms(config.run.deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self._config = config
         self._own_loss = own_loss
         self._rank = rank

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from rlstack.config import deterministic
 from rlstack.config.machine import Machine
 from rlstack.config.model_files import check_files
 from rlstack.config.precision import engine_precision, quantization_of
@@ -40,7 +41,9 @@ def load_llm(config: RunConfig, *, index: int, max_prompt_tokens: int | None) ->
 
     Raises ConfigError if this machine, or its vLLM, cannot compute in the engines' precision.
     """
-    refuse(engine_machine_problems(config, Machine.detect().arithmetic))
+    machine = Machine.detect().arithmetic
+    refuse(engine_machine_problems(config, machine))
+    refuse(deterministic.deterministic_machine_problems(config, machine))
     check_files(Path(config.policy.model), setting="policy.model")
     precision = engine_precision(config)
     arithmetic: dict[str, Any] = {
@@ -52,6 +55,7 @@ def load_llm(config: RunConfig, *, index: int, max_prompt_tokens: int | None) ->
     transfer = config.transfer
     direct = transfer.landing is Landing.direct
     os.environ.update(engine_environment(cuda=cuda, plain_weights=direct))
+    os.environ.update(deterministic.engine_environment(config, cuda=cuda))
     from vllm import LLM  # only now: it reads the environment when it is imported
 
     if precision.quantization is not None:

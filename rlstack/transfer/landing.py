@@ -115,16 +115,19 @@ class WeightLanding:
         Fails if a leader does not come, or if what will be sent leaves weights of the engine's checkpoint
         out.
         """
-        receiver = GatherReceiver(
-            store_host=store_host,
-            store_port=store_port,
-            receiver=first_receiver + self.rank,
-            num_stages=num_stages,
-            num_receivers=num_receivers,
-            timeout_s=timeout_s,
-            backend="nccl" if self.device.type == "cuda" else "gloo",
-            device=self.device,
-        )
+        from vllm.utils.nccl import unpinned_nccl_env
+
+        with unpinned_nccl_env():  # which vLLM sets for its own communicators alone
+            receiver = GatherReceiver(
+                store_host=store_host,
+                store_port=store_port,
+                receiver=first_receiver + self.rank,
+                num_stages=num_stages,
+                num_receivers=num_receivers,
+                timeout_s=timeout_s,
+                backend="nccl" if self.device.type == "cuda" else "gloo",
+                device=self.device,
+            )
         sent = {spec.name for spec in receiver.specs}
         tied = is_tied(self.model_runner.get_model())
         if missing := expected_names(Path(self.model_config.model), tied=tied) - sent:

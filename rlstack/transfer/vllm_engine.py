@@ -18,6 +18,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
+from vllm.utils.nccl import unpinned_nccl_env
 
 from rlstack.config.schema import Landing, TransferChannel
 from rlstack.rendezvous import connect_store
@@ -84,19 +85,20 @@ class ReshardEngine(WeightTransferEngine[ReshardInit, ReshardUpdate]):
         self._agreement = Agreement(
             store, receiver=receiver, num_receivers=info.num_receivers, timeout_s=info.timeout_s
         )
-        self._opened = ReshardReceiver(
-            store_host=info.store_host,
-            store_port=info.store_port,
-            receiver=receiver,
-            num_sources=info.num_sources,
-            num_receivers=info.num_receivers,
-            pieces=self.layout.pieces,
-            dtypes=self.layout.dtypes,
-            bucket_bytes=info.bucket_bytes,
-            timeout_s=info.timeout_s,
-            backend=self._backend(TransferChannel(info.channel)),
-            device=self.device,
-        )
+        with unpinned_nccl_env():  # which vLLM sets for its own communicators alone
+            self._opened = ReshardReceiver(
+                store_host=info.store_host,
+                store_port=info.store_port,
+                receiver=receiver,
+                num_sources=info.num_sources,
+                num_receivers=info.num_receivers,
+                pieces=self.layout.pieces,
+                dtypes=self.layout.dtypes,
+                bucket_bytes=info.bucket_bytes,
+                timeout_s=info.timeout_s,
+                backend=self._backend(TransferChannel(info.channel)),
+                device=self.device,
+            )
 
     def start_weight_update(self) -> None:
         """Nothing: a round starts with the update that begins it."""

@@ -20,7 +20,7 @@ from tests.run_files import Results, nodes_of, results_in
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yaml"
 SHORT = ["schedule.num_steps=6", "batch.prompts_per_step=4", "evaluation.num_prompts=4", "evaluation.n=2"]
-SHORT += ["schedule.sync_interval=2", "schedule.evaluate_every=4"]
+SHORT += ["schedule.sync_interval=2", "schedule.evaluate_every=4", "run.deterministic=true"]
 COLOCATED = ["cluster.placement=colocated", "rollout.overlap=false"]
 ROLES = ("policy-0", "policy-1", "engine-0")
 HEAD, OTHER = "127.0.0.2", "127.0.0.3"

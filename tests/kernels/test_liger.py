@@ -157,6 +157,9 @@ def test_auto_takes_it_on_a_gpu_of_which_a_measurement_says_so(
     hidden, weight = (SimpleNamespace(size=size.__getitem__, **of_gpu) for size in ((9, 64), (129, 64)))
     call = {"mode": "auto", "inv_temp": 1.0, "group": None} | changes
     assert operator._liger_is_faster(hidden, weight, **call) is taken
+    with monkeypatch.context() as deterministic:
+        deterministic.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+        assert not operator._liger_is_faster(hidden, weight, **call)
     monkeypatch.setattr(operator, "measured", lambda: ())
     assert not operator._liger_is_faster(hidden, weight, **call)
 

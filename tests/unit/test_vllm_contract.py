@@ -73,6 +73,7 @@ CONTRACT: dict[str, dict[str, tuple[str, ...] | None]] = {
         "LayerReloadingInfo.can_load": ("self",),
         "LayerReloadingInfo.reset": ("self",),
     },
+    "vllm.utils.nccl": {"unpinned_nccl_env": ()},
     "vllm.v1.worker.gpu_worker": {
         "Worker.init_weight_transfer_engine": ("self", "init_info"),
         "Worker.start_weight_update": ("self",),
