@@ -99,6 +99,15 @@ def quantization_of(rollout: Rollout) -> str:
     return _ONLINE[rollout.fp8_scaling]
 
 
+def unquantised_layers(config: RunConfig, *, num_layers: int) -> list[int]:
+    """The layers, from 0, that FP8 engines leave in bf16 because a policy in FP8 does."""
+    if not (config.policy.precision is rollout_precision(config) is Precision.fp8):
+        return []
+    fp8 = config.policy.fp8
+    layers = range(num_layers)
+    return [*layers[: fp8.bf16_layers_at_start], *layers[max(0, num_layers - fp8.bf16_layers_at_end) :]]
+
+
 def probe_limit(config: RunConfig) -> float:
     """How far the logprobs of both sides may be apart on a probe: the less precise of them says it."""
     return max(_PROBE_LIMITS[config.policy.precision], _PROBE_LIMITS[rollout_precision(config)])

@@ -9,6 +9,7 @@ from typing import Any
 from rlstack.config.schema import RunConfig, TransferMethod
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.policy_group import PolicyGroup
+from rlstack.orchestration.quantised_layers import check_quantised
 from rlstack.orchestration.role_errors import EngineLost, RoleError, RoleLost
 from rlstack.orchestration.roles import Role, silent_or_dead, wait_for
 from rlstack.orchestration.weight_probe import Probe
@@ -54,6 +55,7 @@ class WeightSync:
         self._engines = engines
         self._host = host
         self._method = method or config.transfer.method
+        self._config = config
         self._probe = Probe(probe, config)
         self._ranks_per_engine = config.rollout.tensor_parallel
         self._before_round: Callable[[], None] = _nothing
@@ -69,7 +71,11 @@ class WeightSync:
         self._before_round = do
 
     def check_loaded(self, engines: Sequence[Role] | None = None) -> None:
-        """Compare version 0, which `engines`, by default all, have loaded, with the policy's; see Probe."""
+        """Compare version 0, which `engines`, by default all, have loaded, with the policy's; see Probe.
+
+        Raises ConfigError, too, if policy and engines quantise different layers.
+        """
+        check_quantised(self._config, engines or self._engines.roles, policy=self._policy.roles)
         self._probe.check_loaded(engines or self._engines.roles, policy=self._policy.roles)
 
     def run(self, version: int) -> dict[str, Any]:

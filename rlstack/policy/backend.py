@@ -64,6 +64,7 @@ with _without_wandb(), warnings.catch_warnings():
         DistributedDataParallelConfig,
         finalize_model_grads,
     )
+    from megatron.core.fp8_utils import is_first_last_bf16_layer
     from megatron.core.models.gpt.gpt_layer_specs import (
         get_gpt_layer_local_spec,
         get_gpt_layer_with_transformer_engine_spec,
@@ -126,6 +127,7 @@ __all__ = [
     "get_gpt_layer_with_transformer_engine_spec",
     "get_megatron_optimizer",
     "get_num_layers_to_build",
+    "is_first_last_bf16_layer",
     "mcore_to_pyt_state_dict",
     "model_parallel_cuda_manual_seed",
     "on_gpu",

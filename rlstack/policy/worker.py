@@ -28,6 +28,7 @@ from rlstack.policy.outlet import WeightOutlet, open_source
 from rlstack.policy.parallel import close_parallel, data_rank, init_parallel, is_leader
 from rlstack.policy.probe import probe_batches
 from rlstack.policy.profiling import StepProfiler
+from rlstack.policy.quantised import quantised_weights
 from rlstack.policy.reference import follows_policy
 from rlstack.policy.saving import BackgroundSave
 from rlstack.policy.served import ServedWeights
@@ -191,6 +192,10 @@ class PolicyWorker:
         batches = probe_batches(token_ids, self._config.policy, version=self.version)
         logprobs = self.trainer.forward_logprobs(batches[data_rank()])
         return tuple(logprobs[0].tolist()) if logprobs and is_leader() else None
+
+    def quantised_weights(self) -> list[str]:
+        """Hugging Face names of the weights of this rank's stage that it multiplies with in FP8."""
+        return sorted(quantised_weights(self.trainer.model))
 
     def serve_version(self, version: int) -> None:
         """Have the model hold `version`, which the engines had last, until end_serving(); no step meanwhile.

@@ -259,6 +259,11 @@ class Engine:
         scored = zip(token_ids[1:], output.prompt_logprobs[1:], strict=True)
         return tuple(logprobs[token].logprob for token, logprobs in scored)
 
+    def quantised_weights(self) -> list[str]:
+        """Hugging Face names of the weights that the engine multiplies with in FP8."""
+        answers = self._call("quantised")
+        return sorted({name for answer in answers for name in answer["names"].split()})
+
     def _call(self, method: str, *args: Any) -> list[dict[str, Any]]:
         """A method of WeightLanding on all workers; raises what one of them could not do."""
         answers: list[dict[str, Any]] = self._llm.collective_rpc(f"rlstack_{method}", args=args)

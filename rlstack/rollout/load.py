@@ -10,8 +10,8 @@ import torch
 
 from rlstack.config import deterministic
 from rlstack.config.machine import Machine
-from rlstack.config.model_files import check_files
-from rlstack.config.precision import engine_precision, quantization_of
+from rlstack.config.model_files import CONFIG, check_files, read_object
+from rlstack.config.precision import engine_precision, quantization_of, unquantised_layers
 from rlstack.config.schema import Landing, Placement, RunConfig, TransferMethod
 from rlstack.config.sequences import longest_sequence
 from rlstack.config.validate_precision import engine_machine_problems, refuse
@@ -45,12 +45,6 @@ def load_llm(config: RunConfig, *, index: int, max_prompt_tokens: int | None) ->
     refuse(engine_machine_problems(config, machine))
     refuse(deterministic.deterministic_machine_problems(config, machine))
     check_files(Path(config.policy.model), setting="policy.model")
-    precision = engine_precision(config)
-    arithmetic: dict[str, Any] = {
-        "dtype": precision.dtype,
-        "quantization": precision.quantization,
-        "hf_overrides": {"head_dtype": precision.head_dtype},
-    }
     cuda = torch.cuda.is_available()
     transfer = config.transfer
     direct = transfer.landing is Landing.direct
@@ -58,8 +52,7 @@ def load_llm(config: RunConfig, *, index: int, max_prompt_tokens: int | None) ->
     os.environ.update(deterministic.engine_environment(config, cuda=cuda))
     from vllm import LLM  # only now: it reads the environment when it is imported
 
-    if precision.quantization is not None:
-        _refuse_unknown(config)
+    precision = _precision(config)
     rollout, folder = config.rollout, config.policy.model
     memory: dict[str, Any] = (
         {"gpu_memory_utilization": rollout.gpu_memory_fraction}
@@ -73,7 +66,7 @@ def load_llm(config: RunConfig, *, index: int, max_prompt_tokens: int | None) ->
         folder,
         trust_remote_code=False,
         load_format="safetensors",  # the other format is a pickle
-        **arithmetic,
+        **precision,
         tensor_parallel_size=rollout.tensor_parallel,
         distributed_executor_backend="mp" if rollout.tensor_parallel > 1 else "uni",
         worker_extension_cls="rlstack.transfer.landing.WeightLanding",
@@ -105,6 +98,25 @@ def _profiler(config: RunConfig, index: int) -> dict[str, Any]:
             "torch_profiler_with_stack": False,
         }
     }
+
+
+def _precision(config: RunConfig) -> dict[str, Any]:
+    """vLLM's options of the engines' arithmetic.
+
+    Raises ConfigError if this vLLM does not have the quantisation.
+    """
+    precision = engine_precision(config)
+    options: dict[str, Any] = {
+        "dtype": precision.dtype,
+        "quantization": precision.quantization,
+        "hf_overrides": {"head_dtype": precision.head_dtype},
+    }
+    if precision.quantization is not None:
+        _refuse_unknown(config)
+        num_layers = int(read_object(Path(config.policy.model) / CONFIG)["num_hidden_layers"])
+        layers = unquantised_layers(config, num_layers=num_layers)
+        options["quantization_config"] = {"ignore": [f"model.layers.{layer}.*" for layer in layers]}
+    return options
 
 
 def _refuse_unknown(config: RunConfig) -> None:

@@ -20,6 +20,7 @@ from rlstack.config.weight_index import BUFFERS, OUTPUT_HEAD, weight_files
 from rlstack.transfer.errors import LandingError, TransferError
 from rlstack.transfer.gather import GatherReceiver
 from rlstack.transfer.plan import encode
+from rlstack.transfer.quantised import quantised_weights
 from rlstack.transfer.scatter import repack_tied_weights
 
 P = ParamSpec("P")
@@ -73,6 +74,11 @@ class WeightLanding:
     def rlstack_layout(self) -> dict[str, str]:
         """The worker's share of the weights, as plan.encode writes it, once the transfer is open."""
         return {"layout": encode(self.weight_transfer_engine.layout.pieces)}
+
+    @answered
+    def rlstack_quantised(self) -> dict[str, str]:
+        """The names of the weights that the worker multiplies with in FP8, with spaces between them."""
+        return {"names": " ".join(sorted(quantised_weights(self.model_runner.get_model())))}
 
     @answered
     def rlstack_begin_reshard(self, version: int) -> dict[str, float]:

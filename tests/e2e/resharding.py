@@ -107,6 +107,7 @@ class Seen:
     bytes_per_worker: list[list[float]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     layouts: list[list[Piece]] = field(default_factory=list)  # per worker
+    quantised: list[str] = field(default_factory=list)  # names of weights, at the end
 
 
 def serve(
@@ -160,6 +161,7 @@ def serve(
         except RuntimeError as error:
             seen.errors.append(str(error))
         look()
+    seen.quantised = engine.quantised_weights()
     engine.close()
     return seen
 

@@ -49,6 +49,7 @@ CONTRACT: dict[str, dict[str, tuple[str, ...] | None]] = {
     "vllm.model_executor.layers.utils": {"dispatch_cpu_unquantized_gemm": ("layer", "remove_weight")},
     "vllm.model_executor.layers": {"utils": None},  # an attribute once the line above has imported it
     "vllm.model_executor.layers.quantization": {"QUANTIZATION_METHODS": None},
+    "vllm.model_executor.layers.quantization.online.fp8": {"OnlineLinearBase": None},
     "vllm.model_executor.layers.attention": {"is_deferred_attention_layer": ("layer",)},
     "vllm.model_executor.layers.linear": {
         "UnquantizedLinearMethod": None,

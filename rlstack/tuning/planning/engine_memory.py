@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from rlstack.config.precision import unquantised_layers
 from rlstack.config.schema import Precision
 from rlstack.tuning.planning.demand import Demand
 from rlstack.tuning.planning.derivation import Figure, derive, total
@@ -94,16 +95,17 @@ def engine_worker_memory(
 
 
 def _weights(demand: Demand, *, layer: float, worker: float) -> Figure:
-    """In FP8 those of the layers have one byte; embedding and head stay as they came."""
-    formula = "itemsize*worker"
+    """In FP8 those of the quantised layers have one byte; embedding and head stay as they came."""
+    formula, num_layers = "itemsize*worker", demand.architecture.num_layers
     if demand.rollout_precision is Precision.fp8:
         formula = "layers*layer + itemsize*(worker - layers*layer)"
+        num_layers -= len(unquantised_layers(demand.config, num_layers=num_layers))
     return derive(
         "weights",
         "B",
         formula,
         itemsize=demand.engine_itemsize,
-        layers=demand.architecture.num_layers,
+        layers=num_layers,
         layer=layer,
         worker=worker,
     )
