@@ -16,6 +16,7 @@ from pathlib import Path
 from unittest import mock
 
 from rlstack.collectives import SECRET
+from rlstack.config.machine import gpu_names
 
 ROOT = Path(__file__).parents[1]
 OF_ALL_RANKS = {"OMP_NUM_THREADS": "1", SECRET: "of the test"}
@@ -25,11 +26,15 @@ POLICY = "rlstack.policy.worker"  # with megatron-core, which takes longer to im
 def run_ranks(arguments: Iterable[Sequence[object]], *, timeout_s: float, **environment: str) -> None:
     """Run `python *arguments` for every rank at once, in the root of the project, with one thread each.
 
-    The ranks are forks of one process that has imported the policy, and nothing else. `arguments` are those
-    of a file, or of `-m` and a module.
+    The ranks are forks of one process that has imported the policy alone. With a GPU they are not:
+    the import counts the devices, after which CUDA does not work in a fork. `arguments` are those of a file,
+    or of `-m` and a module.
 
     Fails with the output of the ranks that failed; none outlives the call.
     """
+    if gpu_names():
+        run_new_ranks(arguments, timeout_s=timeout_s, **environment)
+        return
     ranks_environment = OF_ALL_RANKS | environment
     context = forks()
     with tempfile.TemporaryDirectory() as folder:
