@@ -6,7 +6,7 @@ GPU_PYTHON ?= $(shell command -v python3.12 || echo python3.12)
 GPU_VENV := .venv-gpu
 HERE := $(if $(shell command -v nvidia-smi),$(GPU_VENV),$(VENV))
 
-.PHONY: quickstart setup setup-gpu test test-gpu bench-gpu gpu-check gpu-check-full gpu-check-dry thorough multihost cases faults fuzz lint lock lock-gpu docs docs-serve
+.PHONY: quickstart setup setup-gpu test test-gpu test-gpu-static test-next bench-gpu gpu-check gpu-check-full gpu-check-dry thorough multihost cases faults fuzz lint lock lock-gpu docs docs-serve
 
 quickstart: setup
 	$(VENV)/bin/rlstack train configs/quickstart.yaml
@@ -32,6 +32,14 @@ test: lint
 # With an NVIDIA GPU; without one all of them are left out. What needs more than one says so.
 test-gpu: $(HERE)/.set-up
 	$(HERE)/bin/pytest -m gpu tests/gpu tests/kernels tests/distributed/test_ipc.py
+
+# What of the packages for GPUs can be tested without one: 11 GB, and what it takes is in the result.
+test-gpu-static:
+	$(GPU_PYTHON) tools/gpu_static.py .venv-gpu-static --out benchmarks/results/gpu_static.json
+
+# The same with the newest releases of everything, in .venv-next: what they break.
+test-next:
+	$(GPU_PYTHON) tools/gpu_static.py .venv-next --newest
 
 bench-gpu: setup-gpu
 	$(GPU_VENV)/bin/python benchmarks/kernels.py --out benchmarks/results/gpu_kernels.json
