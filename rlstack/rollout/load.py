@@ -83,12 +83,12 @@ def load_llm(config: RunConfig, *, index: int, max_prompt_tokens: int | None) ->
         generation_config="vllm",  # not the folder's: the run's settings alone decide how to sample
         logprobs_mode="raw_logprobs",  # before temperature and top-p, as the trainer computes them
         **memory,
-        **_profiler(config, index),
+        **profiler_settings(config, index=index),
     )
 
 
-def _profiler(config: RunConfig, index: int) -> dict[str, Any]:
-    """What start_profile() of the LLM needs, which a run that profiles no step does without."""
+def profiler_settings(config: RunConfig, *, index: int) -> dict[str, Any]:
+    """Keywords of an LLM whose start_profile() is to work: {} for a run that profiles no step."""
     if config.telemetry.profile_steps is None:
         return {}
     return {

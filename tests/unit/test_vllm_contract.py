@@ -26,6 +26,8 @@ CONTRACT: dict[str, dict[str, tuple[str, ...] | None]] = {
         "LLM.enqueue": None,
         "LLM.get_tokenizer": ("self",),
         "LLM.sleep": ("self", "level", "mode"),
+        "LLM.start_profile": None,
+        "LLM.stop_profile": ("self",),
         "LLM.wake_up": ("self", "tags"),
         "PoolingParams": None,
         "SamplingParams": None,
@@ -131,6 +133,20 @@ def test_the_contract_lists_every_import_from_vllm():
     }
     assert imports
     assert imports <= {(module, name) for module, names in CONTRACT.items() for name in names}
+
+
+def test_vllm_takes_the_settings_of_a_profiled_run(tmp_path: Path) -> None:
+    from vllm.config import ProfilerConfig
+
+    from rlstack.config.schema import Policy, Run, RunConfig, Telemetry
+    from rlstack.rollout.load import profiler_settings
+
+    config = RunConfig(run=Run(dir=str(tmp_path), name="run"), policy=Policy(model="m"))
+    assert profiler_settings(config, index=1) == {}
+    config.telemetry = Telemetry(profile_steps=[2, 3])
+    settings = profiler_settings(config, index=1)
+    taken = ProfilerConfig(**settings["profiler_config"])
+    assert taken.torch_profiler_dir == str(tmp_path / "run" / "profile" / "engine-1")
 
 
 def test_the_linears_look_the_packing_up_when_they_pack():
