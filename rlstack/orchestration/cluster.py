@@ -127,15 +127,16 @@ class Cluster:
 
         They start side by side, unless the engines have to find out how much memory the policy leaves them.
         """
-        if self._demand.colocated:
-            policy = self.start_policy()
-            policy.release_memory()
-            engines = self._start_engines()
-        else:
-            engines = self._start_engines()
-            policy = self.start_policy()
-        engines.wait_until_ready()
-        self.wait_for_reward_models()
+        with self._homes.naming_lost_nodes():
+            if self._demand.colocated:
+                policy = self.start_policy()
+                policy.release_memory()
+                engines = self._start_engines()
+            else:
+                engines = self._start_engines()
+                policy = self.start_policy()
+            engines.wait_until_ready()
+            self.wait_for_reward_models()
         return policy, engines
 
     def restart_policy(self, lost: BackToCheckpoint) -> PolicyGroup:
@@ -167,9 +168,10 @@ class Cluster:
 
     def launch_engines(self) -> EngineGroup:
         """Start the engines alone, where nothing is trained, and wait until they are ready."""
-        engines = self._start_engines()
-        engines.wait_until_ready()
-        self.wait_for_reward_models()
+        with self._homes.naming_lost_nodes():
+            engines = self._start_engines()
+            engines.wait_until_ready()
+            self.wait_for_reward_models()
         engines.mend_with(EngineRecovery(engines, self.restarts, None).mend)
         return engines
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from rlstack.config.schema import Cluster
 from rlstack.errors import ConfigError
@@ -22,7 +23,7 @@ from rlstack.orchestration.relocation import (
     what_was_lost,
 )
 from rlstack.orchestration.reservation import Reservation
-from rlstack.orchestration.role_errors import NodeLost
+from rlstack.orchestration.role_errors import NodeLost, RoleLost
 from rlstack.orchestration.roles import Role
 
 Say = Callable[[str], object]
@@ -85,6 +86,22 @@ class RoleHomes:
             if lost and (move := self._find_room(lost)) is not None:
                 self._move(move)
             return sorted({self._homes[role.name].address for role in roles if role.home.node in lost})
+
+    @contextmanager
+    def naming_lost_nodes(self) -> Iterator[None]:
+        """Raise NodeLost in place of RoleLost if the role's node is lost: at the start no role moves."""
+        try:
+            yield
+        except RoleLost as failed:
+            home = failed.role.home
+            with self._lock:
+                lost = self._find_lost({home.node: home.address} if home.node else {})
+            if not lost:
+                raise
+            there = [name for name, each in self._homes.items() if each.node == home.node]
+            raise NodeLost(
+                f"{what_was_lost([home.address], there)}: {failed.reason}; {how_to_go_on([home.address])}"
+            ) from failed
 
     def close(self) -> None:
         """Give everything back; ends what still runs there."""

@@ -13,7 +13,7 @@ from rlstack.errors import ConfigError
 from rlstack.orchestration import role_homes
 from rlstack.orchestration.home import Home
 from rlstack.orchestration.placement import Decision, Demand, Group, Node, Slot, place
-from rlstack.orchestration.role_errors import NodeLost
+from rlstack.orchestration.role_errors import EngineLost, NodeLost
 from rlstack.orchestration.role_homes import ROOM_S, SILENT_S, RoleHomes
 from rlstack.orchestration.roles import Role
 
@@ -198,3 +198,25 @@ def test_a_node_that_cannot_take_over_ends_the_run_in_one_sentence(cluster: Ray,
     assert f"and {C.address} cannot take its place: {why}; add a node" in str(error.value)
     assert "\n" not in str(error.value)
     assert addresses(homes)[2] == B.address  # nothing has moved
+
+
+def test_a_role_that_fails_at_the_start_is_explained_by_its_lost_node(cluster: Ray) -> None:
+    homes = cluster.homes()
+    (engine,) = roles(homes, "engine 1")
+    cluster.lose(B)
+    failed = EngineLost("loading the engine: engine 1 died", role=engine)
+    with (
+        pytest.raises(
+            NodeLost, match=r"node 10.0.0.2 was lost.*engine 1 died; .*start Ray on 10.0.0.2 again"
+        ),
+        homes.naming_lost_nodes(),
+    ):
+        raise failed
+
+
+def test_a_role_that_fails_at_the_start_on_a_living_node_keeps_its_own_error(cluster: Ray) -> None:
+    homes = cluster.homes()
+    failed = EngineLost("loading the engine: engine 1 died", role=roles(homes, "engine 1")[0])
+    with pytest.raises(EngineLost) as raised, homes.naming_lost_nodes():
+        raise failed
+    assert raised.value is failed and cluster.now == 0
