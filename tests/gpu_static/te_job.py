@@ -24,6 +24,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformer_engine.pytorch.optimizers import FusedAdam
 
 from rlstack.collectives import SECRET
+from rlstack.config.fusions import FusedKernels
 from rlstack.config.schema import RunConfig
 from rlstack.policy import checkpoint_state, hf_io, hf_map, layers, model, parallel, weight_source
 from rlstack.policy.architecture import Architecture
@@ -58,7 +59,10 @@ def join(config: RunConfig) -> None:
 def on_gpu() -> Iterator[None]:
     """Have torch answer as on a GPU, and megatron-core make its weights in host memory all the same."""
     settings: Callable[..., Any] = layers.TransformerConfig
+    kernels = FusedKernels(rope=True, swiglu=True, weight_gradients=True)
     with (
+        mock.patch.object(layers, "policy_kernels", return_value=kernels),
+        mock.patch.object(model, "policy_kernels", return_value=kernels),
         mock.patch.multiple(torch.cuda, is_available=lambda: True, current_device=lambda: 0),
         mock.patch.object(model, "device", lambda: torch.device("cpu")),
         mock.patch.object(
@@ -88,6 +92,10 @@ def described(policy: PolicyModel, config: RunConfig) -> dict[str, Any]:
         "of_sequence_parallel": sorted(marked(parameters, "sequence_parallel")),
         "num_sent": sum(math.prod(high - low for low, high in piece.box) for piece in pieces),
         "num_saved": len(weights),
+        "fused": [policy.config.apply_rope_fusion, policy.config.bias_activation_fusion],
+        "adding_to_main_grad": sorted(
+            {type(m).__name__ for m in policy.modules() if getattr(m, "fuse_wgrad_accumulation", False)}
+        ),
         "fp8": [policy.config.fp8, policy.config.fp8_recipe],
     }
 

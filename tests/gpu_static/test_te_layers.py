@@ -56,6 +56,8 @@ def test_weights_marks_and_adam_are_what_the_rest_relies_on(case: str, engine: P
     job.write_text(json.dumps({"policy": policy, "architecture": architecture}))
     found = json.loads(run(HERE / "te_job.py", job, paths=(engine, HERE)).splitlines()[-1])
     assert set(found["modules"]) >= OF_TRANSFORMER_ENGINE
+    assert found["fused"] == [True, True]
+    assert found["adding_to_main_grad"] == ["TELayerNormColumnParallelLinear", "TERowParallelLinear"]
     assert found["fp8"][0] == ("e4m3" if case == "blockwise" else "hybrid" if case == "delayed" else None)
     assert found["dtypes"] == ["torch.bfloat16"]
     shapes: dict[str, list[int]] = found["shapes"]
