@@ -26,7 +26,7 @@ from transformer_engine.pytorch.optimizers import FusedAdam
 from rlstack.collectives import SECRET
 from rlstack.config.fusions import FusedKernels
 from rlstack.config.schema import RunConfig
-from rlstack.policy import checkpoint_state, hf_io, hf_map, layers, model, parallel, weight_source
+from rlstack.policy import checkpoint_state, hf_io, hf_map, layers, model, parallel, quantised, weight_source
 from rlstack.policy.architecture import Architecture
 from rlstack.policy.model import PolicyModel
 from rlstack.policy.optimizer import build_optimizer, wrap_data_parallel
@@ -87,6 +87,7 @@ def described(policy: PolicyModel, config: RunConfig) -> dict[str, Any]:
         "modules": sorted({type(module).__name__ for module in policy.modules()}),
         "shapes": {name: list(parameter.shape) for name, parameter in parameters.items()},
         "expected_shapes": {name: list(shape) for name, shape in shapes.items()},
+        "quantised": sorted(quantised.quantised_weights(policy)),
         "dtypes": sorted({str(parameter.dtype) for parameter in policy.parameters()}),
         "cut": sorted(marked(parameters, "tensor_model_parallel")),
         "of_sequence_parallel": sorted(marked(parameters, "sequence_parallel")),

@@ -35,7 +35,7 @@ SPLIT = {"tensor_parallel": 2, "sequence_parallel": True}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "bf16": ("Qwen3ForCausalLM", BF16),
     "split": ("Qwen2ForCausalLM", BF16 | SPLIT),
-    "blockwise": ("LlamaForCausalLM", FP8 | {"fp8": {"recipe": "blockwise"}}),
+    "blockwise": ("LlamaForCausalLM", FP8 | {"fp8": {"recipe": "blockwise", "bf16_layers_at_start": 1}}),
     "delayed": ("Qwen3ForCausalLM", FP8 | {"fp8": {"recipe": "delayed"}}),
 }
 OF_TRANSFORMER_ENGINE = {"TELayerNormColumnParallelLinear", "TERowParallelLinear", "TEDotProductAttention"}
@@ -59,6 +59,8 @@ def test_weights_marks_and_adam_are_what_the_rest_relies_on(case: str, engine: P
     assert found["fused"] == [True, True]
     assert found["adding_to_main_grad"] == ["TELayerNormColumnParallelLinear", "TERowParallelLinear"]
     assert found["fp8"][0] == ("e4m3" if case == "blockwise" else "hybrid" if case == "delayed" else None)
+    quantised = {"blockwise": [1], "delayed": [0, 1]}.get(case, [])
+    assert set(found["quantised"]) == linears(layers=quantised)
     assert found["dtypes"] == ["torch.bfloat16"]
     shapes: dict[str, list[int]] = found["shapes"]
     repeated = {"output_layer.weight"} if architecture["tied"] else set()
@@ -71,6 +73,12 @@ def test_weights_marks_and_adam_are_what_the_rest_relies_on(case: str, engine: P
     assert found["num_sent"] == sum(num_elements(name, shape) for name, shape in shapes.items())
     assert found["adam"].startswith("transformer_engine.")
     assert (found["moments"], found["moments_dtypes"]) == (["exp_avg", "exp_avg_sq"], ["torch.float32"])
+
+
+def linears(*, layers: list[int]) -> set[str]:
+    """Hugging Face names of the weights of linear layers, which an engine in FP8 quantises too."""
+    names = [f"self_attn.{x}_proj" for x in "qkvo"] + [f"mlp.{x}_proj" for x in ("gate", "up", "down")]
+    return {f"model.layers.{layer}.{name}.weight" for layer in layers for name in names}
 
 
 def num_elements(name: str, shape: list[int]) -> int:
