@@ -56,7 +56,7 @@ def install_newest(environment: Environment) -> None:
 
 
 def names_wanted() -> list[str]:
-    """What pyproject.toml names for GPUs, with extras, without versions, and without Transformer Engine."""
+    """Names in pyproject.toml of packages for GPUs, with extras, without versions; Transformer Engine is out."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     lines = [*project["dependencies"], *(line for extra in EXTRAS for line in extras[extra])]

@@ -5,7 +5,7 @@ its extension beside the packages, and tries in it what needs no GPU: PARTS. Pri
 part fails. --out: where the table goes as JSON, with the versions, and the time and disk that it took.
 
 With --newest the environment has the newest releases of what pyproject.toml names, whatever it pins there:
-the table says what of rlstack they break. Standard library only.
+the table has what of rlstack they break. Standard library only.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ PARTS = {
     "the head": (*PYTEST, f"{STATIC}/test_head.py"),
     "the Triton kernels": (*PYTEST, "tests/kernels/test_triton_compiled.py"),
 }
-"""What is tried, by name: the arguments of the environment's Python, in the root of the project."""
+"""Arguments of the environment's Python in the root of the project, by the name of the part."""
 
 SHOWN = (
     "torch",

@@ -79,7 +79,7 @@ def main() -> int:
 
 
 def wanted_lines() -> list[str]:
-    """What rlstack requires with EXTRAS, and the tools that build; with the extension."""
+    """Requirements of rlstack with EXTRAS, the extension among them, and the tools that build."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     lines = [*project["dependencies"], *TOOLS, *(line for extra in EXTRAS for line in extras[extra])]
@@ -160,7 +160,7 @@ def dry_run(
     environment: Mapping[str, str],
     versions: Mapping[str, str] | None = None,
 ) -> DryRun:
-    """What pip would install for `wanted`, with `versions` as constraints."""
+    """Have pip plan to install `wanted`, with `versions` as constraints."""
     with tempfile.TemporaryDirectory() as folder:
         report, constraints = Path(folder, "report.json"), Path(folder, "constraints.txt")
         pins = (f"{name}=={version}\n" for name, version in (versions or {}).items())

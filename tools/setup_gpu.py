@@ -78,7 +78,7 @@ def check_machine(*, python: tuple[int, int]) -> None:
 
 
 def install(environment: Environment, left_out: Collection[str] = ()) -> None:
-    """What is locked but `left_out`, then rlstack itself; nothing brings anything else along."""
+    """Install what is locked but `left_out`, then rlstack itself; nothing brings anything else along."""
     wheels = [name for name in locked(GPU_LOCK) if name != EXTENSION and name not in left_out]
     with phase(f"installing vLLM, megatron-core, torch for GPUs and the rest, {len(wheels)} packages"):
         if not _install_locked(environment, wheels, "--only-binary", ":all:"):

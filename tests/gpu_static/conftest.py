@@ -1,4 +1,4 @@
-"""What the tests of the packages for GPUs share: they need the packages, and no GPU."""
+"""Fixtures of the tests of the packages for GPUs, which need the packages, and no GPU."""
 
 from __future__ import annotations
 

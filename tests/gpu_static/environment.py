@@ -1,4 +1,4 @@
-"""What tools/gpu_static.py has put beside the packages of this environment, and programs that run in it."""
+"""Folders that tools/gpu_static.py has put beside the packages, and programs that run in the environment."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from rlstack.policy.optimizer import build_optimizer, wrap_data_parallel
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
-    """What is found out about the policy of `job`."""
+    """Build the policy of `job`; return all that is found out about it."""
     config: Any = OmegaConf.to_object(
         OmegaConf.merge(OmegaConf.structured(RunConfig), {"policy": {"model": "none"} | job["policy"]})
     )

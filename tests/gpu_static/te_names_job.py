@@ -49,7 +49,7 @@ def chain(node: ast.Attribute) -> list[str] | None:
 
 
 def is_there(name: tuple[str, ...]) -> bool:
-    """Whether `name` can be imported, or read of what can."""
+    """Return True if `name` can be imported, or is an attribute of a module that can."""
     found: Any = transformer_engine
     for part in name[1:]:
         if not hasattr(found, part):

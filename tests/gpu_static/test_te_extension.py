@@ -53,6 +53,6 @@ def test_the_headers_of_cuda_are_those_of_the_wheels(extension: tuple[list[str],
 
 
 def preprocessing_error(source: str, options: list[str]) -> str:
-    """What g++ reports of `source`; empty if nothing."""
+    """Preprocess `source`; return the errors of g++, empty if there are none."""
     done = subprocess.run(["g++", *options, "-E", "-o", "/dev/null", source], capture_output=True, text=True)
     return done.stderr[-2000:] if done.returncode else ""

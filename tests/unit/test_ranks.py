@@ -1,4 +1,4 @@
-"""How the ranks of tests are started."""
+"""The start of the ranks of tests."""
 
 from __future__ import annotations
 

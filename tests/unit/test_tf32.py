@@ -1,4 +1,4 @@
-"""What TF32 does to logprobs, in which Transformer Engine multiplies fp32 unless it is turned off."""
+"""Logprobs in TF32, in which Transformer Engine multiplies fp32 unless it is turned off."""
 
 from __future__ import annotations
 
