@@ -56,7 +56,7 @@ def install_newest(environment: Environment) -> None:
 
 
 def names_wanted() -> list[str]:
-    """Names in pyproject.toml of packages for GPUs, with extras, without versions; Transformer Engine is out."""
+    """Names of packages for GPUs in pyproject.toml, with extras; Transformer Engine is left out."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     lines = [*project["dependencies"], *(line for extra in EXTRAS for line in extras[extra])]
