@@ -99,7 +99,8 @@ def test_an_exit_status_of_0_is_not_enough(details: dict, dry_run: bool, reason:
     assert (outcome, found) == (FAILED if reason else PASSED, reason)
 
 
-def test_the_tests_of_a_part_are_counted_as_they_come(tmp_path) -> None:
+def test_the_tests_of_a_part_are_counted_as_they_come(tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # which is this process's, not the part's
     (tmp_path / "test_it.py").write_text(
         "import pytest\ndef test_a(): pass\ndef test_b(): assert 0\ndef test_c(): pytest.skip('no')\n"
     )
