@@ -37,4 +37,8 @@ def test_three_hosts_and_a_tensor_parallel_engine(tmp_path: Path, alone: Results
     assert address(1) not in nodes["engine-0"] + nodes["policy-0"]
     steps, rollouts = results_in(tmp_path / "run")
     assert rollouts == alone[1]
-    assert steps == alone[0]
+    for step, expected in zip(steps, alone[0], strict=True):
+        # Two ranks add up in another order, and each holds the norms' weights.
+        assert step.pop("sync/bytes", 0) >= expected.get("sync/bytes", 0)
+        same = {key: value for key, value in expected.items() if key != "sync/bytes"}
+        assert step == pytest.approx(same, abs=1e-5)
