@@ -139,7 +139,7 @@ def newest(results: Iterable[Mapping[str, Any]]) -> dict[str, Found]:
 
 
 def cell(parts: Sequence[str] | None, found: Mapping[str, Found]) -> str:
-    """What has been run of `parts`, what failed and what is missing."""
+    """A cell: the `parts` that were run, that failed and that are missing."""
     if parts is None:
         return ""
     known = [found[part] for part in parts if part in found]

@@ -145,9 +145,9 @@ def _liger_is_faster(
     inv_temp: float | Tensor,
     group: dist.ProcessGroup | None,
 ) -> bool:
-    """Whether a measurement says so for this call, and it can be computed by Liger. One rank was measured.
+    """Return True if a measurement favours Liger for this call, and Liger can compute it.
 
-    Never where torch's deterministic algorithms are demanded, which Liger does not promise.
+    One rank was measured. Never with the deterministic algorithms of torch, which Liger does not promise.
     """
     plain = mode in ("auto", "recompute") and not isinstance(inv_temp, Tensor) and ranks_of(group) == 1
     if torch.are_deterministic_algorithms_enabled():

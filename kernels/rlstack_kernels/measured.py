@@ -1,4 +1,4 @@
-"""Which implementation was faster on which GPU, as measured: the table that "auto" goes by. Pure.
+"""The measured speed of implementations by GPU: the table that "auto" goes by. Pure.
 
 measured.json is made from benchmarks/results/gpu_kernels.json by tools/measured_kernels.py.
 """
@@ -35,7 +35,7 @@ def measured() -> tuple[Measured, ...]:
 
 
 def liger_is_faster(table: Sequence[Measured], *, gpu: str, dtype: str, hidden: int, vocab: int) -> bool:
-    """Whether every measurement of this head on this GPU says so, and there is one.
+    """Return True if there are measurements of this head on this GPU, and all agree.
 
     A GPU, a precision or a head that was not measured is nothing to go by, nor are results further than
     MAX_ERROR from fp64.

@@ -42,7 +42,7 @@ class Reduction:
         return PendingGradient(own, work)
 
     def share(self, whole: Tensor) -> Tensor:
-        """What this rank has to return of a hidden states' gradient [T, H] that has been reduced already."""
+        """The part of a reduced hidden states' gradient [T, H] that this rank has to return."""
         if self._size == 1 or self.kind == "all_reduce":
             return whole
         rank = dist.get_rank(self.group)

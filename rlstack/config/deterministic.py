@@ -52,7 +52,7 @@ def engine_environment(config: RunConfig, *, cuda: bool) -> dict[str, str]:
 
 
 def deterministic_problems(config: RunConfig) -> Iterator[str]:
-    """What cannot be computed with the same bits again, on any machine."""
+    """The settings that cannot give the same bits again, on any machine."""
     if not config.run.deterministic:
         return
     for key, given, precision in (
@@ -84,7 +84,7 @@ def _rewards(config: RunConfig) -> Iterator[str]:
 
 
 def deterministic_machine_problems(config: RunConfig, machine: Arithmetic) -> Iterator[str]:
-    """What `machine`, on which engines are to run, cannot compute with the same bits again."""
+    """The settings that cannot give the same bits again on `machine`, which runs engines."""
     capability = machine.compute_capability
     if config.run.deterministic and capability is not None and capability < BATCH_INVARIANT:
         yield (

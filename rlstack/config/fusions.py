@@ -1,4 +1,4 @@
-"""Which fused kernels the policy's layers use, by what a machine has. Pure."""
+"""The fused kernels of the policy's layers, by what a machine has. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class FusedKernels:
 
 
 def fused_kernels(policy: Policy, machine: Arithmetic) -> FusedKernels:
-    """What `policy.fusions` comes to on `machine`; nothing without a GPU.
+    """The kernels that `policy.fusions` means on `machine`; none without a GPU.
 
     All versions of Transformer Engine that the policy accepts have its two kernels
     (config/validate_precision.py); torch compiles for a GPU by means of Triton.

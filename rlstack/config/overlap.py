@@ -1,4 +1,4 @@
-"""Which exchanges between data-parallel ranks run while a rank computes. Pure."""
+"""The exchanges between data-parallel ranks that run while a rank computes. Pure."""
 
 from __future__ import annotations
 

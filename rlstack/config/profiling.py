@@ -1,4 +1,4 @@
-"""Which steps are traced. Pure."""
+"""The steps that are traced. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rlstack.config.schema import RunConfig, Telemetry
 
 
 def is_profiled(telemetry: Telemetry, step: int) -> bool:
-    """Whether `step`, which counts from 1 as in metrics.jsonl, is one of `telemetry.profile_steps`."""
+    """Return True if `step`, from 1 as in metrics.jsonl, is one of `telemetry.profile_steps`."""
     if telemetry.profile_steps is None:
         return False
     first, last = telemetry.profile_steps

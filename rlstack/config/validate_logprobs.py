@@ -1,4 +1,4 @@
-"""Which code can compute the policy's logprobs in its layout. Pure."""
+"""The code that can compute the policy's logprobs in its layout. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class HeadShape(Protocol):
 
 
 def logprob_problems(policy: Policy, shape: HeadShape) -> Iterator[str]:
-    """What Liger's kernels cannot do on any machine, one line each."""
+    """The limits of Liger's kernels on any machine, one line each."""
     if policy.logprob_kernel is not LogprobKernel.liger:
         return
     if policy.logprob_mode is LogprobMode.save:

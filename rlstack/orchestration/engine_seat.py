@@ -35,7 +35,7 @@ class Request(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What an engine is asked for together, profiled or not, and the version that has to answer."""
+    """A request to an engine, profiled or not, and the version that has to answer."""
 
     requests: Sequence[Request]
     sampling: Sampling

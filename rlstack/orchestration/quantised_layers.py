@@ -1,4 +1,4 @@
-"""Whether policy and engines, where both compute in FP8, quantise the same layers."""
+"""The comparison of the layers that policy and engines quantise, where both compute in FP8."""
 
 from __future__ import annotations
 

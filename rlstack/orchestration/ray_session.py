@@ -214,7 +214,7 @@ def _is_ray(process: psutil.Process) -> bool:
 
 
 def _is_role(process: psutil.Process) -> bool:
-    """Whether it is a role's, by its title, which Ray makes of an actor's class and method."""
+    """Return True for a role's process, by its title: Ray's, of an actor's class and method."""
     try:
         return "".join(process.cmdline()[:1]).strip().partition(".")[0] == ROLE_TITLE
     except psutil.Error:

@@ -1,4 +1,4 @@
-"""Which weights the policy multiplies with in FP8."""
+"""The weights that the policy multiplies with in FP8."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which weights a vLLM model multiplies with in FP8."""
+"""The weights that a vLLM model multiplies with in FP8."""
 
 from __future__ import annotations
 

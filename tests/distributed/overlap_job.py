@@ -44,7 +44,7 @@ class Reading:
 
 
 class Exchanges:
-    """Whether gradients were reduced while others were computed, and weights left where they were."""
+    """Return True if gradients were reduced while others were computed, and weights stayed."""
 
     def __init__(self, worker: PolicyWorker) -> None:
         self._groups = [group for chunk in worker.trainer._data_parallel for group in chunk.bucket_groups]

@@ -1,4 +1,4 @@
-"""Which fused kernels there are on which machine, and what of memory they change."""
+"""Fused kernels by machine, and the memory that they change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which kernel "auto" takes is what has been measured, and nothing else."""
+"""The kernel that "auto" takes is the one that was measured as faster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether policy and engines in FP8 quantise the same layers, and what is raised if not."""
+"""Policy and engines in FP8 quantise the same layers, or are refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def settings(*overrides: str) -> RunConfig:
 
 
 def of_policy(config: RunConfig, layers: range = range(MODEL.num_layers)) -> set[str]:
-    """What the policy quantises of a chunk that holds `layers`."""
+    """The weights of a chunk with `layers` that the policy quantises."""
     from rlstack.policy.layers import transformer_config
     from rlstack.policy.quantised import quantised_names
 
@@ -39,7 +39,7 @@ def of_policy(config: RunConfig, layers: range = range(MODEL.num_layers)) -> set
 
 
 def of_engine(config: RunConfig) -> set[str]:
-    """What vLLM's own settings, as load.py gives them, quantise."""
+    """The weights that vLLM's own settings, as load.py gives them, quantise."""
     pytest.importorskip("vllm")
     from vllm.config.quantization import resolve_quantization_config
     from vllm.model_executor.layers.linear import LinearBase

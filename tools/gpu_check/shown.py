@@ -31,7 +31,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _figure(row: Mapping[str, Any]) -> str:
-    """What is known best of a part that passed."""
+    """The most telling figure of a part that passed."""
     details = row["details"]
     if "gib_per_s" in details:
         return f"{details['gib_per_s']:.1f} GiB/s"

@@ -63,7 +63,7 @@ class Demand:
 
     @property
     def fused(self) -> bool:
-        """Whether the policy's layers use fused kernels, given Transformer Engine and Triton."""
+        """True if the policy's layers use fused kernels, given Transformer Engine and Triton."""
         return self.config.policy.fusions is Fusions.auto
 
     @property

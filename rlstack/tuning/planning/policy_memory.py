@@ -167,7 +167,7 @@ def _fp8_weights(demand: Demand, layout: Layout, *, stage: int) -> Figure:
 
 
 def _gradient_stand_ins(demand: Demand, layer: Figure) -> Figure:
-    """What autograd gets in place of gradients that are in main_grad: one tensor for each shape of a layer's
+    """Stand-ins that autograd gets for gradients in main_grad: one tensor for each shape of a layer's
     matrices, which stays (transformer_engine/pytorch/module/base.py, get_dummy_wgrad)."""
     return derive(
         "stand-ins of gradients", "B", "itemsize*layer", itemsize=demand.itemsize, layer=layer.value

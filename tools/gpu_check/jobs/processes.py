@@ -18,7 +18,7 @@ _POLL_S = 0.2
 def results_of(
     calls: Sequence[tuple[Callable[..., None], tuple[Any, ...]]], *, timeout_s: float
 ) -> list[Any]:
-    """What the functions put into the queue that each gets as its last argument, in the order of coming.
+    """Items that the functions put into the queue, their last argument, in the order of coming.
 
     Exits with a message if one of them fails, or if they take longer than `timeout_s`.
     """

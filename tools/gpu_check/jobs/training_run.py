@@ -59,7 +59,7 @@ def train(settings: Sequence[str], *, resume: bool) -> None:
 
 
 def figures(steps: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What is told of a run."""
+    """The facts of a run that are kept."""
     return {
         "steps": len(steps),
         "wall_s": summary["wall_s"],
@@ -75,7 +75,7 @@ def figures(steps: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> d
 def problems(
     steps: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], *, num_steps: int, max_mismatch: float
 ) -> list[str]:
-    """What is wrong with a run that has ended by itself; [] if nothing is."""
+    """The faults of a run that has ended by itself; [] if there are none."""
     found = []
     if summary["status"] != "completed":
         found.append(f"its status is {summary['status']}")

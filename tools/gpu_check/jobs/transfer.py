@@ -116,7 +116,7 @@ def ends(*, backend: str, rows: int, port: int) -> dict[str, Any]:
 
 
 def content(version: int, weight: Tensor) -> Tensor:
-    """What `weight` holds in a version, the same on both sides."""
+    """The content of `weight` in a version, the same on both sides."""
     generator = torch.Generator(weight.device).manual_seed(version)
     return torch.randn(weight.shape, generator=generator, device=weight.device, dtype=weight.dtype)
 
