@@ -35,8 +35,9 @@ class BroadcastGroup:
         self._name = name
         self._timeout = datetime.timedelta(seconds=timeout_s)
         scoped = PrefixStore(f"{name}/group", store)
-        make = {"gloo": _gloo_group, "nccl": _nccl_group}[backend]
-        self._group = make(scoped, rank, size, timeout=self._timeout, peer_host=peer_host)
+        self._group = _connect(
+            backend, scoped, rank=rank, size=size, timeout=self._timeout, peer_host=peer_host
+        )
 
     def broadcast(self, buffer: torch.Tensor, *, what: str) -> None:
         """Fill `buffer` of ranks 1 and up with that of rank 0; `what` names it in the error.
@@ -88,8 +89,8 @@ class PeerGroup:
         self.ordered = backend == "nccl"
         # nccl's watchdog ends the process; ours, which only ends the round, has to come first.
         timeout = datetime.timedelta(seconds=timeout_s * (2 if self.ordered else 1))
-        make = {"gloo": _gloo_group, "nccl": _nccl_group}[backend]
-        self._group = make(PrefixStore("peers", store), rank, size, timeout=timeout, peer_host=peer_host)
+        scoped = PrefixStore("peers", store)
+        self._group = _connect(backend, scoped, rank=rank, size=size, timeout=timeout, peer_host=peer_host)
 
     def allocate(self, num_bytes: int, *, device: torch.device) -> torch.Tensor:
         """Zeros, uint8, for what this rank receives."""
@@ -164,6 +165,17 @@ def _first_sentence(text: str) -> str:
 
 
 # torch's stubs leave out the options and the methods of these classes, hence Any.
+def _connect(
+    backend: str, store: Store, *, rank: int, size: int, timeout: datetime.timedelta, peer_host: str
+) -> Any:
+    """Connect `size` ranks. Raises TransferError if the store is gone before all have joined."""
+    make = {"gloo": _gloo_group, "nccl": _nccl_group}[backend]
+    try:
+        return make(store, rank, size, timeout=timeout, peer_host=peer_host)
+    except dist.DistNetworkError as error:
+        raise TransferError(f"rank {rank} of {size} could not connect to its peers: {GIVEN_UP}") from error
+
+
 def _gloo_group(store: Store, rank: int, size: int, *, timeout: datetime.timedelta, peer_host: str) -> Any:
     gloo: Any = dist.ProcessGroupGloo
     options = gloo._Options()

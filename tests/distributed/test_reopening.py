@@ -19,6 +19,7 @@ import pytest
 
 from rlstack.rendezvous import connect_store, serve_store
 from rlstack.transfer.errors import TransferError
+from rlstack.transfer.group import PeerGroup
 from tests.distributed.test_reshard import (
     HOST,
     NUM_SOURCES,
@@ -127,15 +128,34 @@ def test_those_who_are_left_begin_again_and_keep_nothing_of_before(start: Start,
 def test_a_round_that_was_given_up_is_an_error_of_the_transfer(start: Start) -> None:
     store: Any = serve_store(HOST, timeout_s=300.0)
     port = store.port
-    senders = [start(begun, port, source) for source in range(NUM_SOURCES)]
+    senders = [start(open_and_keep, port, source) for source in range(NUM_SOURCES)]
     opened = open_receiver(port, 0, num_receivers=1, **SETTINGS)
-    opened.begin(1)  # for which nobody comes
+    for sender in senders:
+        sender.result(SOON_S)  # a sender that still connects needs the store
+    opened.begin(1)  # no sender begins
     del store
     with pytest.raises(TransferError, match="given the transfer up"):
         opened.finish(1)
-    for sender in senders:
-        sender.result(SOON_S)
 
 
-def begun(port: int, source: int) -> None:
-    open_sender(port, source, weights(1), num_receivers=1, **SETTINGS)
+OPEN: list[object] = []
+
+
+def open_and_keep(port: int, source: int) -> None:
+    """Open a sender that lasts as long as its process: a closed one would end the round by itself."""
+    OPEN.append(open_sender(port, source, weights(1), num_receivers=1, **SETTINGS))
+
+
+def test_a_member_that_still_connects_raises_an_error_of_the_transfer(start: Start) -> None:
+    store: Any = serve_store(HOST, timeout_s=300.0)
+    connecting = start(error_of, open_peers_alone, store.port)
+    store.wait(["connecting"])
+    time.sleep(1.0)  # into the rendezvous
+    del store
+    assert "given the transfer up" in connecting.result(SOON_S)
+
+
+def open_peers_alone(port: int) -> None:
+    store = connect_store(HOST, port, timeout_s=300.0)
+    store.set("connecting", "")
+    PeerGroup(store, rank=0, size=2, timeout_s=300.0, backend="gloo", peer_host=HOST)
