@@ -136,7 +136,7 @@ def wait_for(
     roles = {ref: role for role, ref in calls.items()}
     pending, deadline = list(roles), time.monotonic() + timeout_s
     watch_s = WATCH_S if any(role.home.node for role in calls) else timeout_s
-    arrived_s: dict[ray.ObjectRef, float] = {}  # by the driver's clock
+    results: dict[Role, Any] = dict.fromkeys(calls)
     while pending:
         # One at a time: when one role fails, the others may be waiting for it and would never finish.
         left_s = max(0.0, deadline - time.monotonic())
@@ -147,11 +147,12 @@ def wait_for(
             if left_s > watch_s:
                 continue
             raise _late([roles[ref] for ref in pending], doing, f"{timeout_s:g} s ({setting})")
-        arrived_s[done[0]] = timeline.now_s()
-        if (error := _failure(roles[done[0]], done[0], doing)) is not None:
+        role, arrived_s = roles[done[0]], timeline.now_s()
+        if isinstance(outcome := _outcome(role, done[0], doing), RoleError):
             # It may only have noticed first that another one has died.
-            raise _death(roles, pending, doing) or error
-    return {role: received(role, ref, arrived_s[ref]) for role, ref in calls.items()}
+            raise _death(roles, pending, doing) or outcome
+        results[role] = _noted(role, outcome, arrived_s)
+    return results
 
 
 def silent_or_dead(
@@ -166,7 +167,7 @@ def silent_or_dead(
         return None
     done, silent = ray.wait(list(roles), num_returns=len(roles), timeout=timeout_s)
     for ref in done:
-        if isinstance(lost := _failure(roles[ref], ref, doing), RoleLost):
+        if isinstance(lost := _outcome(roles[ref], ref, doing), RoleLost):
             return lost
     return _late([roles[ref] for ref in silent], doing, within) if silent else None
 
@@ -197,32 +198,34 @@ def yielded(
             except StopIteration:
                 return
             arrived_s = timeline.now_s()
-            if (error := _failure(role, ref, doing)) is not None:
-                raise error
-            yield received(role, ref, arrived_s)
+            if isinstance(outcome := _outcome(role, ref, doing), RoleError):
+                raise outcome
+            yield _noted(role, outcome, arrived_s)
             deadline = time.monotonic() + timeout_s
 
 
-def received(role: Role, ref: ray.ObjectRef, arrived_s: float) -> Any:
-    """The result of a call, which has arrived; what `role` has done is kept for the timeline."""
-    answer: Answer = ray.get(ref, timeout=RESULT_S)
+def _noted(role: Role, answer: Answer, arrived_s: float) -> Any:
+    """The result in `answer`, which arrived at `arrived_s`; what `role` has done is kept for the timeline."""
     role.clock.read(answer.reading, arrived_s)
     clocks.keep(role.clock, answer.spans, answer.samples)
     return answer.result
 
 
-def _failure(role: Role, ref: ray.ObjectRef, doing: str) -> RoleError | None:
-    """What kept the call, which is done, from its result."""
+def _outcome(role: Role, ref: ray.ObjectRef, doing: str) -> Answer | RoleError:
+    """The answer to the call, which is done, or the error that kept it from one.
+
+    The result is deserialised here and nowhere else: of rollouts, that is the largest part of the cost.
+    """
     log = f"\n  its log: {role.log}"
     try:
-        ray.get(ref, timeout=RESULT_S)
+        answer: Answer = ray.get(ref, timeout=RESULT_S)
+        return answer
     except RayTaskError as error:
         return _from(_failed(role, error.cause, doing, log), error)
     except RayActorError as error:
         return _from(role.lost(f"{doing}: {role.title} died{log}", role=role), error)
     except GetTimeoutError as error:
         return _from(role.lost(f"{doing}: the result of {role.title} did not arrive{log}", role=role), error)
-    return None
 
 
 def _failed(role: Role, cause: BaseException, doing: str, log: str) -> RoleError:
@@ -252,9 +255,9 @@ def _death(
     while pending and (left_s := deadline - time.monotonic()) > 0:
         done, pending = ray.wait(list(pending), num_returns=1, timeout=left_s)
         for ref in done:
-            error = _failure(roles[ref], ref, doing)
-            if error is not None and isinstance(error.__cause__, RayActorError):
-                return error
+            outcome = _outcome(roles[ref], ref, doing)
+            if isinstance(outcome, RoleError) and isinstance(outcome.__cause__, RayActorError):
+                return outcome
     return None
 
 

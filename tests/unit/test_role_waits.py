@@ -1,24 +1,27 @@
-"""Waits for roles of which Ray would say nothing: their node was lost before they could start there."""
+"""Waits for roles: of results, and of roles whose node was lost before they could start there."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from rlstack.orchestration import roles
 from rlstack.orchestration.home import Home
 from rlstack.orchestration.role_errors import EngineLost
-from rlstack.orchestration.roles import WATCH_S, Role, silent_or_dead, wait_for
+from rlstack.orchestration.role_host import Answer
+from rlstack.orchestration.roles import WATCH_S, Role, Stream, silent_or_dead, wait_for, yielded
+from rlstack.telemetry.clocks import Reading, RoleClock
 
 
 def role(name: str, node: str) -> Role:
     """One whose process is never started."""
     made = Role.__new__(Role)
-    made.name, made.log, made.lost = name, Path("x.log"), EngineLost
+    made.name, made.log, made.lost, made.clock = name, Path("x.log"), EngineLost, RoleClock(name)
     made.home = Home(node=node, address=f"10.0.0.{node[1:]}") if node else Home()
     return made
 
@@ -72,3 +75,40 @@ def test_on_one_machine_there_is_no_node_to_name_or_to_look_at(given_up: dict[st
     assert "no answer from engine 0 within 12 s" in str(waited(alone, timeout_s=12.0))
     late = silent_or_dead({alone: "x"}, timeout_s=1.0, doing="syncing", within="1 s (s)")
     assert late is not None and late.reason == "syncing: no answer from engine 0 within 1 s (s)"
+
+
+class Refs:
+    """Stands for ray with calls that are done; counts how often each result is deserialised."""
+
+    def __init__(self) -> None:
+        self.gets: Counter[str] = Counter()
+
+    def wait(self, refs: list[Any], *, timeout: float, num_returns: int = 1) -> tuple[list[Any], list[Any]]:
+        return refs[-num_returns:], refs[:-num_returns]
+
+    def get(self, ref: str, *, timeout: float) -> Answer:
+        self.gets[ref] += 1
+        return Answer(f"result of {ref}", [], [], Reading("10.0.0.2", 0.0, 0.0, 0.0))
+
+
+@pytest.fixture
+def refs(monkeypatch: pytest.MonkeyPatch) -> Refs:
+    found = Refs()
+    monkeypatch.setattr(roles, "ray", found)
+    return found
+
+
+def test_each_result_is_deserialised_once(refs: Refs) -> None:
+    ranks = [role(f"policy rank {i}", "") for i in range(3)]
+    calls: dict[Role, Any] = {each: each.name for each in ranks}
+    results = wait_for(calls, timeout_s=1.0, doing="training", setting="the.limit")
+    assert list(results.items()) == [(each, f"result of {each.name}") for each in ranks]
+    assert refs.gets == {each.name: 1 for each in ranks}
+
+
+def test_each_item_of_a_stream_is_deserialised_once(refs: Refs) -> None:
+    stream = Stream("generate", cast(Any, iter(["a", "b"])))
+    limits: dict[str, Any] = {"timeout_s": 1.0, "doing": "sampling", "setting": "the.limit"}
+    items = yielded(role("engine 0", ""), stream, is_needed=lambda: True, **limits)
+    assert list(items) == ["result of a", "result of b"]
+    assert refs.gets == {"a": 1, "b": 1}
