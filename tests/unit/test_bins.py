@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import math
+
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlstack.data import bins as bins_module
 from rlstack.data.bins import Bins, Item, fill_bins
 
 CAPACITY = 100
@@ -75,3 +80,57 @@ def test_bins_are_filled_tightly_where_that_saves_one() -> None:
     """Balanced, the two of 50 are apart, and the last of 33 finds no room."""
     items = [Item(tokens, float(tokens)) for tokens in (50, 33, 34, 50, 33)]
     assert fill_bins(items, num_ranks=1, capacity=100, multiple=1) == [[[0, 3], [1, 2, 4]]]
+
+
+def one_by_one(items: list[Item], num_ranks: int, capacity: int, multiple: int) -> Bins:
+    """As fill_bins, slowly: every number of bins from the tokens' bound on, and all bins for each item."""
+    tokens = sum(min(item.tokens, capacity) for item in items)
+    num_units = max(1, math.ceil(tokens / (capacity * num_ranks * multiple)))
+    while True:
+        for tight in (False, True):
+            if (bins := placed(items, num_ranks, num_units * multiple, capacity, tight)) is not None:
+                return bins
+        num_units += 1
+
+
+def placed(items: list[Item], num_ranks: int, per_rank: int, capacity: int, tight: bool) -> Bins | None:
+    bins: Bins = [[[] for _ in range(per_rank)] for _ in range(num_ranks)]
+    tokens, costs = np.zeros((num_ranks, per_rank), np.int64), np.zeros((num_ranks, per_rank))
+    for index in sorted(range(len(items)), key=lambda index: (-items[index].cost, index)):
+        has_room = (tokens + items[index].tokens <= capacity) | (tokens == 0)
+        if not has_room.any():
+            return None
+        rank = int(np.where(has_room.any(1), costs.sum(1), math.inf).argmin())
+        preference = -tokens[rank] if tight else costs[rank]
+        place = int(np.where(has_room[rank], preference, math.inf).argmin())
+        bins[rank][place].append(index)
+        tokens[rank, place] += items[index].tokens
+        costs[rank, place] += items[index].cost
+    return [[sorted(contents) for contents in of_rank] for of_rank in bins]
+
+
+@given(items=items, **layouts)
+def test_bins_are_those_of_every_number_tried_in_turn(
+    items: list[Item], num_ranks: int, multiple: int
+) -> None:
+    bins = fill_bins(items, num_ranks=num_ranks, capacity=CAPACITY, multiple=multiple)
+    assert bins == one_by_one(items, num_ranks, CAPACITY, multiple)
+
+
+@pytest.mark.parametrize(("tokens", "per_bin", "num_tries"), [(34, 2, 30), (60, 1, 1)])
+def test_far_from_the_sum_of_tokens_few_numbers_of_bins_are_tried(
+    tokens: int, per_bin: int, num_tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In turn, from the sum on, there would be 65 tries and 159."""
+    tried: list[int] = []
+    placed_by_fill_bins = bins_module._placed
+
+    def counting(items: list[Item], num_ranks: int, per_rank: int, *rest: int, tight: bool) -> Bins | None:
+        tried.append(per_rank)
+        return placed_by_fill_bins(items, num_ranks, per_rank, *rest, tight=tight)
+
+    monkeypatch.setattr(bins_module, "_placed", counting)
+    items = [Item(tokens, float(tokens))] * 400
+    bins = fill_bins(items, num_ranks=2, capacity=CAPACITY, multiple=1)
+    assert len(bins[0]) == 200 // per_bin
+    assert len(tried) <= num_tries
