@@ -25,7 +25,7 @@ from report import write
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # the tests hold the programs whose memory is counted
 
-from rlstack.policy.architecture import Architecture  # noqa: E402
+from rlstack.model.architecture import Architecture  # noqa: E402
 from rlstack.tuning.planning.activation_memory import held_activations  # noqa: E402
 from rlstack.tuning.planning.activations import Layers  # noqa: E402
 from rlstack.tuning.planning.assumptions import Assumptions  # noqa: E402

@@ -31,8 +31,8 @@ import numpy as np
 from report import write
 
 from rlstack.data.bins import Bins, Item, fill_bins
-from rlstack.policy.flops import ModelFlops
-from rlstack.policy.known_models import KNOWN_MODELS
+from rlstack.model.flops import ModelFlops
+from rlstack.model.known_models import KNOWN_MODELS
 
 MODEL = "Llama-3.1-8B"
 N = 8  # rollouts per prompt

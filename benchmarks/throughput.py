@@ -3,7 +3,7 @@
 The engine answers the quickstart's prompts; the policy takes optimiser steps of DPO on pairs of answers of
 `--answer-tokens` tokens. Both through the calls that training makes, medians over the rounds but the first.
 
-The floor is the time of the model FLOPs (rlstack/policy/flops.py; of generated tokens without attention) at
+The floor is the time of the model FLOPs (rlstack/model/flops.py; of generated tokens without attention) at
 the rate that one product of about the batch's size has on one thread of this process, times the cores that
 the layout can use. On GPUs it is that at their peak by the data sheet; there is none where that is not known.
 `mfu` is the floor over the time: the model FLOPs utilisation of a machine whose peak is that rate.
@@ -31,12 +31,12 @@ from rlstack.config.machine import gpu_names
 from rlstack.config.schema import Precision, RolloutPrecision, RunConfig
 from rlstack.data.load import load_prompts
 from rlstack.data.records import PreferencePair, Prompt, Rollout
+from rlstack.model.architecture import Architecture
+from rlstack.model.flops import ModelFlops
 from rlstack.orchestration.cluster import Cluster
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.engine_seat import Sampling
 from rlstack.orchestration.layout_text import TrainerLayout, parse_trainer
-from rlstack.policy.architecture import Architecture
-from rlstack.policy.flops import ModelFlops
 from rlstack.telemetry.peaks import common_peak_tflops
 
 N = 8  # rollouts per prompt

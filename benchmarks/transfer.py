@@ -26,11 +26,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlstack.config.schema import RunConfig, TransferMethod
 from rlstack.data.records import PreferencePair, Prompt, Rollout
+from rlstack.model.architecture import Architecture
 from rlstack.orchestration.cluster import Cluster
 from rlstack.orchestration.layout_text import EngineLayout, TrainerLayout, parse_engines, parse_trainer
 from rlstack.orchestration.transfer_forecast import forecast
 from rlstack.orchestration.weight_sync import WeightSync
-from rlstack.policy.architecture import Architecture
 
 TOKENIZER = Path(__file__).resolve().parent.parent / "configs" / "tiny" / "seed"
 MODES = {  # method, and whether begin and commit are apart

@@ -23,10 +23,10 @@ from transformers import AutoTokenizer
 
 from rlstack.data.tokenizer import SAMPLE
 from rlstack.errors import ConfigError
+from rlstack.model.architecture import Architecture
+from rlstack.model.known_models import architecture_of
 from rlstack.orchestration.predict import model_shapes
-from rlstack.policy.architecture import Architecture
 from rlstack.policy.hf_folder import copy_tokenizer, replaced_at_once
-from rlstack.policy.known_models import architecture_of
 from rlstack.policy.weight_files import WeightFiles
 
 TOKENIZER = Path(__file__).parents[1] / "configs" / "tiny" / "seed"

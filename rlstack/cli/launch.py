@@ -50,9 +50,9 @@ def launch(
     """
     with exit_status():
         from rlstack.config.load import load_config
-        from rlstack.config.urls import secret_part, without_secrets
         from rlstack.errors import ConfigError
         from rlstack.running import run
+        from rlstack.urls import secret_part, without_secrets
 
         if address.startswith("ray://"):
             raise ConfigError(

@@ -34,8 +34,8 @@ def plan_transfer(
     Needs no GPU and no weights.
     """
     with exit_status():
+        from rlstack.model.known_models import architecture_of
         from rlstack.orchestration.layout_text import parse_engines, parse_trainer
-        from rlstack.policy.known_models import architecture_of
 
         architecture = architecture_of(model)
         layouts = parse_trainer(trainer, architecture), parse_engines(engines, architecture)

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlstack.config.references import UNSET, Names, Settings, escaped, is_reference, joined, nodes_of
-from rlstack.config.urls import is_url
 from rlstack.config.values import NULL_WORDS
+from rlstack.urls import is_url
 
 
 class Unanchored(str):

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from rlstack.config.schema import Telemetry
-from rlstack.config.urls import secret_part, without_secrets
+from rlstack.urls import secret_part, without_secrets
 
 
 def wanted(telemetry: Telemetry) -> dict[str, bool | str]:

@@ -15,8 +15,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
-from rlstack.config.model_files import CONFIG, companions, open_file, read_object
 from rlstack.config.weight_index import INDEX
+from rlstack.model.files import CONFIG, companions, open_file, read_object
 
 BLOCK_BYTES = 64 * 1024
 NUM_BLOCKS = 64

@@ -7,9 +7,6 @@ from itertools import accumulate, pairwise
 
 from rlstack.config.schema import Policy
 
-# Rows of the embedding are padded to a multiple of this per rank of the policy, for the tensor cores' sake.
-VOCAB_MULTIPLE = 128
-
 
 def num_policy_ranks(policy: Policy) -> int:
     """Tensor x pipeline x context x data; a virtual pipeline takes no more of them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlstack.config.model_files import CONFIG, read_object
+from rlstack.model.files import CONFIG, read_object
 
 FILES = (CONFIG, "tokenizer_config.json")
 KEY = "auto_map"  # where transformers looks for the classes of `trust_remote_code`

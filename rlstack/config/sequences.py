@@ -7,16 +7,16 @@ from math import ceil
 from pathlib import Path
 from typing import Protocol
 
-from rlstack.config.model_files import CONFIG, read_object
 from rlstack.config.precision import rollout_precision
 from rlstack.config.schema import Precision, RunConfig
+from rlstack.model.files import CONFIG, read_object
 
 BLOCK_TOKENS = 128  # of vLLM's cache on a CPU
 GIB = 2**30
 
 
 class CacheShape(Protocol):
-    """What a token's keys and values take; `rlstack.policy.architecture.Architecture` has it."""
+    """What a token's keys and values take; `rlstack.model.architecture.Architecture` has it."""
 
     @property
     def num_layers(self) -> int: ...

@@ -25,7 +25,6 @@ from rlstack.config.remote_code import remote_code
 from rlstack.config.schema import Placement, RunConfig
 from rlstack.config.surroundings import surroundings_problems
 from rlstack.config.tasks import task_sections, tasks_by_setting
-from rlstack.config.urls import is_url, refusal
 from rlstack.config.validate_logprobs import logprob_problems
 from rlstack.config.validate_parallel import parallel_problems
 from rlstack.config.validate_placement import placement_problems
@@ -39,6 +38,7 @@ from rlstack.config.validate_precision import (
 from rlstack.config.validate_rewards import missing_models, num_reward_ranks, reward_problems
 from rlstack.config.validate_schedule import schedule_problems
 from rlstack.errors import ConfigError
+from rlstack.urls import is_url, refusal
 
 MAX_NAME_BYTES = 200  # file systems take 255, of which a run that is moved aside, or its log, needs some
 
@@ -47,7 +47,7 @@ CPU_HEAD_DIMS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 
 
 class ModelShape(LayerShape, Protocol):
-    """What a layout depends on; `rlstack.policy.architecture.Architecture` has it."""
+    """What a layout depends on; `rlstack.model.architecture.Architecture` has it."""
 
     @property
     def context_length(self) -> int: ...

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from rlstack.config.parallel import VOCAB_MULTIPLE
 from rlstack.config.schema import LogprobKernel, LogprobMode, Policy
+from rlstack.model.weight_names import VOCAB_MULTIPLE
 
 
 class HeadShape(Protocol):

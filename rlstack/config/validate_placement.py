@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from rlstack.config.network_variables import EXAMPLES, NETWORK_VALUE, NETWORK_VARIABLES
 from rlstack.config.schema import Placement, RunConfig, TransferChannel, TransferMethod
-from rlstack.config.urls import without_secrets
+from rlstack.urls import without_secrets
 
 ADDRESS = re.compile(r"auto|[A-Za-z0-9_.:\[\]-]+:[0-9]+")
 FIRST_PORT, LAST_PORT = 1024, 65535

@@ -38,7 +38,7 @@ LAYERS_ENGINE: dict[Precision, Version] = {Precision.bf16: (2, 1), Precision.fp3
 
 
 class LayerShape(PolicyShape, Protocol):
-    """Of a layer's matrices; `rlstack.policy.architecture.Architecture` has it."""
+    """Of a layer's matrices; `rlstack.model.architecture.Architecture` has it."""
 
     @property
     def hidden_size(self) -> int: ...

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlstack.config.model_files import CONFIG, check_files, read_object
 from rlstack.config.ranges import FRACTION, ONE_OR_MORE, POSITIVE
 from rlstack.config.remote_code import remote_code
 from rlstack.config.reward_names import (
@@ -21,8 +20,9 @@ from rlstack.config.reward_names import (
 )
 from rlstack.config.schema import RewardEngine, RewardModel, RunConfig, Task
 from rlstack.config.tasks import tasks_by_setting
-from rlstack.config.urls import is_url, refusal
 from rlstack.errors import ConfigError
+from rlstack.model.files import CONFIG, check_files, read_object
+from rlstack.urls import is_url, refusal
 
 NAME = re.compile(r"[\w.-]+")
 MODEL_RANGES = {

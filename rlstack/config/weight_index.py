@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlstack.config.model_files import check_files, open_file, read_object
 from rlstack.errors import ConfigError
+from rlstack.model.files import check_files, open_file, read_object
 
 INDEX = "model.safetensors.index.json"
 _MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit

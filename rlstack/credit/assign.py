@@ -67,6 +67,19 @@ def assign(
     )
 
 
+def rollouts_per_example(objective: Objective, *, n: int) -> int:
+    """Rollouts of one example, which have to share a micro-batch, where each prompt has `n`."""
+    match objective.name:
+        case ObjectiveName.dpo:
+            return 2
+        case ObjectiveName.group_dpo | ObjectiveName.group_dpo_grpo:
+            return n
+        case ObjectiveName.grpo:
+            return 1
+        case name:
+            assert_never(name)
+
+
 def _mean_change(before: Sequence[ScoredGroup], after: Sequence[ScoredGroup]) -> float | None:
     """Of the rewards; None if there is no reward."""
     changes = [

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from rlstack.config.model_files import CONFIG, read_object
 from rlstack.config.reward_names import used_models
 from rlstack.config.schema import RunConfig, Task
 from rlstack.config.weight_index import weight_files
@@ -17,6 +16,7 @@ from rlstack.data.records import Prompt
 from rlstack.data.sampling import PromptSampler
 from rlstack.data.tokenizer import load_tokenizer
 from rlstack.errors import ConfigError
+from rlstack.model.files import CONFIG, read_object
 
 
 def load_prompts(config: RunConfig) -> tuple[PromptSampler, list[Prompt]]:

@@ -16,8 +16,8 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from rlstack.config.model_files import CONFIG, TOKENIZER, TOKENIZER_FILES, refuse_damaged
 from rlstack.errors import ConfigError, reason_of, refusing
+from rlstack.model.files import CONFIG, TOKENIZER, TOKENIZER_FILES, refuse_damaged
 
 logger = logging.getLogger(__name__)
 

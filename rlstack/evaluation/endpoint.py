@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 
-from rlstack.config.urls import secret_part, without_secrets
 from rlstack.errors import ConfigError
+from rlstack.urls import secret_part, without_secrets
 
 PASSING = (408, 409, 425, 429)  # and 5xx: worth another attempt
 MAX_WAIT_S = 60.0

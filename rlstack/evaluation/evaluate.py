@@ -27,9 +27,9 @@ from rlstack.evaluation.kept import KeptAnswers
 from rlstack.evaluation.report import evaluation_report, report_table
 from rlstack.evaluation.request import Request
 from rlstack.evaluation.task_measures import by_task, may_be_verdicts
+from rlstack.model.architecture import Architecture
 from rlstack.orchestration.cluster import Cluster
 from rlstack.orchestration.engine_seat import Sampling
-from rlstack.policy.architecture import Architecture
 from rlstack.preflight.checks import checks_named
 from rlstack.preflight.planned import Planned
 from rlstack.preflight.runner import refuse

@@ -13,7 +13,7 @@ from rlstack.config.validate import validate_evaluation
 from rlstack.errors import ConfigError
 from rlstack.evaluation.benchmarks import ANSWERS, Benchmark, BenchmarkName
 from rlstack.evaluation.settings import Target, evaluation_config
-from rlstack.policy.architecture import Architecture
+from rlstack.model.architecture import Architecture
 from rlstack.policy.model_folder import check_model_folder
 from rlstack.telemetry.run_links import refuse_links
 

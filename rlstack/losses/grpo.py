@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from rlstack.losses.sequences import by_token, entropy_mean, masked, mean, rollout_mean, rollout_sums
 from rlstack.losses.terms import clipped_surrogate, k3_kl, truncated_ratios, unit_ratios
 from rlstack.losses.types import LossInputs, LossOutput, Ratio
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

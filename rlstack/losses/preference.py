@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-from torch import Tensor
-from torch.nn import functional
+from typing import TYPE_CHECKING
 
 from rlstack.losses.grpo import GrpoTerm
 from rlstack.losses.sequences import entropy_mean, mean, rollout_sums
 from rlstack.losses.terms import dpo_margins
 from rlstack.losses.types import LossInputs, LossOutput, Ratio
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,8 @@ class PreferenceLoss:
 
     def _pair_losses(self, inputs: LossInputs) -> tuple[Tensor, dict[str, Ratio]]:
         """The loss of each pair, [N], without GRPO's part."""
+        from torch.nn import functional
+
         assert inputs.reference_logprobs is not None, "DPO compares with the reference"
         weights, (chosen, rejected) = inputs.pair_weights, inputs.pairs.unbind(1)
         policy, reference = inputs.policy_logprobs, inputs.reference_logprobs.detach()

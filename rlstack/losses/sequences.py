@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from rlstack.losses.types import LossInputs, Ratio
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def masked(values: Tensor, loss_mask: Tensor) -> Tensor:
     """`values` [T] with exact zeros where `loss_mask` [T] is False, in the value and in the gradient."""
-    return torch.where(loss_mask, values, torch.zeros_like(values))
+    return values.where(loss_mask, values.new_zeros(values.shape))
 
 
 def sum_by_sequence(values: Tensor, sequence_starts: Tensor) -> Tensor:
@@ -51,6 +53,8 @@ def entropy_mean(inputs: LossInputs) -> Ratio:
 
 def _owners(sequence_starts: Tensor, num_tokens: int) -> Tensor:
     """The sequence of each token, [T] int64."""
+    import torch
+
     lengths = sequence_starts.diff()
     sequences = torch.arange(len(lengths), device=lengths.device)
     # output_size spares the GPU a synchronisation: the last offset is T.

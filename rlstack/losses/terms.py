@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def dpo_margins(policy_logprobs: Tensor, reference_logprobs: Tensor, pairs: Tensor, *, beta: float) -> Tensor:
@@ -22,7 +25,7 @@ def unit_ratios(policy_logprobs: Tensor) -> Tensor:
 
     Preferred to the logprob itself because the loss then has the value of the paper's objective on-policy.
     """
-    return torch.exp(policy_logprobs - policy_logprobs.detach())
+    return (policy_logprobs - policy_logprobs.detach()).exp()
 
 
 def truncated_ratios(policy_logprobs: Tensor, generator_logprobs: Tensor, *, cap: float) -> Tensor:
@@ -30,7 +33,7 @@ def truncated_ratios(policy_logprobs: Tensor, generator_logprobs: Tensor, *, cap
 
     Truncated importance sampling as in https://fengyao.notion.site/off-policy-rl.
     """
-    return torch.exp(policy_logprobs.detach() - generator_logprobs).clamp(max=cap)
+    return (policy_logprobs.detach() - generator_logprobs).exp().clamp(max=cap)
 
 
 def clipped_surrogate(
@@ -45,9 +48,9 @@ def clipped_surrogate(
 
     arXiv 1707.06347, Eq. 7, with a bound for each side (arXiv 2503.14476, Eq. 10); None: no bound.
     """
-    ratios = torch.exp(policy_logprobs - generator_logprobs)
-    lowest, highest = 0.0 if low is None else 1 - low, torch.inf if high is None else 1 + high
-    return torch.minimum(ratios * advantages, ratios.clamp(lowest, highest) * advantages)
+    ratios = (policy_logprobs - generator_logprobs).exp()
+    lowest, highest = 0.0 if low is None else 1 - low, math.inf if high is None else 1 + high
+    return (ratios * advantages).minimum(ratios.clamp(lowest, highest) * advantages)
 
 
 def k3_kl(policy_logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
@@ -56,4 +59,4 @@ def k3_kl(policy_logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     The k3 estimator of http://joschu.net/blog/kl-approx.html, as in arXiv 2402.03300, Eq. 4.
     """
     log_ratios = reference_logprobs - policy_logprobs
-    return torch.expm1(log_ratios) - log_ratios
+    return log_ratios.expm1() - log_ratios

@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rlstack.checkpoint.manifest import digest_of
-from rlstack.config.model_files import CONFIG, companions
 from rlstack.config.reward_names import used_models
 from rlstack.config.schema import RunConfig, Task
 from rlstack.config.weight_index import INDEX
 from rlstack.data.rows import files_of_dataset
+from rlstack.model.files import CONFIG, companions
 
 # Weights in larger files are known by their sizes, their headers and samples: with the files of a model of
 # 70 billion parameters, reading all of them would take minutes.

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from rlstack.errors import ConfigError
-from rlstack.policy.architecture import Architecture
+from rlstack.model.architecture import Architecture
 
 VLLM_VOCAB_MULTIPLE = 64  # rows; DEFAULT_VOCAB_PADDING_SIZE of vLLM's vocab_parallel_embedding.py
 

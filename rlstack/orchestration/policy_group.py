@@ -17,12 +17,12 @@ from rlstack.credit.zero_loss import has_zero_loss
 from rlstack.data.packing import pack
 from rlstack.data.records import Example
 from rlstack.errors import CheckpointError
+from rlstack.model.architecture import Architecture
+from rlstack.model.flops import ModelFlops
 from rlstack.orchestration.home import Home
 from rlstack.orchestration.role_errors import PolicyLost, RoleError
 from rlstack.orchestration.roles import Role, wait_for
 from rlstack.orchestration.work import work_metrics
-from rlstack.policy.architecture import Architecture
-from rlstack.policy.flops import ModelFlops
 from rlstack.rewards.handover import packed, unpacked
 
 _STEP, _CHECKPOINT = "policy.step_timeout_s", "checkpoint.timeout_s"

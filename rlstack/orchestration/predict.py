@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 from rlstack.config.parallel import stage_layers
+from rlstack.model.architecture import Architecture
+from rlstack.model.weight_names import Fusion, Part, Rule, slice_bounds, stage_rules
 from rlstack.orchestration.layout_text import vllm_vocab_size
-from rlstack.policy.architecture import Architecture
-from rlstack.policy.hf_map import Fusion, Part, Rule, slice_bounds, stage_rules
 from rlstack.transfer.layout import Box, Piece, View, shape
 
 _FUSED_MODULES = dict.fromkeys(("q_proj", "k_proj", "v_proj"), "qkv_proj") | dict.fromkeys(

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rlstack.model.architecture import Architecture
 from rlstack.orchestration.layout_text import EngineLayout, TrainerLayout
 from rlstack.orchestration.predict import model_shapes, predicted_receiver_pieces, predicted_source_pieces
-from rlstack.policy.architecture import Architecture
 from rlstack.transfer.bounds import busiest_link_bytes, lower_bound_s
 from rlstack.transfer.layout import Piece, volume
 from rlstack.transfer.move_buckets import plan_buckets

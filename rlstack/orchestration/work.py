@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rlstack.data.records import MicroBatch
-from rlstack.policy.flops import ModelFlops
+from rlstack.model.flops import ModelFlops
 
 
 def work_metrics(

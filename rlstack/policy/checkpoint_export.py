@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rlstack.errors import DiskError
-from rlstack.policy.architecture import Architecture
+from rlstack.model.architecture import Architecture
 from rlstack.policy.checkpoint_header import POLICY, Header
 from rlstack.policy.checkpoint_weights import CheckpointWeights
 from rlstack.policy.hf_folder import replaced_at_once, write_companions

@@ -9,7 +9,7 @@ from typing import Any
 
 from rlstack.config.schema import Policy
 from rlstack.errors import CheckpointError
-from rlstack.policy.architecture import Architecture
+from rlstack.model.architecture import Architecture
 
 HEADER = "header.json"
 POLICY = "policy"  # the policy's folder in a checkpoint

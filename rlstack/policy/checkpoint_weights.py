@@ -18,9 +18,10 @@ from torch.distributed.checkpoint.planner import LoadPlan, ReadItem
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
 from rlstack.errors import CheckpointError
-from rlstack.policy.architecture import Architecture
+from rlstack.model.architecture import Architecture
+from rlstack.model.weight_names import shard_shape, wire_rules
 from rlstack.policy.checkpoint_contents import TensorReader, TensorsOnly, read_contents, reason_of
-from rlstack.policy.hf_map import join, shard_shape, wire_rules
+from rlstack.policy.hf_map import join
 
 _LAYER = re.compile(r"decoder\.layers\.(\d+)\.(.+)")
 # Written under Transformer Engine's names, whatever the layers are built of.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rlstack.config.model_files import CONFIG, companions, open_file, read_object, refuse_damaged
+from rlstack.model.files import CONFIG, companions, open_file, read_object, refuse_damaged
 
 
 @contextmanager

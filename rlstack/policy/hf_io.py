@@ -9,17 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from rlstack.model.weight_names import Rule, global_name, shard_shape, slice_bounds, stage_rules, wire_rules
 from rlstack.policy.backend import device, parallel_state
-from rlstack.policy.hf_map import (
-    Rule,
-    fuse,
-    global_name,
-    join,
-    shard_shape,
-    slice_bounds,
-    stage_rules,
-    wire_rules,
-)
+from rlstack.policy.hf_map import fuse, join
 from rlstack.policy.model import PolicyModel
 from rlstack.policy.parallel import num_stages, stage
 from rlstack.policy.tensor_folder import TensorFolder

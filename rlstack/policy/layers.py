@@ -9,7 +9,7 @@ from rlstack.config.arithmetic import Arithmetic
 from rlstack.config.fusions import FusedKernels, fused_kernels
 from rlstack.config.precision import training_precision
 from rlstack.config.schema import Policy
-from rlstack.policy.architecture import Architecture
+from rlstack.model.architecture import Architecture
 from rlstack.policy.backend import (
     ModuleSpec,
     TransformerBlockSubmodules,

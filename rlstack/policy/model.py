@@ -19,7 +19,8 @@ from rlstack.config.overlap import overlap_of
 from rlstack.config.parallel import policy_layers
 from rlstack.config.precision import training_precision
 from rlstack.config.schema import Policy
-from rlstack.policy.architecture import Architecture
+from rlstack.model.architecture import Architecture
+from rlstack.model.weight_names import padded_vocab_size
 from rlstack.policy.backend import (
     ColumnParallelLinear,
     GPTModel,
@@ -31,7 +32,6 @@ from rlstack.policy.backend import (
     parallel_state,
     set_tensor_model_parallel_attributes,
 )
-from rlstack.policy.hf_map import padded_vocab_size
 from rlstack.policy.layers import fuse_weight_gradients, layer_spec, policy_kernels, transformer_config
 
 _BYTES_PER_GIB = 1024**3

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlstack.config.model_files import GENERATION, end_token_ids
 from rlstack.config.weight_index import BUFFERS, EMBEDDING, OUTPUT_HEAD, same_content, tensor_entries
 from rlstack.errors import ConfigError
-from rlstack.policy.architecture import Architecture
-from rlstack.policy.hf_map import wire_rules
+from rlstack.model.architecture import Architecture
+from rlstack.model.files import GENERATION, end_token_ids
+from rlstack.model.weight_names import wire_rules
 
 DTYPES = ("F32", "BF16", "F16", "F64")  # of safetensors
 

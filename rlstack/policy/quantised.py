@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from rlstack.policy.architecture import Architecture
+from rlstack.model.architecture import Architecture
+from rlstack.model.weight_names import global_name, stage_rules
 from rlstack.policy.backend import TransformerConfig, is_first_last_bf16_layer
-from rlstack.policy.hf_map import global_name, stage_rules
 from rlstack.policy.model import PolicyModel
 from rlstack.policy.parallel import stage
 

@@ -10,16 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rlstack.config.schedule_words import WITH_GENERATOR
+from rlstack.config.schedule_words import WITH_GENERATOR, keeps_served
 from rlstack.config.schema import RunConfig
 from rlstack.policy.model import PolicyModel
 from rlstack.policy.reference import Reference
-
-
-def keeps_served(config: RunConfig) -> bool:
-    """Whether the engines' version is ever another than the policy's when it could be asked for again."""
-    is_asked_for = config.schedule.save_every is not None or config.recovery.max_restarts > 0
-    return is_asked_for and config.schedule.sync_interval != 1
 
 
 class ServedWeights:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlstack.config.weight_index import weight_files
 from rlstack.errors import ConfigError
-from rlstack.policy.hf_map import Part
+from rlstack.model.weight_names import Part
 
 
 class TensorFolder:

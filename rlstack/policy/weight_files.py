@@ -18,8 +18,8 @@ from torch import Tensor
 
 from rlstack.config.weight_index import INDEX
 from rlstack.files import sync_to_disk
-from rlstack.policy.architecture import Architecture
-from rlstack.policy.hf_map import wire_rules
+from rlstack.model.architecture import Architecture
+from rlstack.model.weight_names import wire_rules
 
 Spec = tuple[str, tuple[int, ...], str]  # name, shape, dtype as in "float32"
 

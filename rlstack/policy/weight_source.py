@@ -1,7 +1,7 @@
 """Which part of which Hugging Face tensor this rank's model holds, and where: the source of a transfer.
 
 Everything that depends on the layout (tensor, pipeline and virtual pipeline parallelism, uneven stages, data
-parallel replicas) is megatron's own answer, `sharded_state_dict`. Names and shapes come from `hf_map`.
+parallel replicas) is megatron's own answer, `sharded_state_dict`. Names and shapes come from `weight_names`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from rlstack.policy.architecture import Architecture
+from rlstack.model.architecture import Architecture
+from rlstack.model.weight_names import Fusion, Part, Rule, global_name, stage_rules
 from rlstack.policy.backend import MegatronModule, ShardedTensor, ShardedTensorFactory
-from rlstack.policy.hf_map import Fusion, Part, Rule, global_name, stage_rules
 from rlstack.transfer.layout import Box, Piece, View, intersection
 
 _STACKED_LAYERS = re.compile(r"decoder\.layers\.(?!\d)(.+)")
@@ -25,7 +25,7 @@ def source_pieces(chunks: Sequence[MegatronModule], architecture: Architecture) 
 
     `View.tensor` is what `source_tensor` takes. Not a collective, and nothing is copied.
 
-    Raises KeyError for a weight of megatron's that `hf_map` does not know.
+    Raises KeyError for a weight of megatron's that `weight_names` does not know.
     """
     rules = stage_rules(architecture)
     return [

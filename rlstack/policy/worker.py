@@ -18,8 +18,8 @@ from rlstack.config.schema import Precision, RunConfig, TransferMethod
 from rlstack.config.validate_precision import policy_machine_problems, refuse
 from rlstack.data.records import MicroBatch
 from rlstack.losses.build import Loss, build_loss
+from rlstack.model.architecture import Architecture
 from rlstack.policy import checkpointing
-from rlstack.policy.architecture import Architecture
 from rlstack.policy.backend import on_gpu
 from rlstack.policy.hf_export import export
 from rlstack.policy.hf_io import load_weights

@@ -13,7 +13,7 @@ from rlstack.config.schema import RunConfig
 if TYPE_CHECKING:
     from rlstack.data.records import Prompt
     from rlstack.data.sampling import PromptSampler
-    from rlstack.policy.architecture import Architecture
+    from rlstack.model.architecture import Architecture
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rlstack.config.resume import Contents
 from rlstack.config.schema import Precision, RunConfig
-from rlstack.config.urls import is_url
 from rlstack.config.validate_placement import FIRST_PORT, LAST_PORT
 from rlstack.config.weight_index import num_parameters
 from rlstack.errors import ConfigError
@@ -21,6 +20,7 @@ from rlstack.preflight.machine import (
 )
 from rlstack.preflight.planned import Planned
 from rlstack.telemetry.run_dir import check_folder, folder_of
+from rlstack.urls import is_url
 
 LOOPBACK = "127.0.0.1"
 MIB = 2**20

@@ -10,11 +10,11 @@ from typing import Protocol
 import torch
 from safetensors import safe_open
 
-from rlstack.config.model_files import check_files
 from rlstack.config.schema import RewardEngine
 from rlstack.config.schema import RewardModel as Settings
 from rlstack.config.validate_rewards import context_length
 from rlstack.data.records import Outcome, Score
+from rlstack.model.files import check_files
 from rlstack.rewards.conversations import ConversationTokenizer
 from rlstack.rewards.scorer import Question, regroup
 

@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rlstack.config.model_files import end_token_ids
 from rlstack.config.parallel import num_policy_ranks
 from rlstack.config.schema import RunConfig, TransferMethod
 from rlstack.data.records import Prompt, Rollout
 from rlstack.data.tokenizer import load_tokenizer
+from rlstack.model.files import end_token_ids
 from rlstack.rollout.continuous import run_continuously
 from rlstack.rollout.load import can_sleep, load_llm
 from rlstack.rollout.sampling import to_rollout

@@ -10,13 +10,13 @@ import torch
 
 from rlstack.config import deterministic
 from rlstack.config.machine import Machine
-from rlstack.config.model_files import CONFIG, check_files, read_object
 from rlstack.config.precision import engine_precision, quantization_of, unquantised_layers
 from rlstack.config.schema import Landing, Placement, RunConfig, TransferMethod
 from rlstack.config.sequences import longest_sequence
 from rlstack.config.validate_precision import engine_machine_problems, refuse
 from rlstack.config.vllm_environment import vllm_environment
 from rlstack.errors import ConfigError
+from rlstack.model.files import CONFIG, check_files, read_object
 from rlstack.telemetry.run_dir import PROFILE, folder_of
 from rlstack.transfer.plugin import BACKEND, PLAIN_WEIGHTS
 

@@ -84,7 +84,7 @@ METRICS: dict[str, Metric] = {
     "tokens/trained": Metric("tokens", sum, "tokens of rollouts that have a loss, prompts included"),
     SAMPLED: Metric("tokens", sum, "by the engines meanwhile: for steps to come, evaluations too"),
     "tokens/padding": Metric("tokens", sum, "further ones that the policy computed, for no loss"),
-    "flops/train": Metric("FLOP", sum, "model FLOPs of forward and backward: rlstack/policy/flops.py"),
+    "flops/train": Metric("FLOP", sum, "model FLOPs of forward and backward: rlstack/model/flops.py"),
     "flops/reference": Metric("FLOP", sum, "model FLOPs of the reference's pass, where it has one"),
     "packing/micro_batches": Metric("", statistics.fmean, "micro-batches of each data-parallel rank"),
     "packing/padding_share": Metric("", statistics.fmean, "tokens/padding of all that were computed"),

@@ -10,6 +10,8 @@ from rlstack.transfer.layout import Box, volume
 from rlstack.transfer.plan import Move, Plan
 
 ALIGNMENT_BYTES = 16  # an offset that every dtype can be viewed at
+# Buckets of a rank that are in memory at once: one is packed while the others are on their way.
+NUM_SLOTS = 4
 
 
 @dataclass(frozen=True, slots=True)

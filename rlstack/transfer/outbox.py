@@ -11,9 +11,7 @@ from torch import Tensor
 from rlstack.transfer.arena import seal, sealed_bytes, window, windows
 from rlstack.transfer.deliveries import Delivery
 from rlstack.transfer.layout import shape
-
-# Buckets of a rank that are in memory at once: one is packed while the others are on their way.
-NUM_SLOTS = 4
+from rlstack.transfer.move_buckets import NUM_SLOTS
 
 
 class Handle(Protocol):

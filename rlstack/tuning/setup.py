@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rlstack.config.schedule_words import WITH_GENERATOR
-from rlstack.config.schema import ObjectiveName, Placement, RunConfig
+from rlstack.config.schema import Placement, RunConfig
+from rlstack.losses.build import build_loss
+from rlstack.losses.own import load_loss
 from rlstack.orchestration.schedule import Schedule
 from rlstack.tuning.parts import Layout
 
@@ -32,8 +34,12 @@ class Setup:
 
     @classmethod
     def of(cls, config: RunConfig) -> Setup:
-        """The choice that validated settings are; `schedule.sync_interval` is not auto."""
+        """The choice that validated settings are; `schedule.sync_interval` is not auto.
+
+        Raises ConfigError if the loss that objective.loss names cannot be imported.
+        """
         schedule, objective = Schedule.of(config.schedule), config.objective
+        own_loss = None if objective.loss is None else load_loss(objective.loss)
         return cls(
             sync_interval=schedule.sync_interval,
             lag=schedule.lag,
@@ -49,7 +55,7 @@ class Setup:
             evaluate_every=schedule.evaluate_every,
             reference_follows=config.schedule.reference_sync == WITH_GENERATOR,
             reference_interval=schedule.reference_interval,
-            needs_reference=objective.name is not ObjectiveName.grpo or objective.kl_scale > 0,
+            needs_reference=build_loss(objective, own_loss).needs_reference,
         )
 
     @property

@@ -12,7 +12,7 @@ from transformers import LlamaConfig
 from rlstack.config.schema import Precision, Recompute, RunConfig
 from rlstack.data.packing import pack
 from rlstack.data.records import PreferencePair, Prompt, Rollout
-from rlstack.policy.architecture import Architecture
+from rlstack.model.architecture import Architecture
 from rlstack.tuning.parts import Layout
 from rlstack.tuning.planning.assumptions import Assumptions
 from rlstack.tuning.planning.demand import Demand

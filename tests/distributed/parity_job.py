@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 
 from rlstack.config.schema import Objective, ObjectiveName, Optimizer, Policy, Precision
 from rlstack.losses.build import build_loss
-from rlstack.policy.architecture import Architecture
+from rlstack.model.architecture import Architecture
+from rlstack.model.weight_names import Part
 from rlstack.policy.hf_export import export
 from rlstack.policy.hf_io import load_weights
-from rlstack.policy.hf_map import Part
 from rlstack.policy.model import PolicyModel, build_model
 from rlstack.policy.parallel import close_parallel, init_parallel, num_stages, stage
 from rlstack.policy.tensor_folder import TensorFolder

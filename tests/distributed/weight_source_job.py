@@ -17,9 +17,10 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 
 from rlstack.config.schema import Policy
-from rlstack.policy.architecture import Architecture
+from rlstack.model.architecture import Architecture
+from rlstack.model.weight_names import slice_bounds, stage_rules
 from rlstack.policy.backend import parallel_state
-from rlstack.policy.hf_map import fuse, slice_bounds, stage_rules
+from rlstack.policy.hf_map import fuse
 from rlstack.policy.model import ModelChunk, PolicyModel
 from rlstack.policy.weight_source import source_pieces, source_tensor
 from rlstack.rendezvous import connect_store

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlstack.config.schema import Landing, RunConfig
-from rlstack.policy.architecture import Architecture
+from rlstack.model.architecture import Architecture
 from rlstack.rollout.engine import Engine
 from rlstack.tuning.planning.assumptions import Assumptions
 from rlstack.tuning.planning.demand import Demand

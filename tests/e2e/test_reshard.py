@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from rlstack.model.architecture import Architecture
 from rlstack.orchestration.predict import predicted_receiver_pieces
-from rlstack.policy.architecture import Architecture
 from rlstack.transfer import outbox
 from rlstack.transfer.arena import seal
 from tests.e2e.resharding import FAMILIES, NUM_LAYERS, fresh, make_model, sync

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rlstack.config.load import load_config
 from rlstack.config.schema import RunConfig
 from rlstack.evaluation.settings import parse_task
-from rlstack.policy.architecture import Architecture
+from rlstack.model.architecture import Architecture
 from tests.fuzz.hostile import damaged, outcome, texts, values
 
 FILE = b"""base: other.yaml

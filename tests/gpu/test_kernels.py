@@ -13,7 +13,7 @@ import torch
 from rlstack_kernels import linear_logprob_entropy
 
 from rlstack.config.load import load_config
-from rlstack.policy.known_models import KNOWN_MODELS
+from rlstack.model.known_models import KNOWN_MODELS
 from rlstack.tuning.parts import Layout
 from rlstack.tuning.planning.activations import Layers
 from rlstack.tuning.planning.assumptions import Assumptions

@@ -26,8 +26,9 @@ from transformer_engine.pytorch.optimizers import FusedAdam
 from rlstack.collectives import SECRET
 from rlstack.config.fusions import FusedKernels
 from rlstack.config.schema import RunConfig
-from rlstack.policy import checkpoint_state, hf_io, hf_map, layers, model, parallel, quantised, weight_source
-from rlstack.policy.architecture import Architecture
+from rlstack.model import weight_names
+from rlstack.model.architecture import Architecture
+from rlstack.policy import checkpoint_state, hf_io, layers, model, parallel, quantised, weight_source
 from rlstack.policy.model import PolicyModel
 from rlstack.policy.optimizer import build_optimizer, wrap_data_parallel
 
@@ -74,11 +75,11 @@ def on_gpu() -> Iterator[None]:
 
 def described(policy: PolicyModel, config: RunConfig) -> dict[str, Any]:
     """Of the modules, the parameters and what of them goes to engines and checkpoints."""
-    rules = hf_map.stage_rules(policy.architecture)
+    rules = weight_names.stage_rules(policy.architecture)
     parameters = hf_io._parameters(policy)
     tensor_parallel = config.policy.tensor_parallel
     shapes = {
-        name: hf_map.shard_shape(rule, policy.architecture, tp_size=tensor_parallel)
+        name: weight_names.shard_shape(rule, policy.architecture, tp_size=tensor_parallel)
         for name, rule in rules.items()
     }
     pieces = weight_source.source_pieces(policy.chunks, policy.architecture)

@@ -12,8 +12,8 @@ import pytest
 from transformers import LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
 
 from rlstack.errors import ConfigError
-from rlstack.policy.architecture import Architecture
-from rlstack.policy.known_models import KNOWN_MODELS
+from rlstack.model.architecture import Architecture
+from rlstack.model.known_models import KNOWN_MODELS
 
 SHAPE = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 3}
 
@@ -234,5 +234,5 @@ def test_refuses_a_folder_without_a_readable_config(tmp_path, content) -> None:
 
 def test_imports_nothing_heavy() -> None:
     heavy = "{'torch', 'transformers'} & set(sys.modules)"
-    program = f"import sys, rlstack.policy.architecture; sys.exit(bool({heavy}))"
+    program = f"import sys, rlstack.model.architecture; sys.exit(bool({heavy}))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

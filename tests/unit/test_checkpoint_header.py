@@ -10,7 +10,7 @@ import pytest
 
 from rlstack.config.schema import Policy, Precision
 from rlstack.errors import CheckpointError
-from rlstack.policy.architecture import Architecture
+from rlstack.model.architecture import Architecture
 from rlstack.policy.checkpoint_header import HEADER, Header, layout_of
 
 ARCHITECTURE = Architecture(

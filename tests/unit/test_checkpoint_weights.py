@@ -23,11 +23,12 @@ from rlstack.checkpoint.store import CheckpointStore
 from rlstack.cli import app
 from rlstack.config.schema import Checkpoint
 from rlstack.errors import CheckpointError, DiskError
-from rlstack.policy.architecture import Architecture
+from rlstack.model.architecture import Architecture
+from rlstack.model.weight_names import wire_rules
 from rlstack.policy.checkpoint_export import export_checkpoint
 from rlstack.policy.checkpoint_header import Header
 from rlstack.policy.checkpoint_weights import CheckpointWeights, key_of
-from rlstack.policy.hf_map import fuse, wire_rules
+from rlstack.policy.hf_map import fuse
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # saving in one process
 

@@ -10,10 +10,10 @@ import pytest
 from rlstack.config.load import load_config
 from rlstack.config.machine import Machine
 from rlstack.config.validate import missing_inputs, problems
+from rlstack.model.known_models import planned_model
 from rlstack.tuning.planning.combination import Choice
 from rlstack.tuning.planning.comment import FIRST_LINE, comment_lines, with_comment
 from rlstack.tuning.planning.demand import Demand, searched
-from rlstack.tuning.planning.model import planned_model
 from rlstack.tuning.planning.planner import Budget, choose
 from rlstack.tuning.planning.report import configured
 from rlstack.tuning.planning.request import make_demand

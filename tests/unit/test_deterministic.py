@@ -90,7 +90,7 @@ def test_policy_and_engines_share_what_nccl_does_not_reconcile() -> None:
 
 @pytest.mark.parametrize("is_on", [True, False])
 def test_a_policys_process_computes_so(is_on: bool) -> None:
-    from rlstack.policy.known_models import KNOWN_MODELS
+    from rlstack.model.known_models import KNOWN_MODELS
     from rlstack.policy.layers import transformer_config
     from rlstack.policy.worker import PolicyWorker
 

@@ -23,8 +23,8 @@ from rlstack.config.schema import RunConfig
 from rlstack.config.validate import missing_inputs, problems, validate_evaluation
 from rlstack.errors import ConfigError
 from rlstack.evaluation.settings import evaluation_config, find_target
-from rlstack.policy.architecture import Architecture
-from rlstack.policy.known_models import architecture_of
+from rlstack.model.architecture import Architecture
+from rlstack.model.known_models import architecture_of
 from tests.markdown import PAGES, ROOT, Block, blocks, code
 
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"

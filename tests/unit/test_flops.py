@@ -17,9 +17,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from rlstack.policy.architecture import Architecture
-from rlstack.policy.flops import ModelFlops
-from rlstack.policy.known_models import KNOWN_MODELS
+from rlstack.model.architecture import Architecture
+from rlstack.model.flops import ModelFlops
+from rlstack.model.known_models import KNOWN_MODELS
 
 SHAPE = {
     "hidden_size": 32,

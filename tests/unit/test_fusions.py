@@ -12,7 +12,7 @@ from rlstack.config.arithmetic import Arithmetic
 from rlstack.config.fusions import FusedKernels, fused_kernels
 from rlstack.config.load import load_config
 from rlstack.config.schema import Fusions, Policy, Precision
-from rlstack.policy.known_models import KNOWN_MODELS
+from rlstack.model.known_models import KNOWN_MODELS
 from rlstack.policy.layers import fuse_weight_gradients, transformer_config
 from rlstack.tuning.parts import Layout
 from rlstack.tuning.planning.assumptions import Assumptions

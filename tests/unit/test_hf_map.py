@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from rlstack.config.parallel import stage_layers
-from rlstack.policy.architecture import Architecture
-from rlstack.policy.hf_map import fuse, global_name, join, slice_bounds, stage_rules, wire_rules
+from rlstack.model.architecture import Architecture
+from rlstack.model.weight_names import global_name, slice_bounds, stage_rules, wire_rules
+from rlstack.policy.hf_map import fuse, join
 
 LLAMA = Architecture(
     family="LlamaForCausalLM",

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from rlstack.config import model_digests
 from rlstack.config.model_digests import BLOCK_BYTES, NUM_BLOCKS, digests_of_model
-from rlstack.config.model_files import open_file
+from rlstack.model.files import open_file
 from tests.model_folders import SEED, edit, seed_folder, stale_folder
 
 WEIGHTS = "model.safetensors"

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from rlstack.config import model_files
 from rlstack.config.schema import RewardModel, RunConfig
 from rlstack.config.validate import missing_inputs
 from rlstack.config.weight_index import weight_files
 from rlstack.data.tokenizer import load_tokenizer
 from rlstack.errors import ConfigError
-from rlstack.policy.architecture import LARGEST, Architecture
+from rlstack.model import files as model_files
+from rlstack.model.architecture import LARGEST, Architecture
 from rlstack.policy.hf_folder import copy_tokenizer, write_companions
 from rlstack.policy.model_folder import check_model_folder
 from tests.model_folders import edit, seed_folder

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rlstack.config.model_files import end_token_ids
 from rlstack.errors import ConfigError
+from rlstack.model.files import end_token_ids
 from rlstack.policy.model_folder import check_model_folder
 from tests.model_folders import SEED, add_tensor, change_weights, edit, seed_folder, tied_folder
 

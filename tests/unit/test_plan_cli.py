@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 
 from rlstack.cli import app
 from rlstack.errors import ConfigError
+from rlstack.model.known_models import KNOWN_MODELS
 from rlstack.orchestration.layout_text import parse_engines, parse_trainer
-from rlstack.policy.known_models import KNOWN_MODELS
 from tests.heavy import HEAVY, run_without
 
 

@@ -99,5 +99,11 @@ def test_what_cannot_be_planned_is_refused_in_one_line(arguments: list[str], sho
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_help_and_refusals_import_nothing_heavy() -> None:
-    run_without(HEAVY, (["plan", "--help"], 0), (["plan", MATH, "--gpus", "40", "--gpu", "a100"], 2))
+def test_help_refusals_and_plans_import_nothing_heavy(tmp_path: Path) -> None:
+    tiny = [str(ROOT / "configs/quickstart.yaml"), "--gpus", "2", "--intervals", "1"]
+    run_without(
+        HEAVY,
+        (["plan", "--help"], 0),
+        (["plan", MATH, "--gpus", "40", "--gpu", "a100"], 2),
+        (["plan", *tiny, "--json", str(tmp_path / "plan.json")], 0),
+    )

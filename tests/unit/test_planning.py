@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from rlstack.config.load import load_config
 from rlstack.config.parallel import stage_layers
+from rlstack.config.schema import Objective, ObjectiveName, RunConfig
 from rlstack.errors import ConfigError
+from rlstack.model.known_models import KNOWN_MODELS, planned_model
+from rlstack.model.weight_names import shard_shape, stage_rules
 from rlstack.orchestration.predict import predicted_receiver_pieces
-from rlstack.policy.hf_map import shard_shape, stage_rules
-from rlstack.policy.known_models import KNOWN_MODELS
 from rlstack.transfer.layout import volume
 from rlstack.tuning.interval.intervals import parse
 from rlstack.tuning.parts import Layout
@@ -28,11 +29,11 @@ from rlstack.tuning.planning.derivation import derive, total
 from rlstack.tuning.planning.engine_memory import engine_worker_memory
 from rlstack.tuning.planning.hardware import gpu_of
 from rlstack.tuning.planning.layouts import engine_layouts, splits, trainer_layouts
-from rlstack.tuning.planning.model import planned_model
 from rlstack.tuning.planning.planner import ALIKE, Budget, choose, fitting_trainers
 from rlstack.tuning.planning.policy_memory import policy_rank_memory
 from rlstack.tuning.planning.shards import engine_parameters, policy_parameters
-from rlstack.tuning.planning.workspace import logprob_workspace, saves_logprobs
+from rlstack.tuning.planning.workspace import KERNEL_SIZES, logprob_workspace, saves_logprobs
+from rlstack.tuning.setup import Setup
 
 ROOT = Path(__file__).parents[2]
 TP2_DP16 = Layout(tensor_parallel=2, data_parallel=16)
@@ -289,3 +290,26 @@ def test_ligers_logprobs_take_a_weights_gradient_and_a_chunk_of_logits() -> None
     figure = logprob_workspace(run, Layout(), Layers.transformer_engine)
     assert figure.value == tokens * hidden * 8 + 2 * vocab * hidden + 18 * 512 * vocab
     assert not saves_logprobs(run, Layout(), Layers.transformer_engine)
+
+
+def test_the_kernels_sizes_are_those_of_the_kernels() -> None:
+    """Repeated in the planner, which imports no torch."""
+    from rlstack_kernels import blockwise, options
+
+    budgets = {"CPU": options.CPU_SAVE_BUDGET_BYTES, "GPU": options.GPU_SAVE_BUDGET_BYTES}
+    for layers, device in ((Layers.local, "CPU"), (Layers.transformer_engine, "GPU")):
+        assert KERNEL_SIZES[layers] == (*getattr(blockwise, device), budgets[device])
+
+
+def test_a_loss_of_the_users_own_says_itself_that_it_needs_a_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GRPO without a KL term needs none; a loss in its place may."""
+    (tmp_path / "own_loss_of_a_plan.py").write_text(
+        "class Own:\n    needs_reference, needs_entropy_gradient = True, False\n"
+        "    def __call__(self, inputs): ..."
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    grpo = Objective(name=ObjectiveName.grpo)
+    own = replace(grpo, loss="own_loss_of_a_plan:Own")
+    assert [Setup.of(RunConfig(objective=o)).needs_reference for o in (grpo, own)] == [False, True]

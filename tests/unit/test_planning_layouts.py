@@ -9,8 +9,8 @@ import pytest
 from rlstack.config.load import load_config
 from rlstack.config.schema import Recompute
 from rlstack.errors import ConfigError
+from rlstack.model.known_models import KNOWN_MODELS
 from rlstack.orchestration.layout_text import EngineLayout
-from rlstack.policy.known_models import KNOWN_MODELS
 from rlstack.tuning.parts import Layout
 from rlstack.tuning.planning.activation_memory import chunks_in_flight
 from rlstack.tuning.planning.assumptions import Assumptions

@@ -122,7 +122,7 @@ def test_a_recipe_brings_its_numbers_and_its_multiple(recipe: str, numbers: str,
 
 @pytest.mark.parametrize("recipe", list(Fp8Recipe))
 def test_megatron_takes_what_a_recipe_comes_to(recipe: Fp8Recipe) -> None:
-    from rlstack.policy.known_models import KNOWN_MODELS
+    from rlstack.model.known_models import KNOWN_MODELS
     from rlstack.policy.layers import transformer_config
 
     settings = fp8(f"policy.fp8.recipe={recipe.value}", "policy.fp8.margin=1").policy

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from rlstack.config.parallel import stage_layers
+from rlstack.model.architecture import Architecture
+from rlstack.model.known_models import KNOWN_MODELS
+from rlstack.model.weight_names import slice_bounds, stage_rules
 from rlstack.orchestration.predict import model_shapes, predicted_receiver_pieces, predicted_source_pieces
-from rlstack.policy.architecture import Architecture
-from rlstack.policy.hf_map import fuse, slice_bounds, stage_rules
-from rlstack.policy.known_models import KNOWN_MODELS
+from rlstack.policy.hf_map import fuse
 from rlstack.transfer.layout import Piece, shape, volume
 from rlstack.transfer.plan import build_plan
 

@@ -23,7 +23,7 @@ from rlstack.config.validate_precision import policy_machine_problems
 from rlstack.config.validate_rewards import missing_models
 from rlstack.errors import ConfigError
 from rlstack.files import try_lock
-from rlstack.policy.architecture import Architecture
+from rlstack.model.architecture import Architecture
 from rlstack.preflight import outside, run_folder, user_code
 from rlstack.preflight.planned import Planned
 

@@ -12,10 +12,10 @@ from rlstack.config.load import load_config
 from rlstack.config.precision import unquantised_layers
 from rlstack.config.schema import RunConfig
 from rlstack.errors import ConfigError
+from rlstack.model.known_models import KNOWN_MODELS
+from rlstack.model.weight_names import stage_rules
 from rlstack.orchestration import quantised_layers
 from rlstack.orchestration.quantised_layers import check_quantised, difference
-from rlstack.policy.hf_map import stage_rules
-from rlstack.policy.known_models import KNOWN_MODELS
 
 ROOT = Path(__file__).parents[2]
 MODEL = KNOWN_MODELS["Llama-3.1-8B"]

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlstack.data.datasets import tokenise
 from rlstack.errors import ConfigError
-from rlstack.policy.architecture import Architecture
-from rlstack.policy.known_models import KNOWN_MODELS
+from rlstack.model.architecture import Architecture
+from rlstack.model.known_models import KNOWN_MODELS
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 

@@ -10,8 +10,8 @@ from rlstack.config.machine import Machine
 from rlstack.config.schema import ObjectiveName, RunConfig
 from rlstack.config.validate import missing_inputs, problems
 from rlstack.config.validate_rewards import num_reward_ranks
-from rlstack.policy.architecture import Architecture
-from rlstack.policy.known_models import architecture_of
+from rlstack.model.architecture import Architecture
+from rlstack.model.known_models import architecture_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TINY = sorted((CONFIGS / "tiny" / "recipes").glob("*.yaml"))

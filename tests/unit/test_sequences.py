@@ -8,7 +8,7 @@ import pytest
 
 from rlstack.config.schema import Policy, Rollout, RunConfig
 from rlstack.config.sequences import cache_problems, longest_sequence
-from rlstack.policy.architecture import Architecture
+from rlstack.model.architecture import Architecture
 from tests.model_folders import seed_folder
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rlstack.config.schedule_words import keeps_served
 from rlstack.config.schema import Recovery, RunConfig, Schedule
 from rlstack.policy.reference import Reference
-from rlstack.policy.served import ServedWeights, keeps_served
+from rlstack.policy.served import ServedWeights
 
 
 def config(sync_interval: int | str | None, **schedule: object) -> RunConfig:

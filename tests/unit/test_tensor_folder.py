@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from rlstack.config.weight_index import INDEX, weight_files
 from rlstack.errors import ConfigError
+from rlstack.model.weight_names import Part
 from rlstack.policy import tensor_folder
-from rlstack.policy.hf_map import Part
 from rlstack.policy.tensor_folder import TensorFolder
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from rlstack.data.packing import pack
 from rlstack.data.records import Prompt, Rollout, WeightedRollout
+from rlstack.model.flops import ModelFlops
 from rlstack.orchestration.work import work_metrics
-from rlstack.policy.flops import ModelFlops
 
 FLOPS = ModelFlops(matrices=50, attention_width=1)
 

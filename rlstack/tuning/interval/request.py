@@ -16,7 +16,7 @@ from rlstack.config.schema import RunConfig
 from rlstack.config.validate import validate
 from rlstack.config.validate_rewards import num_reward_ranks
 from rlstack.errors import ConfigError
-from rlstack.policy.architecture import Architecture
+from rlstack.model.architecture import Architecture
 from rlstack.preflight.checks import checks_named
 from rlstack.preflight.planned import Planned
 from rlstack.preflight.runner import refuse

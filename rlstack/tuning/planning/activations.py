@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from rlstack.config.schema import Fp8Recipe, Recompute
-from rlstack.policy.architecture import Architecture
+from rlstack.model.architecture import Architecture
 from rlstack.tuning.planning.derivation import Figure, derive, total
 
 

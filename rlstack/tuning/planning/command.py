@@ -31,7 +31,7 @@ def run(
     """
     model, demand = make_demand(config, overrides, gpu=gpu, assume=assume, intervals=intervals)
 
-    from rlstack.tuning.planning.comment import comment_lines  # these import torch
+    from rlstack.tuning.planning.comment import comment_lines
     from rlstack.tuning.planning.planner import Budget
     from rlstack.tuning.planning.report import configured, make_plan
     from rlstack.tuning.planning.show import show

@@ -18,8 +18,9 @@ from rlstack.config.schema import (
     Recompute,
     RunConfig,
 )
+from rlstack.credit.assign import rollouts_per_example
+from rlstack.model.architecture import Architecture
 from rlstack.orchestration.schedule import WITH_GENERATOR
-from rlstack.policy.architecture import Architecture
 from rlstack.tuning.parts import Layout, Workload
 from rlstack.tuning.planning.assumptions import Assumptions
 from rlstack.tuning.planning.hardware import Gpu
@@ -101,13 +102,7 @@ class Demand:
     @property
     def rollouts_per_example(self) -> int:
         """Rollouts that have to share a micro-batch."""
-        match self.config.objective.name:
-            case ObjectiveName.dpo:
-                return 2
-            case ObjectiveName.grpo:
-                return 1
-            case _:
-                return self.config.rollout.n
+        return rollouts_per_example(self.config.objective, n=self.config.rollout.n)
 
     @property
     def examples_per_step(self) -> float:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlstack.config.schedule_words import WITH_GENERATOR
-from rlstack.policy.served import keeps_served
+from rlstack.config.schedule_words import WITH_GENERATOR, keeps_served
 from rlstack.tuning.parts import Layout
 from rlstack.tuning.planning.demand import Demand
 from rlstack.tuning.planning.derivation import Figure, derive, total

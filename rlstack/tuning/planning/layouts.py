@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from rlstack.model.architecture import Architecture
 from rlstack.orchestration.layout_text import EngineLayout, vllm_vocab_size
-from rlstack.policy.architecture import Architecture
 from rlstack.tuning.parts import Layout
 
 _VIRTUAL_SIZES = (2, 4)  # chunks per stage

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlstack.transfer.outbox import NUM_SLOTS
+from rlstack.transfer.move_buckets import NUM_SLOTS
 from rlstack.tuning.parts import Layout
 from rlstack.tuning.planning.activation_memory import held_activations
 from rlstack.tuning.planning.activations import Layers

@@ -11,11 +11,11 @@ from rlstack.config.load import load_config
 from rlstack.config.machine import Machine
 from rlstack.config.validate import problems
 from rlstack.errors import ConfigError
+from rlstack.model.known_models import planned_model
 from rlstack.tuning.interval.intervals import parse
 from rlstack.tuning.planning.assumptions import Assumptions
 from rlstack.tuning.planning.demand import Demand
 from rlstack.tuning.planning.hardware import gpu_of
-from rlstack.tuning.planning.model import planned_model
 
 
 def make_demand(

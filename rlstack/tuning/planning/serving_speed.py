@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rlstack.config.reward_names import used_models
+from rlstack.model.flops import ModelFlops
 from rlstack.orchestration.layout_text import EngineLayout
-from rlstack.policy.flops import ModelFlops
 from rlstack.tuning.parts import Generation, Scoring, Sync
 from rlstack.tuning.planning.demand import Demand
 from rlstack.tuning.planning.derivation import Figure, derive

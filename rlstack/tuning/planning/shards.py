@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from rlstack.config.parallel import VOCAB_MULTIPLE
+from rlstack.model.architecture import Architecture
+from rlstack.model.weight_names import VOCAB_MULTIPLE
 from rlstack.orchestration.layout_text import vllm_vocab_size
-from rlstack.policy.architecture import Architecture
 from rlstack.tuning.parts import Layout
 from rlstack.tuning.planning.derivation import Figure, derive
 

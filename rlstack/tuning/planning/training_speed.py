@@ -6,7 +6,7 @@ What ranks send each other is counted as if nothing else went on meanwhile.
 from __future__ import annotations
 
 from rlstack.config.schema import Recompute
-from rlstack.policy.flops import ModelFlops
+from rlstack.model.flops import ModelFlops
 from rlstack.tuning.parts import Layout, Training
 from rlstack.tuning.planning.activation_memory import recomputed_share
 from rlstack.tuning.planning.activations import Layers

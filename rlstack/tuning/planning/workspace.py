@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from rlstack_kernels.blockwise import CPU, GPU
-from rlstack_kernels.options import CPU_SAVE_BUDGET_BYTES, GPU_SAVE_BUDGET_BYTES
+from typing import NamedTuple
 
 from rlstack.config.schema import LogprobKernel, LogprobMode
-from rlstack.policy.hf_map import padded_vocab_size
+from rlstack.model.weight_names import padded_vocab_size
 from rlstack.tuning.parts import Layout
 from rlstack.tuning.planning.activations import Layers
 from rlstack.tuning.planning.demand import Demand
 from rlstack.tuning.planning.derivation import Figure, derive
 
-_BLOCKS = {Layers.transformer_engine: GPU, Layers.local: CPU}
-_SAVE_BUDGET_BYTES = {Layers.transformer_engine: GPU_SAVE_BUDGET_BYTES, Layers.local: CPU_SAVE_BUDGET_BYTES}
+
+class KernelSizes(NamedTuple):
+    """Sizes in `rlstack_kernels`, repeated here because that package imports torch; a test compares them."""
+
+    block_tokens: int
+    block_columns: int
+    panel_elements: int
+    save_budget_bytes: int
+
+
+KERNEL_SIZES = {
+    Layers.transformer_engine: KernelSizes(4224, 2048, 2**25, save_budget_bytes=2**30),
+    Layers.local: KernelSizes(1024, 1024, 2**22, save_budget_bytes=2**26),
+}
 # Of a chunk of its torch fallback, with four tensors of its logits' size in fp32; its kernels take less.
 _LIGER_TOKENS = 512
 
@@ -29,7 +40,7 @@ def backward_workspace(demand: Demand, layout: Layout, *, stage: int, layers: La
 def logprob_workspace(demand: Demand, layout: Layout, layers: Layers) -> Figure:
     """Of `rlstack_kernels.linear_logprob_entropy`: what stands in for the logits, and the hidden states'
     gradient, in fp32 and in the weights' precision, beside the hidden states gathered."""
-    tokens, itemsize, blocks = demand.rank_tokens(layout), demand.itemsize, _BLOCKS[layers]
+    tokens, itemsize, blocks = demand.rank_tokens(layout), demand.itemsize, KERNEL_SIZES[layers]
     width = padded_vocab_size(demand.architecture, layout.tensor_parallel) // layout.tensor_parallel
     inputs = {"tokens": tokens, "hidden": demand.architecture.hidden_size, "itemsize": itemsize}
     gradients = "tokens*hidden*(4 + 2*itemsize)"
@@ -52,8 +63,8 @@ def logprob_workspace(demand: Demand, layout: Layout, layers: Layers) -> Figure:
         " + 4*min(block_tokens, tokens)*columns",
         panel=blocks.panel_elements,
         width=width,
-        block_tokens=blocks.tokens,
-        columns=blocks.columns,
+        block_tokens=blocks.block_tokens,
+        columns=blocks.block_columns,
         **inputs,
     )
 
@@ -67,7 +78,7 @@ def saves_logprobs(demand: Demand, layout: Layout, layers: Layers) -> bool:
         return policy.logprob_mode is LogprobMode.save
     width = padded_vocab_size(demand.architecture, layout.tensor_parallel) // layout.tensor_parallel
     save_gib = policy.logprob_save_gib
-    budget = _SAVE_BUDGET_BYTES[layers] if save_gib is None else save_gib * 2**30
+    budget = KERNEL_SIZES[layers].save_budget_bytes if save_gib is None else save_gib * 2**30
     return demand.rank_tokens(layout) * width * demand.itemsize <= budget
 
 

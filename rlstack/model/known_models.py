@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlstack.errors import ConfigError
-from rlstack.policy.architecture import Architecture
+from rlstack.model.architecture import Architecture
 
 
 def _model(family: str, sizes: tuple[int, ...], **settings: Any) -> Architecture:
@@ -79,6 +79,7 @@ KNOWN_MODELS = {
     "Qwen3-8B": _qwen_3(36, 4096, 32, 8, 12288),
     "Qwen3-32B": _qwen_3(64, 5120, 64, 8, 25600),
 }
+_SUFFIX = "-instruct"  # tuned models have their base's shape
 
 
 def architecture_of(model: str) -> Architecture:
@@ -94,3 +95,21 @@ def architecture_of(model: str) -> Architecture:
             f"{' | '.join(KNOWN_MODELS)}"
         )
     return Architecture.from_folder(Path(model))
+
+
+def planned_model(folder: str) -> tuple[str, Architecture]:
+    """The name and shape of policy.model: of its config.json, or else of the known model of the same name.
+
+    Raises ConfigError if there is neither.
+    """
+    path = Path(folder)
+    if (path / "config.json").is_file():
+        return path.name, Architecture.from_folder(path)
+    known = {name.lower(): name for name in KNOWN_MODELS}
+    name = known.get(path.name.lower().removesuffix(_SUFFIX))
+    if name is None:
+        raise ConfigError(
+            f"policy.model = {folder}: there is no config.json, and the name is not one of "
+            f"{' | '.join(KNOWN_MODELS)}; give a folder with a config.json, or one of these names"
+        )
+    return name, KNOWN_MODELS[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rlstack.policy.architecture import Architecture
+from rlstack.model.architecture import Architecture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""The shape of a model, its weights and its FLOPs, without torch."""
