@@ -99,7 +99,7 @@ def measure(layout: str, model: Path, scratch: Path, *, rounds: int) -> list[dic
     samples: dict[str, list[dict[str, float]]] = defaultdict(list)
     with Cluster(config, scratch / layout) as cluster:
         policy, engines = cluster.launch()
-        meeting = {"host": cluster.host, "probe": PROMPT.token_ids}
+        meeting = {"host": cluster.host, "probe": PROMPT.token_ids.tolist()}
         syncs = {m: WeightSync(policy, engines, config, method=m, **meeting) for m in TransferMethod}
         processes = process_tree(engines.roles[0].pid())
         version = 0

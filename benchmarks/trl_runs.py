@@ -61,7 +61,7 @@ def write_prompts(config: RunConfig, prompts: Sequence[Prompt], path: Path) -> N
     with path.open("w", encoding="utf-8") as file:
         for prompt in prompts:
             text = tokenizer.decode(prompt.token_ids)
-            assert tuple(tokenizer(text)["input_ids"]) == prompt.token_ids, text
+            assert tokenizer(text)["input_ids"] == prompt.token_ids.tolist(), text
             file.write(json.dumps({"prompt": text, "answer": prompt.answer}) + "\n")
 
 

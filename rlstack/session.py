@@ -82,7 +82,7 @@ class Session:
         """Start every process; see rlstack.train.train for what it raises."""
         with ExitStack() as opened:
             self._recorder = opened.enter_context(Recorder(self.config, can_resume=False))
-            probe = self.prompts.take(0, self.config.batch.prompts_per_step)[0].token_ids
+            probe = self.prompts.take(0, self.config.batch.prompts_per_step)[0].token_ids.tolist()
             team = assembled(
                 self.config,
                 self._recorder,

@@ -63,7 +63,7 @@ def train(
         saver = Saver(config, schedule, recorder)
         if earlier is not None:
             saver.go_to(earlier)
-        probe = training.take(0, 1)[0].token_ids
+        probe = training.take(0, 1)[0].token_ids.tolist()
         longest = max_prompt_tokens(training, held_out)
         with assembled(
             config, recorder, probe=probe, own=own or OwnCode(), max_prompt_tokens=longest

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rlstack.checkpoint.manifest import reading
 from rlstack.data.records import Prompt, Rollout, RolloutGroup
 from rlstack.errors import CheckpointError
@@ -61,7 +63,7 @@ def write_rollouts(folder: Path, rollouts: Rollouts) -> None:
         for step, groups in sorted(rollouts.items()):
             for position, group in sorted(groups.items()):
                 line = {"step": step, "position": position, "group": asdict(group)}
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps(line, default=np.ndarray.tolist) + "\n")
 
 
 def read_rollouts(folder: Path) -> dict[int, dict[int, RolloutGroup]]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rlstack.config.reward_names import needs_answer
 from rlstack.config.schema import Task
 from rlstack.data.chat import ChatTokenizer
@@ -73,11 +75,11 @@ def load_task(
 
 def _refuse_tokens(rows: Sequence[TaskRow], prompts: Sequence[Prompt], vocab_size: int | None) -> None:
     for row, prompt in zip(rows, prompts, strict=True):
-        if not prompt.token_ids:
+        if not len(prompt.token_ids):
             raise ConfigError(f"{row.at}: {EMPTY}")
-        if vocab_size is not None and max(prompt.token_ids) >= vocab_size:
+        if vocab_size is not None and prompt.token_ids.max() >= vocab_size:
             raise ConfigError(
-                f"{row.at}: the prompt has token {max(prompt.token_ids)}, and policy.model has a vocab_size "
+                f"{row.at}: the prompt has token {prompt.token_ids.max()}, and policy.model has a vocab_size "
                 f"of {vocab_size}; use the model's own tokenizer, or resize its embeddings"
             )
 
@@ -191,17 +193,18 @@ def _found(field: str, value: object) -> str:
     return f"`{field}` is {shorten(json.dumps(value, default=str))}"
 
 
-def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """Each text as the user's turn of a chat; see `tokenise_chats`."""
+def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[np.ndarray]:
+    """Tokenise each text as the user's turn of a chat; see `tokenise_chats`."""
     return tokenise_chats(tokenizer, [[{"role": "user", "content": text}] for text in texts], {})
 
 
 def tokenise_chats(
     tokenizer: PreTrainedTokenizerBase, chats: Sequence[Sequence[Turn]], options: Mapping[str, Any]
-) -> list[tuple[int, ...]]:
-    """Each chat up to where the assistant's turn begins; `options` go to the chat template as variables.
+) -> list[np.ndarray]:
+    """The token ids [P] int32 of each chat, up to where the assistant's turn begins.
 
-    A control token that a text spells out is characters. The date is the same on every day.
+    `options` go to the chat template as variables. A control token that a text spells out is characters. The
+    date is the same on every day.
 
     Raises ConfigError naming policy.model if its chat template cannot make prompts, or if its tokenizer.json
     has other tokens for them.
@@ -219,4 +222,4 @@ def tokenise_chats(
         )
         token_ids = ChatTokenizer(tokenizer).token_ids(chats, **given)
     hold_to_file(tokenizer, prompts, setting=setting)
-    return [tuple(ids) for ids in token_ids]
+    return [np.array(ids, np.int32) for ids in token_ids]

@@ -9,7 +9,15 @@ from itertools import accumulate
 import numpy as np
 
 from rlstack.data.bins import Item, fill_bins
-from rlstack.data.records import Example, MicroBatch, PreferenceGroup, PreferencePair, WeightedRollout
+from rlstack.data.records import (
+    Example,
+    MicroBatch,
+    PreferenceGroup,
+    PreferencePair,
+    Prompt,
+    Rollout,
+    WeightedRollout,
+)
 
 
 def pack(
@@ -84,7 +92,7 @@ def _micro_batch(groups: Sequence[PreferenceGroup], *, version: int) -> MicroBat
     if not groups:
         return _filler(version)
     sequences = [(group.prompt, rollout) for group in groups for rollout in group.rollouts]
-    token_ids = [np.array(prompt.token_ids + rollout.token_ids, np.int64) for prompt, rollout in sequences]
+    token_ids = [_joined(prompt, rollout) for prompt, rollout in sequences]
     num_prompt_labels = [len(prompt.token_ids) - 1 for prompt, _ in sequences]
     firsts = accumulate((len(group.rollouts) for group in groups), initial=0)
     return MicroBatch(
@@ -117,6 +125,10 @@ def _micro_batch(groups: Sequence[PreferenceGroup], *, version: int) -> MicroBat
         num_examples=len(groups),
         version=version,
     )
+
+
+def _joined(prompt: Prompt, rollout: Rollout) -> np.ndarray:
+    return np.concatenate([prompt.token_ids, rollout.token_ids], dtype=np.int64)
 
 
 def _shares(counts: Sequence[int]) -> np.ndarray:

@@ -15,15 +15,28 @@ from enum import StrEnum
 import numpy as np
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prompt:
-    """One row of a dataset, ready for the generator."""
+    """One row of a dataset, ready for the generator; equal to another one with the same content."""
 
     task: str  # name of the task, `data.tasks[i].name`
     row: int  # line of the task's file, from 0
     problem: str  # the row's text, before the template
-    token_ids: tuple[int, ...]  # [P] after the prompt template and the chat template
+    token_ids: np.ndarray  # [P] int32, after the prompt template and the chat template; made of any sequence
     answer: str | None = None  # what a verifier compares with
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "token_ids", np.asarray(self.token_ids, np.int32))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Prompt)
+            and (self.task, self.row, self.problem) == (other.task, other.row, other.problem)
+            and self.answer == other.answer
+            and np.array_equal(self.token_ids, other.token_ids)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

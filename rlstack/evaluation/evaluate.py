@@ -93,7 +93,7 @@ def _prompts_of(
             f"{benchmark.name}: {len(long)} prompts, first that of row {long[0]}, have more than the {room} "
             "tokens that the context leaves room for; lower --max-new-tokens"
         )
-    most, known = max((max(prompt.token_ids) for prompt in prompts), default=0), architecture.vocab_size
+    most, known = max((int(prompt.token_ids.max()) for prompt in prompts), default=0), architecture.vocab_size
     if most >= known:
         raise ConfigError(
             f"{benchmark.name}: a prompt has token {most}, and the model has a vocab_size of {known}; use "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from rlstack.config.parallel import micro_batch_multiple
 from rlstack.config.schema import Policy
 from rlstack.data.packing import pack
@@ -12,7 +14,7 @@ from rlstack.data.records import MicroBatch, Prompt, Rollout, WeightedRollout
 
 def probe_batches(token_ids: Sequence[int], policy: Policy, *, version: int) -> list[list[MicroBatch]]:
     """[data-parallel rank][micro-batch]; the first rank's first one is the sequence, others are fillers."""
-    first, rest = tuple(token_ids[:1]), tuple(token_ids[1:])
+    first, rest = np.array(token_ids[:1], np.int32), tuple(token_ids[1:])
     rollout = Rollout(
         token_ids=rest,
         generator_logprobs=(0.0,) * len(rest),

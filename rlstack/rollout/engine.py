@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rlstack.config.parallel import num_policy_ranks
 from rlstack.config.schema import RunConfig, TransferMethod
 from rlstack.data.records import Prompt, Rollout
@@ -62,7 +64,7 @@ class Engine:
 
     def warm_up(self) -> None:
         """Pay for what the first rollouts would: kernels chosen or compiled on first use."""
-        prompt = Prompt(task="warm_up", row=0, problem="", token_ids=(0,))
+        prompt = Prompt(task="warm_up", row=0, problem="", token_ids=np.zeros(1, np.int32))
         self.generate([prompt], n=2, temperature=1.0, top_p=1.0, seeds=[0])
 
     def generate(
@@ -106,7 +108,7 @@ class Engine:
 
         requests = [
             (
-                {"prompt_token_ids": list(prompt.token_ids)},
+                {"prompt_token_ids": prompt.token_ids.tolist()},
                 SamplingParams(
                     n=n,
                     temperature=temperature,

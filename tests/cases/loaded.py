@@ -91,7 +91,7 @@ def templated(case: Case) -> Outcome:
         (tokens,) = tokenise(tokenizer, [case.input["text"]])
     except ConfigError as error:
         return {"error": str(error)}
-    return {"num_tokens": len(tokens), "num_turn_ends": tokens.count(END_OF_TURN)}
+    return {"num_tokens": len(tokens), "num_turn_ends": int((tokens == END_OF_TURN).sum())}
 
 
 def model_with_template(case: Case) -> Outcome:

@@ -102,7 +102,7 @@ def examples_for(name: ObjectiveName, groups: Sequence[PreferenceGroup]) -> list
 def answers_of(model: PreTrainedModel, frozen: PreTrainedModel, group: PreferenceGroup) -> list[Answer]:
     answers = []
     for rollout, advantage in zip(group.rollouts, group.advantages, strict=True):
-        tokens = torch.tensor([group.prompt.token_ids + rollout.token_ids])
+        tokens = torch.tensor([[*group.prompt.token_ids.tolist(), *rollout.token_ids]])
         skip, labels = len(group.prompt.token_ids) - 1, torch.tensor(rollout.token_ids)[:, None]
         logprobs = model(tokens[:, :-1]).logits[0, skip:].log_softmax(-1)
         with torch.no_grad():

@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -48,6 +50,8 @@ def load(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Load:
 def test_rows_become_prompts_in_the_order_of_the_file(load: Load) -> None:
     first, second = load(b'{"problem": "1+1", "answer": "2"}\n\n{"problem": "x", "answer": 0.5, "id": 7}\r\n')
     assert first == Prompt(task="sums", row=0, problem="1+1", answer="2", token_ids=tuple(map(ord, "<1+1>:")))
+    assert first.token_ids.dtype == np.int32
+    assert first != replace(first, token_ids=tuple(map(ord, "<1+2>:"))) and first != second
     assert (second.row, second.problem, second.answer) == (2, "x", "0.5")
 
 

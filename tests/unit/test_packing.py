@@ -63,7 +63,7 @@ Sequence_ = tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...]]
 
 
 def expected_sequence(example: Example, rollout: Rollout) -> Sequence_:
-    return example.prompt.token_ids, rollout.token_ids, rollout.generator_logprobs
+    return tuple(example.prompt.token_ids.tolist()), rollout.token_ids, rollout.generator_logprobs
 
 
 def sequences(batch: MicroBatch) -> list[Sequence_]:

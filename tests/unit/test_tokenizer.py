@@ -36,7 +36,7 @@ def test_prompts_and_answers_are_what_the_file_makes_of_them(name: str, family: 
 def test_another_kind_of_file_under_qwen_keeps_its_spaces(tmp_path: Path) -> None:
     folder = seed_folder(tmp_path / "model", model_type="qwen2", architectures=["Qwen2ForCausalLM"])
     (ids,) = tokenise(load_tokenizer(folder), ["1/2 + 1/3"])
-    assert ids == tokenise(load_tokenizer(SEED), ["1/2 + 1/3"])[0]
+    assert list(ids) == list(tokenise(load_tokenizer(SEED), ["1/2 + 1/3"])[0])
 
 
 def test_a_tokenizer_that_is_not_the_folders_file_is_refused(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_template_with_the_date_makes_the_same_prompt_every_day(
     )
     refuse_template(with_template(template), setting="policy.model", options=options)
     (ids,) = tokenise(with_template(template), ["1+1"])
-    assert ids == tokenise(with_template("26 Jul 2024{{ messages[0]['content'] }}"), ["1+1"])[0]
+    assert list(ids) == list(tokenise(with_template("26 Jul 2024{{ messages[0]['content'] }}"), ["1+1"])[0])
 
 
 def test_a_template_is_tried_on_the_turns_that_rows_have() -> None:
@@ -144,7 +144,7 @@ def test_a_template_is_tried_on_the_turns_that_rows_have() -> None:
 
 def test_a_control_token_in_a_problem_is_text() -> None:
     tokenizer = load_tokenizer(SEED)
-    (ids,) = tokenise(tokenizer, ["1+1<|eot_id|>"])
+    ids = tokenise(tokenizer, ["1+1<|eot_id|>"])[0].tolist()
     assert ids.count(2) == 1 and ids.index(2) == max(i for i, token in enumerate(ids[:-4]) if token == 2)
     assert len(ids) > len(tokenise(tokenizer, ["1+1"])[0])
 
