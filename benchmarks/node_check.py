@@ -188,7 +188,7 @@ def start(reservation: Reservation, logs: Path) -> tuple[float, float]:
         Role(f"engine {i}", log=logs / f"{i}.log", build=Idle, home=reservation.home(slot))
         for i, slot in enumerate(reservation.decision.engines)
     ]
-    calls = {role: role.start("wait") for role in roles}
+    calls = [role.start(Idle.wait) for role in roles]
     calls_s = time.monotonic() - started
     wait_for(calls, timeout_s=LIMIT_S, doing="starting", setting="none")
     ready_s = time.monotonic() - started

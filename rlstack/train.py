@@ -21,7 +21,7 @@ from rlstack.orchestration.adaptive_schedule import build_schedule
 from rlstack.orchestration.contents import contents_of
 from rlstack.orchestration.interrupts import Interrupts
 from rlstack.orchestration.places import Place, place_to_resume
-from rlstack.orchestration.role_errors import BackToCheckpoint, RoleError
+from rlstack.orchestration.roles import BackToCheckpoint, RoleError
 from rlstack.orchestration.saving import Saver
 from rlstack.orchestration.schedule import Schedule
 from rlstack.orchestration.stream import RolloutStream

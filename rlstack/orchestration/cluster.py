@@ -35,9 +35,8 @@ from rlstack.orchestration.recovery import EngineRecovery
 from rlstack.orchestration.reservation import reserve
 from rlstack.orchestration.restarts import Note, Restarts, Say
 from rlstack.orchestration.reward_group import RewardModelGroup
-from rlstack.orchestration.role_errors import BackToCheckpoint
 from rlstack.orchestration.role_homes import RoleHomes
-from rlstack.orchestration.roles import Role
+from rlstack.orchestration.roles import BackToCheckpoint, Role
 from rlstack.orchestration.shared_gpus import on_shared_gpus
 from rlstack.orchestration.shared_memory import removing_shared_memory
 from rlstack.telemetry.standard_error import libraries_to
@@ -250,6 +249,6 @@ class Cluster:
                 end_ray([])
         self._rays_text.close()
 
-    def _roles(self) -> list[Role]:
+    def _roles(self) -> list[Role[object]]:
         groups = (self._policy, self._engines, *self._reward_models.values())
         return [role for group in groups if group is not None for role in group.roles]

@@ -9,7 +9,6 @@ from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import ray
 
@@ -20,16 +19,16 @@ from rlstack.errors import ConfigError
 from rlstack.orchestration.dealing import deal
 from rlstack.orchestration.engine_seat import Answer, Batch, EngineSeat, Request, Sampling
 from rlstack.orchestration.home import Home
-from rlstack.orchestration.role_errors import EngineLost, RoleError
-from rlstack.orchestration.roles import POLL_S, Role, wait_for
+from rlstack.orchestration.protocols import GeneratorEngine
+from rlstack.orchestration.roles import POLL_S, Call, EngineLost, Role, RoleError, wait_for
 from rlstack.rollout.sampling import prompt_seed
 from rlstack.telemetry import sampled
 
 
-def build_engine(**kwargs: Any) -> Any:
+def build_engine(*, config: RunConfig, index: int, max_prompt_tokens: int | None) -> GeneratorEngine:
     from rlstack.rollout.engine import Engine
 
-    return Engine(**kwargs)
+    return Engine(config, index=index, max_prompt_tokens=max_prompt_tokens)
 
 
 class EngineGroup:
@@ -61,12 +60,12 @@ class EngineGroup:
         ]
 
     @property
-    def roles(self) -> list[Role]:
+    def roles(self) -> list[Role[GeneratorEngine]]:
         return [seat.role for seat in self._seats]
 
     def wait_until_ready(self) -> None:
         """Return when all engines have loaded version 0, which is that of `policy.model`."""
-        self._wait_for(self.roles, "warm_up", doing="loading the engine")
+        self._wait([role.start(GeneratorEngine.warm_up) for role in self.roles], doing="loading the engine")
         for role in self.roles:
             role.note_processes()
 
@@ -130,11 +129,14 @@ class EngineGroup:
 
     def sleep(self) -> None:
         """Have all engines give up the memory of their GPUs. Raises EngineLost."""
-        self._wait_for(self.roles, "sleep", doing="putting the engines to sleep")
+        self._wait(
+            [role.start(GeneratorEngine.sleep) for role in self.roles], doing="putting the engines to sleep"
+        )
 
     def wake(self, *, weights_only: bool = False) -> None:
         """Have all engines take it again; `weights_only` as in rollout.engine.Engine. Raises EngineLost."""
-        self._wait_for(self.roles, "wake", weights_only=weights_only, doing="waking the engines")
+        calls = [role.start(GeneratorEngine.wake, weights_only=weights_only) for role in self.roles]
+        self._wait(calls, doing="waking the engines")
 
     def attend(self) -> None:
         """See to engines that have failed since the last time; raises what cannot be put right."""
@@ -149,7 +151,7 @@ class EngineGroup:
         """Put right what has happened to an engine, so that it never happened; raises what cannot be."""
         self._mend(error)
 
-    def seat_of(self, role: Role) -> EngineSeat | None:
+    def seat_of(self, role: Role[object]) -> EngineSeat | None:
         """Where `role` is; None if another one has taken its place."""
         return next((seat for seat in self._seats if seat.role is role), None)
 
@@ -184,9 +186,9 @@ class EngineGroup:
             seat.forget()
         self.version = None
 
-    def load(self, role: Role) -> None:
+    def load(self, role: Role[GeneratorEngine]) -> None:
         """Wait until `role`, which was started as a replacement, has loaded version 0."""
-        self._wait_for([role], "warm_up", doing="loading the engine again")
+        self._wait([role.start(GeneratorEngine.warm_up)], doing="loading the engine again")
         role.note_processes()
 
     def stop_reading(self) -> None:
@@ -196,12 +198,12 @@ class EngineGroup:
 
     def close(self, timeout_s: float) -> None:
         """Let the engines end the processes that they started."""
-        calls = [role.start("close") for role in self.roles]
+        calls = [role.start(GeneratorEngine.close).ref for role in self.roles]
         ray.wait(calls, num_returns=len(calls), timeout=timeout_s)
 
-    def _wait_for(self, roles: Sequence[Role], method: str, *, doing: str, **kwargs: Any) -> None:
+    def _wait(self, calls: Sequence[Call[None]], *, doing: str) -> None:
         wait_for(
-            {role: role.start(method, **kwargs) for role in roles},
+            calls,
             timeout_s=self._config.rollout.start_timeout_s,
             doing=doing,
             setting="rollout.start_timeout_s",
@@ -214,18 +216,15 @@ def _start(
     logs: Path,
     home_of: Callable[[str], Home],
     max_prompt_tokens: int | None,
-) -> Role:
+) -> Role[GeneratorEngine]:
     name = f"engine {index}"
     return Role(
         name,
         log=logs / f"engine-{index}.log",
-        build=build_engine,
+        build=partial(build_engine, config=config, index=index, max_prompt_tokens=max_prompt_tokens),
         home=home_of(name),
         beside=True,
         lost=EngineLost,
-        config=config,
-        index=index,
-        max_prompt_tokens=max_prompt_tokens,
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 from rlstack.config.schema import Rollout as RolloutSettings
 from rlstack.data.records import Prompt, Rollout
+from rlstack.orchestration.protocols import GeneratorEngine
 from rlstack.orchestration.reader import Reader
 from rlstack.orchestration.roles import Role, yielded
 
@@ -45,7 +46,7 @@ class Batch(NamedTuple):
 class EngineSeat:
     """Asks the engine in it, and asks the next one again for what it has not answered."""
 
-    def __init__(self, start: Callable[[], Role], settings: RolloutSettings) -> None:
+    def __init__(self, start: Callable[[], Role[GeneratorEngine]], settings: RolloutSettings) -> None:
         self._start = start
         self._settings = settings
         self._batches: list[Batch] = []  # in their order; those that are answered may still be there
@@ -74,7 +75,7 @@ class EngineSeat:
         Returns at once; what is open stays so until ask_again().
         """
         self._reader.close()
-        self.role.start_beside("drop_streams", before=self._number)
+        self.role.start_beside(GeneratorEngine.drop_streams, before=self._number)
         self._reader = Reader(self.role.name)
 
     def ask_again(self) -> None:
@@ -109,17 +110,18 @@ class EngineSeat:
     def _read(self, batch: Batch) -> None:
         number, self._number = self._number, self._number + 1
         stream = self.role.stream(
-            "generate_stream",
+            GeneratorEngine.generate_stream,
             [request.prompt for request in batch.requests],
+            n=batch.sampling.n,
+            temperature=batch.sampling.temperature,
+            top_p=batch.sampling.top_p,
             seeds=[request.seed for request in batch.requests],
             version=batch.version,
             number=number,
             is_profiled=any(request.is_profiled for request in batch.requests),
-            **asdict(batch.sampling),
         )
         answers = partial(
             yielded,
-            self.role,
             stream,
             is_needed=self._reader.is_open,
             timeout_s=self._settings.generate_timeout_s,

@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import ray
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from rlstack.checkpoint.manifest import Digest
 from rlstack.config.parallel import micro_batch_multiple, num_policy_ranks
@@ -20,18 +18,24 @@ from rlstack.errors import CheckpointError
 from rlstack.model.architecture import Architecture
 from rlstack.model.flops import ModelFlops
 from rlstack.orchestration.home import Home
-from rlstack.orchestration.role_errors import PolicyLost, RoleError
-from rlstack.orchestration.roles import Role, wait_for
+from rlstack.orchestration.protocols import PolicyRank
+from rlstack.orchestration.roles import Call, PolicyLost, Role, RoleError, shared, wait_for
 from rlstack.orchestration.work import work_metrics
 from rlstack.rewards.handover import packed, unpacked
 
-_STEP, _CHECKPOINT = "policy.step_timeout_s", "checkpoint.timeout_s"
+_START, _STEP, _CHECKPOINT = "policy.start_timeout_s", "policy.step_timeout_s", "checkpoint.timeout_s"
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def build_policy_worker(*, own_loss: bytes | None = None, **kwargs: Any) -> Any:
+def build_policy_worker(
+    *, config: RunConfig, rank: int, world_size: int, own_loss: bytes | None
+) -> PolicyRank:
     from rlstack.policy.worker import PolicyWorker  # before the loss, from whose folder nothing else comes
 
-    return PolicyWorker(own_loss=None if own_loss is None else unpacked(own_loss), **kwargs)
+    loss = None if own_loss is None else unpacked(own_loss)
+    return PolicyWorker(config, rank=rank, world_size=world_size, own_loss=loss)
 
 
 class PolicyGroup:
@@ -45,17 +49,19 @@ class PolicyGroup:
         self._before_work: Callable[[], None] = _nothing
         self._flops = ModelFlops.of(Architecture.from_folder(Path(config.policy.model)))
         world_size = num_policy_ranks(config.policy)
-        self.roles = [
+        build = partial(
+            build_policy_worker,
+            config=config,
+            world_size=world_size,
+            own_loss=None if own_loss is None else packed(own_loss),
+        )
+        self.roles: list[Role[PolicyRank]] = [
             Role(
                 name,
                 log=logs / f"policy-{rank}.log",
-                build=build_policy_worker,
+                build=partial(build, rank=rank),
                 home=home_of(name),
                 lost=PolicyLost,
-                config=config,
-                rank=rank,
-                world_size=world_size,
-                own_loss=None if own_loss is None else packed(own_loss),
             )
             for rank, name in enumerate(f"policy rank {rank}" for rank in range(world_size))
         ]
@@ -65,12 +71,10 @@ class PolicyGroup:
 
         host: loopback, where all are on this machine; None: rank 0 listens at the address of its node.
         """
-        wait = partial(
-            wait_for, timeout_s=self._config.policy.start_timeout_s, setting="policy.start_timeout_s"
-        )
-        first = self.roles[0]
-        address = wait({first: first.start("serve", host)}, doing="starting the policy")[first]
-        wait({role: role.start("start", *address) for role in self.roles}, doing="building the policy")
+        serving = self.roles[0].start(PolicyRank.serve, host)
+        ((host, where),) = self._wait([serving], doing="starting the policy", limit=_START)
+        calls = self._start(PolicyRank.start, host, where)
+        self._wait(calls, doing="building the policy", limit=_START)
 
     def kill(self) -> None:
         """End all ranks, whatever they are doing."""
@@ -88,7 +92,7 @@ class PolicyGroup:
         whose loss is 0 are examples: the step is taken, as far as the optimiser's momentum carries it.
         """
         if not examples:
-            self._all("skip_step", doing="skipping a step")
+            self._wait(self._start(PolicyRank.skip_step), doing="skipping a step")
             return {}
         policy = self._config.policy
         batches = pack(
@@ -101,7 +105,7 @@ class PolicyGroup:
             has_zero_loss=partial(has_zero_loss, objective=self._config.objective),
         )
         self._before_work()
-        reports = self._all("train_step", ray.put(batches), doing="training")
+        reports = self._wait(self._start(PolicyRank.train_step, shared(batches)), doing="training")
         report: dict[str, Any] = next(report for report in reports if report is not None)
         has_reference_pass = "time/reference_s" in report
         return report | work_metrics(batches, self._flops, has_reference_pass=has_reference_pass)
@@ -109,27 +113,34 @@ class PolicyGroup:
     def scale_lr(self, factor: float) -> None:
         """Multiply the learning rate of all steps to come by `factor`; 1 asks nothing of the ranks."""
         if factor != 1:
-            self._all("scale_lr", factor, doing=f"multiplying the learning rate by {factor:g}")
+            self._wait(
+                self._start(PolicyRank.scale_lr, factor), doing=f"multiplying the learning rate by {factor:g}"
+            )
 
     def sync_reference(self, version: int) -> None:
         """Make the policy's weights, which are `version`, the reference's."""
-        self._all("sync_reference", version, doing=f"syncing the reference to version {version}")
+        self._wait(
+            self._start(PolicyRank.sync_reference, version),
+            doing=f"syncing the reference to version {version}",
+        )
 
     def export(self, folder: Path) -> None:
         """Write the weights as a Hugging Face folder."""
         self._before_work()
-        self._all("export", folder, doing=f"writing {folder}")
+        self._wait(self._start(PolicyRank.export, folder), doing=f"writing {folder}")
 
     def save(self, folder: Path) -> None:
         """Take a snapshot of the policy, to be written to `folder`/policy while the training goes on.
 
         finish_save() has to follow before the next save(). Raises RoleError.
         """
-        self._all("save", folder, doing=f"saving to {folder}", limit=_CHECKPOINT)
+        self._wait(self._start(PolicyRank.save, folder), doing=f"saving to {folder}", limit=_CHECKPOINT)
 
     def is_saved(self) -> bool:
         """Whether finish_save() need not wait for a disk; it may still say that a rank has failed."""
-        return all(self._all("is_saved", doing="asking whether the checkpoint is written"))
+        return all(
+            self._wait(self._start(PolicyRank.is_saved), doing="asking whether the checkpoint is written")
+        )
 
     def finish_save(self) -> dict[str, Digest]:
         """Wait until what save() has begun is on the disks; the digests of the files with tensors.
@@ -137,7 +148,9 @@ class PolicyGroup:
         They are by path relative to the folder given to save(), for CheckpointStore.commit. Raises RoleError
         naming the rank that could not write, or not within checkpoint.timeout_s.
         """
-        reports = self._all("finish_save", doing="finishing the checkpoint", limit=_CHECKPOINT)
+        reports = self._wait(
+            self._start(PolicyRank.finish_save), doing="finishing the checkpoint", limit=_CHECKPOINT
+        )
         return {name: digest for report in reports for name, digest in report.items()}
 
     def restore(self, folder: Path) -> None:
@@ -152,7 +165,9 @@ class PolicyGroup:
         """
         self._before_work()
         try:
-            self._all("restore", folder, doing=f"restoring {folder}", limit=_CHECKPOINT)
+            self._wait(
+                self._start(PolicyRank.restore, folder), doing=f"restoring {folder}", limit=_CHECKPOINT
+            )
         except RoleError as error:
             cause = getattr(error.__cause__, "cause", None)
             if isinstance(cause, CheckpointError):
@@ -165,25 +180,31 @@ class PolicyGroup:
         Until end_serving() it can be sent and probed, but no step taken. Nothing may be on its way from the
         ranks. Raises RoleError if its weights are not kept: see `keeps_served`.
         """
-        self._all("serve_version", version, doing=f"putting version {version} in place")
+        self._wait(
+            self._start(PolicyRank.serve_version, version), doing=f"putting version {version} in place"
+        )
 
     def end_serving(self) -> None:
         """Have the ranks hold the policy's own weights again."""
-        self._all("end_serving", doing="putting the policy's weights back")
+        self._wait(self._start(PolicyRank.end_serving), doing="putting the policy's weights back")
 
     def release_memory(self) -> None:
         """Have the ranks give the GPU memory back that they hold for nothing at the moment."""
-        self._all("release_memory", doing="releasing memory")
+        self._wait(self._start(PolicyRank.release_memory), doing="releasing memory")
 
-    def _all(self, method: str, *args: Any, doing: str, limit: str = _STEP) -> list[Any]:
-        """limit: the setting that says how long they may take."""
-        calls = {role: role.start(method, *args) for role in self.roles}
+    def _start(
+        self, method: Callable[Concatenate[PolicyRank, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> list[Call[R]]:
+        return [role.start(method, *args, **kwargs) for role in self.roles]
+
+    def _wait(self, calls: Sequence[Call[R]], *, doing: str, limit: str = _STEP) -> list[R]:
+        """The results; limit: the setting that says how long they may take."""
         timeouts_s = {
+            _START: self._config.policy.start_timeout_s,
             _STEP: self._config.policy.step_timeout_s,
             _CHECKPOINT: self._config.checkpoint.timeout_s,
         }
-        results = wait_for(calls, timeout_s=timeouts_s[limit], doing=doing, setting=limit)
-        return list(results.values())
+        return wait_for(calls, timeout_s=timeouts_s[limit], doing=doing, setting=limit)
 
 
 def _nothing() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.engine_seat import EngineSeat
 from rlstack.orchestration.restarts import Restarts
-from rlstack.orchestration.role_errors import EngineLost, OlderVersionLost, RoleError
+from rlstack.orchestration.roles import EngineLost, OlderVersionLost, RoleError
 from rlstack.orchestration.weight_sync import WeightSync
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from rlstack.errors import ConfigError
 from rlstack.orchestration.home import Home
 from rlstack.orchestration.placement import Bundle, Decision, Demand, Group, Node, Slot, place
-from rlstack.orchestration.role_errors import NodeLost
+from rlstack.orchestration.roles import NodeLost
 
 MOST_NAMES = 4  # of roles, in a message
 

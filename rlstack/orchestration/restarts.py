@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rlstack.orchestration.role_errors import RoleError, RoleLost
-from rlstack.orchestration.roles import Role
+from rlstack.orchestration.roles import Role, RoleError, RoleLost
 
 Note = Callable[[dict[str, Any]], None]
 Say = Callable[[str], object]
-Settle = Callable[[Sequence[Role]], Sequence[str]]
+Settle = Callable[[Sequence[Role[object]]], Sequence[str]]
 
 
 class Restarts:
@@ -45,7 +44,7 @@ class Restarts:
         self._raised: set[tuple[int, str]] = set()  # exceptions of Python, each with the step after which
 
     @contextmanager
-    def replacing(self, lost: RoleLost, roles: Sequence[Role] = ()) -> Iterator[None]:
+    def replacing(self, lost: RoleLost, roles: Sequence[Role[object]] = ()) -> Iterator[None]:
         """Within, what was lost is replaced; the time of that is noted, and whether it has failed.
 
         roles: those that are replaced, with homes on living nodes once the context is entered; by default

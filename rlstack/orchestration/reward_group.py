@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from rlstack.config.schema import RewardModel
 from rlstack.data.records import Score
 from rlstack.orchestration.dealing import deal, put_together
 from rlstack.orchestration.home import Home
+from rlstack.orchestration.protocols import RewardModelReplica
 from rlstack.orchestration.restarts import Restarts
-from rlstack.orchestration.role_errors import RewardModelLost
-from rlstack.orchestration.roles import Role, wait_for
+from rlstack.orchestration.roles import Call, RewardModelLost, Role, wait_for
 from rlstack.rewards.scorer import Question
 
+R = TypeVar("R")
 
-def build_reward_model(**kwargs: Any) -> Any:
-    from rlstack.rewards.reward_model import RewardModel
 
-    return RewardModel(**kwargs)
+def build_reward_model(settings: RewardModel) -> RewardModelReplica:
+    from rlstack.rewards import reward_model
+
+    return reward_model.RewardModel(settings)
 
 
 class RewardModelGroup:
@@ -62,41 +65,42 @@ class RewardModelGroup:
         shares = deal(questions, len(self.roles))
         while True:
             roles = list(self.roles)
-            calls = {role: role.start("score", share) for role, share in zip(roles, shares, strict=True)}
+            calls = [
+                role.start(RewardModelReplica.score, share) for role, share in zip(roles, shares, strict=True)
+            ]
             try:
                 scores = self._wait(calls, "scoring rollouts", "timeout_s", self._settings.timeout_s)
-                return put_together(scores.values(), len(questions))
+                return put_together(scores, len(questions))
             except RewardModelLost as lost:
                 self._replace(lost)
 
     def _replace(self, lost: RewardModelLost) -> None:
         with self._replacing:
-            if lost.role not in self.roles:
+            index = next((i for i, role in enumerate(self.roles) if role is lost.role), None)
+            if index is None:
                 return
             with self._restarts.replacing(lost):
                 lost.role.kill()
-                index = self.roles.index(lost.role)
                 self.roles[index] = self._start(index)
                 self._load([self.roles[index]])
 
-    def _start(self, index: int) -> Role:
+    def _start(self, index: int) -> Role[RewardModelReplica]:
         name = f"reward model {self._settings.name} {index}"
         return Role(
             name,
             log=self._logs / f"reward-{self._settings.name}-{index}.log",
-            build=build_reward_model,
+            build=partial(build_reward_model, self._settings),
             home=self._home_of(name),
             lost=RewardModelLost,
-            settings=self._settings,
         )
 
-    def _load(self, roles: Sequence[Role]) -> None:
-        calls = {role: role.start("warm_up") for role in roles}
+    def _load(self, roles: Sequence[Role[RewardModelReplica]]) -> None:
+        calls = [role.start(RewardModelReplica.warm_up) for role in roles]
         self._wait(calls, "loading the reward model", "start_timeout_s", self._settings.start_timeout_s)
         for role in roles:
             role.note_processes()
 
-    def _wait(self, calls: Mapping[Role, Any], doing: str, limit: str, timeout_s: float) -> dict[Role, Any]:
+    def _wait(self, calls: Sequence[Call[R]], doing: str, limit: str, timeout_s: float) -> list[R]:
         return wait_for(calls, timeout_s=timeout_s, doing=doing, setting=f"{self._key}.{limit}")
 
     def close(self) -> None:

@@ -23,8 +23,7 @@ from rlstack.orchestration.relocation import (
     what_was_lost,
 )
 from rlstack.orchestration.reservation import Reservation
-from rlstack.orchestration.role_errors import NodeLost, RoleLost
-from rlstack.orchestration.roles import Role
+from rlstack.orchestration.roles import NodeLost, Role, RoleLost
 
 Say = Callable[[str], object]
 
@@ -67,7 +66,7 @@ class RoleHomes:
         """That at which a role of this name is to be started now."""
         return self._homes[role]
 
-    def settle(self, roles: Sequence[Role]) -> list[str]:
+    def settle(self, roles: Sequence[Role[object]]) -> list[str]:
         """Have a home on a living node for each of `roles`, one of which has failed, before it is replaced.
 
         A node that does not answer is waited for until it does, or Ray gives it up. All roles of a node that

@@ -1,4 +1,4 @@
-"""What runs in a role's process: the object that was built there, its calls, and where they are noted."""
+"""The host of a role: the Ray actor that builds the role's object, calls its methods and times them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import ray
 
@@ -20,52 +20,46 @@ from rlstack.telemetry.clocks import Reading
 from rlstack.telemetry.logs import capture_output
 from rlstack.telemetry.timeline import Span
 
-Builder = Callable[..., Any]
-
-# What a role is doing, on the timeline, in the calls that are not called so themselves.
-PHASES = {
-    "generate_stream": "generate",
-    "train_step": "train",
-    "skip_step": "train",
-    "scale_lr": "train",
-    "sync_reference": "sync",
-    "open_transfer": "sync",
-    "close_transfer": "sync",
-    "begin_send": "sync",
-    "begin_receive": "sync",
-    "commit_receive": "sync",
-    "fence": "sync",
-    "probe": "sync",
-    "serve": "start_up",
-    "start": "start_up",
-    "restore": "start_up",
-    "serve_version": "sync",
-    "end_serving": "sync",
-    "is_saved": "save",
-    "finish_save": "save",
-    "warm_up": "start_up",
-    "sleep": "sync",
-    "wake": "sync",
-    "release_memory": "sync",
-}
-
-
-# Calls that open connections; the builders of the others do.
-CONNECTING = {"start", "open_transfer"}
-
 _END = object()
+_MARK = "rlstack_method"
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+class Method(NamedTuple):
+    """A method of the object in a role's process, as a call to it travels."""
+
+    name: str
+    phase: str  # of the role on the timeline, while the method runs
+    opens_connections: bool = False  # the builders of the other methods' objects do
+
+    @classmethod
+    def of(cls, function: Callable[..., object]) -> Method:
+        """The method that `function` of a protocol declares; its phase is by default its name."""
+        declared: Method = getattr(function, _MARK, cls(function.__name__, function.__name__))
+        return declared
+
+
+def phase(name: str, *, opens_connections: bool = False) -> Callable[[F], F]:
+    """Declare the phase of a method that is called in a role's process; see Method."""
+
+    def declare(function: F) -> F:
+        setattr(function, _MARK, Method(function.__name__, name, opens_connections))
+        return function
+
+    return declare
 
 
 class Answer(NamedTuple):
-    """What travels back from a role: a result, and what the role has done since its last answer."""
+    """A result on its way back from a role, with what the role has done since its last answer."""
 
-    result: Any
+    result: object
     spans: list[Span]
     samples: list[nvml.Sample]
     reading: Reading  # spans and samples are on this clock
 
     @classmethod
-    def of(cls, result: Any, *, asked_s: float | None, begun_s: float) -> Answer:
+    def of(cls, result: object, *, asked_s: float | None, begun_s: float) -> Answer:
         spans, samples = timeline.take(), nvml.take()
         reading = Reading(ray.util.get_node_ip_address(), asked_s, begun_s, timeline.now_s())
         return cls(result, spans, samples, reading)
@@ -78,8 +72,7 @@ class Host:
         self,
         name: str,
         log: Path,
-        build: Builder,
-        kwargs: Mapping[str, Any],
+        build: Callable[[], object],
         gpus: tuple[str, ...],
         environment: Mapping[str, str],
         sampled_gpus: Sequence[str],
@@ -89,12 +82,12 @@ class Host:
         print(f"{name} on node {ray.util.get_node_ip_address()}, GPUs {', '.join(gpus) or 'none'}")
         timeline.act_as(name)
         _sample_gpus(name, sampled_gpus)
-        self._target: Any = None
+        self._target: object = None
         self._broken: Exception | None = None  # why there is no target
         try:
             with timeline.span("start_up"), _own_words():
                 refuse_foreign_modules()
-                self._target = build(**kwargs)
+                self._target = build()
                 _stay_on_loopback()
         except Exception as error:  # Ray would tell the driver of it as a long text
             traceback.print_exc()
@@ -103,22 +96,23 @@ class Host:
     def processes(self) -> Processes:
         return own_processes()
 
-    def call(self, asked_s: float, method: str, /, *args: Any, **kwargs: Any) -> Answer:
+    def call(self, asked_s: float, method: Method, /, *args: Any, **kwargs: Any) -> Answer:
         """asked_s: now, by the driver's clock. Raises what kept the object from being built."""
         begun_s = timeline.now_s()
         if self._broken is not None:
             raise self._broken
-        with timeline.span(phase_of(method)), _own_words():
-            result = getattr(self._target, method)(*args, **kwargs)
-            if method in CONNECTING:
+        with timeline.span(method.phase), _own_words():
+            result = getattr(self._target, method.name)(*args, **kwargs)
+            if method.opens_connections:
                 _stay_on_loopback()
         return Answer.of(result, asked_s=asked_s, begun_s=begun_s)
 
-    def stream(self, asked_s: float | None, method: str, /, *args: Any, **kwargs: Any) -> Iterator[Answer]:
+    def stream(self, asked_s: float | None, method: Method, /, *args: Any, **kwargs: Any) -> Iterator[Answer]:
+        """As `call`, of a method that is a generator; one answer per item."""
         begun_s = timeline.now_s()
-        items = getattr(self._target, method)(*args, **kwargs)
+        items = getattr(self._target, method.name)(*args, **kwargs)
         while True:
-            with timeline.span(phase_of(method)), _own_words():
+            with timeline.span(method.phase), _own_words():
                 item = next(items, _END)
             if item is _END:
                 return
@@ -136,11 +130,6 @@ def _stay_on_loopback() -> None:
     """Raise StrangerError if other machines could connect to this role of a Ray that is for one machine."""
     if is_alone():
         refuse_listeners()
-
-
-def phase_of(method: str) -> str:
-    """What the timeline calls the time in a role's `method`."""
-    return PHASES.get(method, method)
 
 
 @contextmanager

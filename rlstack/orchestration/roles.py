@@ -1,17 +1,21 @@
 """A role: one object that lives in a Ray process of its own, with its output in a log file.
 
-The driver never imports what a role imports (megatron, vLLM): it sends a builder, a plain function, which
-imports and builds the object over there after that process's output has been redirected.
+The controller never imports what a role imports (megatron, vLLM): it sends a builder, a plain function, which
+imports and builds the object in the role's process after that process's output has been redirected. It calls
+the methods that a protocol declares (protocols.py):
+
+    calls = [role.start(PolicyRank.train_step, batches) for role in roles]
+    metrics = wait_for(calls, timeout_s=..., doing="training", setting="policy.step_timeout_s")
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
@@ -21,8 +25,7 @@ from rlstack.files import DISK_REMEDIES
 from rlstack.orchestration.home import Home
 from rlstack.orchestration.nodes import lost_nodes
 from rlstack.orchestration.processes import Processes, end_processes
-from rlstack.orchestration.role_errors import RoleError, RoleLost, UserCodeFailed
-from rlstack.orchestration.role_host import Answer, Builder, Host, phase_of
+from rlstack.orchestration.role_host import Answer, Host, Method
 from rlstack.telemetry import clocks, timeline
 from rlstack.telemetry.clocks import RoleClock
 from rlstack.transfer.errors import TransferError
@@ -40,16 +43,66 @@ SYMPTOMS = re.compile(
 )
 DEATH_S = 2.0  # how much later than those who talk to it Ray may notice that a process has died
 
-
-class Stream(NamedTuple):
-    """A call of which the results come one by one."""
-
-    phase: str
-    items: ray.ObjectRefGenerator
+T_co = TypeVar("T_co", covariant=True)  # the protocol of a role's object
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
-class Role:
-    """The driver's handle. `role.start("method", ...)` returns an object reference at once.
+class RoleError(RuntimeError):
+    """A call to a role that has failed; the message names the role and the cause.
+
+    As such, the same would happen to another process in the role's place.
+    """
+
+
+class UserCodeFailed(RoleError, UserCodeError):
+    """Code of the user's own has raised an exception in a role."""
+
+
+class NodeLost(RoleError):
+    """A node was lost, and no other one can take what was there."""
+
+
+class RoleLost(RoleError):
+    """A role died, failed or did not answer in time; another process in its place may do better."""
+
+    def __init__(
+        self, message: str, *, role: Role[object], is_late: bool = False, exception: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.role = role
+        self.is_late = is_late  # it has not answered, but may still be there
+        self.exception = exception  # of Python, which may come again; None: the process was lost
+
+    @property
+    def reason(self) -> str:
+        """In one line: the call, and what became of the role."""
+        return str(self).partition("\n")[0]
+
+
+class EngineLost(RoleLost):
+    """An engine was lost."""
+
+
+class RewardModelLost(RoleLost):
+    """A copy of a reward model was lost."""
+
+
+class BackToCheckpoint(RoleLost):
+    """What was lost is nowhere else: the run can only go on from its newest checkpoint."""
+
+
+class PolicyLost(BackToCheckpoint):
+    """A rank of the policy was lost."""
+
+
+class OlderVersionLost(BackToCheckpoint):
+    """An engine was lost with rollouts still to sample of a version that nobody holds any more."""
+
+
+class Role(Generic[T_co]):
+    """The controller's handle of a role whose object satisfies the protocol `T_co`.
 
     Calls are carried out one after the other, in the order in which they were made; with `beside` the role
     also takes calls that do not wait for their turn.
@@ -60,13 +113,14 @@ class Role:
         name: str,
         *,
         log: Path,
-        build: Builder,
+        build: Callable[[], T_co],
         home: Home = ANYWHERE,
         beside: bool = False,
         lost: type[RoleLost] = RoleLost,
-        **kwargs: Any,
     ) -> None:
-        """lost: what is raised when the role dies, fails or does not answer in time."""
+        """build: makes the object, in the role's process; lost: what is raised when the role dies, fails or
+        does not answer in time.
+        """
         self.name = name
         self.log = log
         self.home = home
@@ -78,7 +132,7 @@ class Role:
         remote: Any = ray.remote  # Ray's own types do not know an actor's methods
         host = remote(max_concurrency=1, **home.options, **groups)(Host)
         seen = home.gpus if home.samples_gpus else ()
-        self._actor = host.remote(name, log, build, kwargs, home.gpus, home.environment, seen)
+        self._actor = host.remote(name, log, build, home.gpus, home.environment, seen)
         self._processes: ray.ObjectRef = self._actor.processes.remote()
 
     @property
@@ -86,22 +140,28 @@ class Role:
         """Its name and, on a cluster, the address of its node: for messages."""
         return f"{self.name} (node {self.home.address})" if self.home.address else self.name
 
-    def start(self, method: str, /, *args: Any, **kwargs: Any) -> ray.ObjectRef:
-        return self._actor.call.remote(timeline.now_s(), method, *args, **kwargs)
+    def start(
+        self, method: Callable[Concatenate[T_co, P], R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Call[R]:
+        """Call `method` of the role's object; returns at once."""
+        return Call(self, self._actor.call.remote(timeline.now_s(), Method.of(method), *args, **kwargs))
 
-    def start_beside(self, method: str, /, *args: Any, **kwargs: Any) -> ray.ObjectRef:
+    def start_beside(
+        self, method: Callable[Concatenate[T_co, P], R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Call[R]:
         """As `start`, at once and from another thread, whatever else the role is doing (`beside` roles)."""
         call = self._actor.call.options(concurrency_group=BESIDE)
-        return call.remote(timeline.now_s(), method, *args, **kwargs)
+        return Call(self, call.remote(timeline.now_s(), Method.of(method), *args, **kwargs))
 
-    def stream(self, method: str, /, *args: Any, **kwargs: Any) -> Stream:
+    def stream(
+        self, method: Callable[Concatenate[T_co, P], Iterator[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Stream[R]:
         """As `start`, of a method that is a generator; see `yielded`."""
-        stream = self._actor.stream.options(num_returns="streaming")
-        items = stream.remote(timeline.now_s(), method, *args, **kwargs)
-        return Stream(phase_of(method), items)
+        stream, called = self._actor.stream.options(num_returns="streaming"), Method.of(method)
+        return Stream(self, called.phase, stream.remote(timeline.now_s(), called, *args, **kwargs))
 
     def note_processes(self) -> None:
-        """Note which processes the role has by now, once it has done what it was asked for before."""
+        """Note which processes the role has by now, once it has done what it was called for before."""
         self._processes = self._actor.processes.remote()
 
     def processes(self, *, timeout_s: float = 0.0) -> Processes | None:
@@ -124,68 +184,102 @@ class Role:
         ray.kill(self._actor, no_restart=True)
 
 
-def wait_for(
-    calls: Mapping[Role, ray.ObjectRef], *, timeout_s: float, doing: str, setting: str
-) -> dict[Role, Any]:
-    """The results of one call to each role, in the order given.
+class Call(Generic[R_co]):
+    """A call to a role, which may still be under way."""
+
+    def __init__(self, role: Role[object], ref: ray.ObjectRef) -> None:
+        self.role = role
+        self.ref = ref
+        self._outcome: Answer | RoleError | None = None
+
+    @property
+    def result(self) -> R_co:
+        """What the method has returned, after wait_for()."""
+        assert isinstance(self._outcome, Answer), "wait_for comes first"
+        return cast(R_co, self._outcome.result)
+
+    def outcome(self, doing: str) -> Answer | RoleError:
+        """The answer to the call, which is done, or the error that kept it from one.
+
+        The result is deserialised once, here: of rollouts, that is the largest part of the cost.
+        """
+        if self._outcome is None:
+            arrived_s = timeline.now_s()
+            self._outcome = outcome = _outcome(self.role, self.ref, doing)
+            if isinstance(outcome, Answer):
+                _note(self.role, outcome, arrived_s)
+        return self._outcome
+
+
+class Stream(Generic[R_co]):
+    """A call whose results come one by one."""
+
+    def __init__(self, role: Role[object], phase: str, items: ray.ObjectRefGenerator) -> None:
+        self.role = role
+        self.phase = phase
+        self.items = items
+
+
+def shared(value: R) -> R:
+    """`value`, put into Ray's object store once, as an argument of calls to several roles.
+
+    It is typed as the value, in whose place Ray puts it before a method gets it.
+    """
+    return cast(R, ray.put(value))
+
+
+def wait_for(calls: Sequence[Call[R]], *, timeout_s: float, doing: str, setting: str) -> list[R]:
+    """The results of calls to roles, in the order given.
 
     Returns as soon as all are there. The first failure, death or lapse of `timeout_s` (for all together,
     `setting` is where to raise it) raises the role's own RoleLost naming it, what it was doing and its log;
     RoleError if another process would fail as well.
     """
-    roles = {ref: role for role, ref in calls.items()}
-    pending, deadline = list(roles), time.monotonic() + timeout_s
-    watch_s = WATCH_S if any(role.home.node for role in calls) else timeout_s
-    results: dict[Role, Any] = dict.fromkeys(calls)
+    by_ref = {call.ref: call for call in calls}
+    pending, deadline = list(by_ref), time.monotonic() + timeout_s
+    watch_s = WATCH_S if any(call.role.home.node for call in calls) else timeout_s
     while pending:
         # One at a time: when one role fails, the others may be waiting for it and would never finish.
         left_s = max(0.0, deadline - time.monotonic())
         done, pending = ray.wait(pending, num_returns=1, timeout=min(left_s, watch_s))
         if not done:
-            if (gone := _without_node([roles[ref] for ref in pending], doing)) is not None:
+            roles = [by_ref[ref].role for ref in pending]
+            if (gone := _without_node(roles, doing)) is not None:
                 raise gone
             if left_s > watch_s:
                 continue
-            raise _late([roles[ref] for ref in pending], doing, f"{timeout_s:g} s ({setting})")
-        role, arrived_s = roles[done[0]], timeline.now_s()
-        if isinstance(outcome := _outcome(role, done[0], doing), RoleError):
+            raise _late(roles, doing, f"{timeout_s:g} s ({setting})")
+        if isinstance(outcome := by_ref[done[0]].outcome(doing), RoleError):
             # It may only have noticed first that another one has died.
-            raise _death(roles, pending, doing) or outcome
-        results[role] = _noted(role, outcome, arrived_s)
-    return results
+            raise _death([by_ref[ref] for ref in pending], doing) or outcome
+    return [call.result for call in calls]
 
 
 def silent_or_dead(
-    calls: Mapping[Role, ray.ObjectRef], *, timeout_s: float, doing: str, within: str
+    calls: Sequence[Call[object]], *, timeout_s: float, doing: str, within: str
 ) -> RoleLost | None:
-    """Who has died, or else who gives no answer to `calls`, not even a failure, within `timeout_s` more.
+    """The loss of a role that has died, or else of one that does not even fail within `timeout_s` more.
 
     within: the limit in the message's words, with the setting that it comes from.
     """
-    roles = {ref: role for role, ref in calls.items()}
-    if not roles:
+    by_ref = {call.ref: call for call in calls}
+    if not by_ref:
         return None
-    done, silent = ray.wait(list(roles), num_returns=len(roles), timeout=timeout_s)
+    done, silent = ray.wait(list(by_ref), num_returns=len(by_ref), timeout=timeout_s)
     for ref in done:
-        if isinstance(lost := _outcome(roles[ref], ref, doing), RoleLost):
+        if isinstance(lost := by_ref[ref].outcome(doing), RoleLost):
             return lost
-    return _late([roles[ref] for ref in silent], doing, within) if silent else None
+    return _late([by_ref[ref].role for ref in silent], doing, within) if silent else None
 
 
 def yielded(
-    role: Role,
-    stream: Stream,
-    *,
-    is_needed: Callable[[], bool],
-    timeout_s: float,
-    doing: str,
-    setting: str,
-) -> Iterator[Any]:
-    """What `role` yields in `stream`, a call of its own, as it comes; ends early once it `is_needed` no more.
+    stream: Stream[R], *, is_needed: Callable[[], bool], timeout_s: float, doing: str, setting: str
+) -> Iterator[R]:
+    """The items of `stream` as they come; ends early once they are not needed any more.
 
     Raises as `wait_for`; `timeout_s` is for each item.
     """
-    items, deadline = stream.items, time.monotonic() + timeout_s
+    role, items, deadline = stream.role, stream.items, time.monotonic() + timeout_s
     with timeline.asked(role.name, stream.phase):
         while is_needed():
             ready, _ = ray.wait([items], timeout=POLL_S)
@@ -194,28 +288,22 @@ def yielded(
                     raise _late([role], doing, f"{timeout_s:g} s ({setting})")
                 continue
             try:
-                ref = next(items)
+                item: Call[R] = Call(role, next(items))
             except StopIteration:
                 return
-            arrived_s = timeline.now_s()
-            if isinstance(outcome := _outcome(role, ref, doing), RoleError):
+            if isinstance(outcome := item.outcome(doing), RoleError):
                 raise outcome
-            yield _noted(role, outcome, arrived_s)
+            yield item.result
             deadline = time.monotonic() + timeout_s
 
 
-def _noted(role: Role, answer: Answer, arrived_s: float) -> Any:
-    """The result in `answer`, which arrived at `arrived_s`; what `role` has done is kept for the timeline."""
+def _note(role: Role[object], answer: Answer, arrived_s: float) -> None:
+    """Keep what `role` has done for the timeline; `answer` arrived at `arrived_s`."""
     role.clock.read(answer.reading, arrived_s)
     clocks.keep(role.clock, answer.spans, answer.samples)
-    return answer.result
 
 
-def _outcome(role: Role, ref: ray.ObjectRef, doing: str) -> Answer | RoleError:
-    """The answer to the call, which is done, or the error that kept it from one.
-
-    The result is deserialised here and nowhere else: of rollouts, that is the largest part of the cost.
-    """
+def _outcome(role: Role[object], ref: ray.ObjectRef, doing: str) -> Answer | RoleError:
     log = f"\n  its log: {role.log}"
     try:
         answer: Answer = ray.get(ref, timeout=RESULT_S)
@@ -228,7 +316,7 @@ def _outcome(role: Role, ref: ray.ObjectRef, doing: str) -> Answer | RoleError:
         return _from(role.lost(f"{doing}: the result of {role.title} did not arrive{log}", role=role), error)
 
 
-def _failed(role: Role, cause: BaseException, doing: str, log: str) -> RoleError:
+def _failed(role: Role[object], cause: BaseException, doing: str, log: str) -> RoleError:
     """What to raise where a call has raised `cause`."""
     if isinstance(cause, UserCodeError):
         where = f"\n  in {role.title}, {doing}{log}"
@@ -247,21 +335,20 @@ def _was_bad_luck(cause: BaseException) -> bool:
     return not (isinstance(cause, ConfigError | TransferError) or of_the_disk)
 
 
-def _death(
-    roles: Mapping[ray.ObjectRef, Role], pending: Sequence[ray.ObjectRef], doing: str
-) -> RoleError | None:
+def _death(pending: Sequence[Call[object]], doing: str) -> RoleError | None:
     """The first of `pending` whose process turns out to have died."""
-    deadline = time.monotonic() + DEATH_S
-    while pending and (left_s := deadline - time.monotonic()) > 0:
-        done, pending = ray.wait(list(pending), num_returns=1, timeout=left_s)
+    by_ref = {call.ref: call for call in pending}
+    left, deadline = list(by_ref), time.monotonic() + DEATH_S
+    while left and (left_s := deadline - time.monotonic()) > 0:
+        done, left = ray.wait(left, num_returns=1, timeout=left_s)
         for ref in done:
-            outcome = _outcome(roles[ref], ref, doing)
+            outcome = by_ref[ref].outcome(doing)
             if isinstance(outcome, RoleError) and isinstance(outcome.__cause__, RayActorError):
                 return outcome
     return None
 
 
-def _without_node(roles: Sequence[Role], doing: str) -> RoleLost | None:
+def _without_node(roles: Sequence[Role[object]], doing: str) -> RoleLost | None:
     """The loss of the first of `roles` whose node Ray has given up.
 
     Ray itself says nothing of a role that was to start there: it waits for the node, which never comes back.
@@ -275,7 +362,7 @@ def _without_node(roles: Sequence[Role], doing: str) -> RoleLost | None:
     return None
 
 
-def _late(roles: Sequence[Role], doing: str, within: str) -> RoleLost:
+def _late(roles: Sequence[Role[object]], doing: str, within: str) -> RoleLost:
     names, first = ", ".join(role.title for role in roles), roles[0]
     message = f"{doing}: no answer from {names} within {within}"
     return first.lost(message, role=first, is_late=True)

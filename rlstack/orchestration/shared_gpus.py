@@ -15,7 +15,7 @@ from rlstack.config.schema import RunConfig, TransferChannel, TransferMethod
 from rlstack.errors import ConfigError
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.policy_group import PolicyGroup
-from rlstack.orchestration.role_errors import EngineLost
+from rlstack.orchestration.roles import EngineLost
 from rlstack.orchestration.weight_sync import WeightSync
 
 

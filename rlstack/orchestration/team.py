@@ -10,7 +10,7 @@ from rlstack.config.schema import Placement, RunConfig
 from rlstack.orchestration.cluster import Cluster
 from rlstack.orchestration.places import Place
 from rlstack.orchestration.recovery import EngineRecovery
-from rlstack.orchestration.role_errors import BackToCheckpoint, EngineLost
+from rlstack.orchestration.roles import BackToCheckpoint, EngineLost
 from rlstack.orchestration.shared_gpus import work_in_shifts
 from rlstack.orchestration.weight_sync import WeightSync
 from rlstack.rewards.router import Rewards

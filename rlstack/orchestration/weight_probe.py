@@ -1,4 +1,4 @@
-"""The probe: whether policy and engines compute the same logprobs with the weights that they hold.
+"""Comparisons of policy and engines: the logprobs that they compute, and the layers that they quantise.
 
 Digests say that the right bytes arrived; the probe, that they are computed with. Of version 0, which nothing
 sends, it is all that holds an engine's weights against the policy's.
@@ -7,16 +7,22 @@ sends, it is all that holds an engine's weights against the policy's.
 from __future__ import annotations
 
 import math
+import re
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
-from rlstack.config.precision import probe_limit
-from rlstack.config.schema import RunConfig
-from rlstack.orchestration.roles import Role, wait_for
+from rlstack.config.precision import probe_limit, rollout_precision
+from rlstack.config.schema import Precision, RunConfig
+from rlstack.errors import ConfigError
+from rlstack.orchestration.protocols import Logprobs, Probed
+from rlstack.orchestration.roles import Call, Role, wait_for
 from rlstack.transfer.errors import TransferError
 
-Logprobs = tuple[float, ...]  # of the probe's tokens after the first
+Probes = Sequence[Call[Logprobs | None]]
+
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+SHOWN = 6  # kinds of layers that a message lists
 
 
 class Probe:
@@ -29,19 +35,18 @@ class Probe:
         self._model = config.policy.model
         self._loaded: Logprobs | None = None  # the policy's, of version 0
 
-    def start(self, roles: Sequence[Role]) -> dict[Role, Any]:
+    def start(self, roles: Sequence[Role[Probed]]) -> Probes:
         """Let `roles` compute; their calls, whose results are Logprobs of engines and of one policy rank."""
-        return {role: role.start("probe", self._token_ids) for role in roles}
+        return [role.start(Probed.probe, self._token_ids) for role in roles]
 
-    def check_synced(self, results: Mapping[Role, Any], *, policy: Sequence[Role], version: int) -> float:
+    def check_synced(self, probes: Probes, *, policy: Sequence[Role[Probed]], version: int) -> float:
         """The mean distance, in nats, of the engine that is furthest from the policy after a sync.
 
-        results: Logprobs of the engines and of one rank of `policy`; None of its other ranks.
+        probes: calls that are done, of the engines and of all ranks of `policy`.
 
         Raises TransferError if that is further than arithmetic explains.
         """
-        engines = {role: theirs for role, theirs in results.items() if role not in policy}
-        furthest, distance = _furthest(engines, _of_policy(results, policy))
+        furthest, distance = _furthest(_of_engines(probes, policy), _of_policy(probes, policy))
         if not distance <= self._limit:
             raise TransferError(
                 f"version {version} has arrived, but {furthest.title} does not compute with it: "
@@ -49,7 +54,7 @@ class Probe:
             )
         return distance
 
-    def check_loaded(self, engines: Sequence[Role], *, policy: Sequence[Role]) -> None:
+    def check_loaded(self, engines: Sequence[Role[Probed]], *, policy: Sequence[Role[Probed]]) -> None:
         """Compare version 0 as `engines` have loaded it with version 0 of the policy.
 
         The first time the policy has to hold it too. Its logprobs are kept, for engines that are replaced
@@ -58,13 +63,11 @@ class Probe:
         Raises TransferError naming the engine that is too far from the policy; RoleLost if a role fails, dies
         or does not answer within transfer.timeout_s, after which this can be called again.
         """
-        calls = self.start([*(policy if self._loaded is None else ()), *engines])
-        results = wait_for(
-            calls, timeout_s=self._timeout_s, doing="probing version 0", setting="transfer.timeout_s"
-        )
+        probes = self.start([*(policy if self._loaded is None else ()), *engines])
+        wait_for(probes, timeout_s=self._timeout_s, doing="probing version 0", setting="transfer.timeout_s")
         if self._loaded is None:
-            self._loaded = _of_policy(results, policy)
-        furthest, distance = _furthest({role: results[role] for role in engines}, self._loaded)
+            self._loaded = _of_policy(probes, policy)
+        furthest, distance = _furthest(_of_engines(probes, policy), self._loaded)
         if not distance <= self._limit:
             raise TransferError(
                 f"{furthest.title} has loaded other weights than the policy from {self._model}, or computes "
@@ -79,13 +82,19 @@ class Probe:
         )
 
 
-def _of_policy(results: Mapping[Role, Any], policy: Sequence[Role]) -> Logprobs:
-    ours: Logprobs
-    (ours,) = (logprobs for role in policy if (logprobs := results[role]) is not None)
+def _of_policy(probes: Probes, policy: Sequence[Role[Probed]]) -> Logprobs:
+    found = [probe.result for probe in probes if probe.role in policy]
+    (ours,) = (logprobs for logprobs in found if logprobs is not None)
     return ours
 
 
-def _furthest(engines: Mapping[Role, Logprobs], ours: Logprobs) -> tuple[Role, float]:
+def _of_engines(probes: Probes, policy: Sequence[Role[Probed]]) -> dict[Role[object], Logprobs]:
+    """The logprobs of the roles that are not of `policy`; every engine has some."""
+    found = ((probe.role, probe.result) for probe in probes if probe.role not in policy)
+    return {role: logprobs for role, logprobs in found if logprobs is not None}
+
+
+def _furthest(engines: Mapping[Role[object], Logprobs], ours: Logprobs) -> tuple[Role[object], float]:
     """The engine whose logprobs are furthest from `ours`, NaN furthest of all, and their mean distance."""
     distances = {role: _distance(ours, theirs) for role, theirs in engines.items()}
     furthest = max(distances, key=lambda role: (math.isnan(distances[role]), distances[role]))
@@ -96,3 +105,64 @@ def _distance(ours: Logprobs, theirs: Logprobs) -> float:
     """0 for a text of one token, which has nothing to compare."""
     apart = [abs(a - b) for a, b in zip(ours, theirs, strict=True)]
     return statistics.fmean(apart) if apart else 0.0
+
+
+def check_quantised(
+    config: RunConfig, engines: Sequence[Role[Probed]], *, policy: Sequence[Role[Probed]]
+) -> None:
+    """Compare what the roles quantise, before anything is sampled; nothing unless both sides are in FP8.
+
+    Raises ConfigError naming the layers that differ; RoleLost if a role fails, dies or does not answer within
+    transfer.timeout_s.
+    """
+    if not (config.policy.precision is rollout_precision(config) is Precision.fp8):
+        return
+    names = wait_for(
+        [role.start(Probed.quantised_weights) for role in (*policy, *engines)],
+        timeout_s=config.transfer.timeout_s,
+        doing="listing the quantised layers",
+        setting="transfer.timeout_s",
+    )
+    ours = {name for of_rank in names[: len(policy)] for name in of_rank}
+    for role, theirs in zip(engines, names[len(policy) :], strict=True):
+        if (problem := difference(ours, set(theirs), engine=role.title)) is not None:
+            raise ConfigError(problem)
+
+
+def difference(policy: AbstractSet[str], engine_weights: AbstractSet[str], *, engine: str) -> str | None:
+    """How two sets of quantised weights, Hugging Face names, differ, as a message; None if they are equal."""
+    alone = {engine: engine_weights - policy, "the policy": policy - engine_weights}
+    texts = [f"{side} alone {_layers(names)}" for side, names in alone.items() if names]
+    if not texts:
+        return None
+    return (
+        f"policy.precision = rollout.precision = fp8: {engine} and the policy quantise different layers: "
+        f"{'; '.join(texts)}; the same layers are accepted: set rollout.precision=bf16, or give all nodes "
+        "the same packages"
+    )
+
+
+def _layers(names: Iterable[str]) -> str:
+    """Kinds of weights with the numbers of their layers: "self_attn.q_proj.weight of layers 0, 1"."""
+    kinds: dict[str, list[int]] = {}
+    for name in names:
+        number = _NUMBER.search(name)
+        kind = name if number is None else name[number.end() + 1 :]
+        kinds.setdefault(kind, []).extend([] if number is None else [int(number[0])])
+    shown = [
+        f"{kind} of layers {_ranges(sorted(numbers))}" if numbers else kind
+        for kind, numbers in sorted(kinds.items())
+    ]
+    rest = f" and {len(shown) - SHOWN} kinds more" if len(shown) > SHOWN else ""
+    return f"{', '.join(shown[:SHOWN])}{rest}"
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """[0, 1, 2, 5] as "0-2, 5"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)

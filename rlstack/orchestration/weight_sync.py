@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rlstack.config.schema import RunConfig, TransferMethod
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.policy_group import PolicyGroup
-from rlstack.orchestration.quantised_layers import check_quantised
-from rlstack.orchestration.role_errors import EngineLost, RoleError, RoleLost
-from rlstack.orchestration.roles import Role, silent_or_dead, wait_for
-from rlstack.orchestration.weight_probe import Probe
+from rlstack.orchestration.protocols import GeneratorEngine, PolicyRank
+from rlstack.orchestration.roles import (
+    Call,
+    EngineLost,
+    Role,
+    RoleError,
+    RoleLost,
+    silent_or_dead,
+    wait_for,
+)
+from rlstack.orchestration.weight_probe import Probe, Probes, check_quantised
 from rlstack.rendezvous import serve_store
 
 TIMEOUT = "transfer.timeout_s"
@@ -24,11 +31,12 @@ GIVE_UP_S = 20.0
 
 @dataclass(slots=True)
 class Ordered:
-    """A version on its way; the results come by role."""
+    """A version on its way, and the calls that bring it."""
 
     version: int
-    commits: dict[Role, Any] = field(default_factory=dict)
-    probes: dict[Role, Any] = field(default_factory=dict)
+    commits: Sequence[Call[Mapping[str, float]]] = ()  # of the engines
+    fences: Sequence[Call[dict[str, float]]] = ()  # of the policy, in the methods that send there
+    probes: Probes = ()
     metrics: dict[str, Any] | None = None  # once it has ended
 
 
@@ -62,7 +70,7 @@ class WeightSync:
         self._timeout_s = config.transfer.timeout_s
         self._port_range = config.cluster.port_range
         self._store: Any = None  # where those in `_members` meet
-        self._members: list[Role] = []
+        self._members: list[Role[GeneratorEngine]] = []
         self.under_way: Ordered | None = None
         self._open(engines.roles)
 
@@ -70,7 +78,7 @@ class WeightSync:
         """Have `do` called before a version is brought to the engines."""
         self._before_round = do
 
-    def check_loaded(self, engines: Sequence[Role] | None = None) -> None:
+    def check_loaded(self, engines: Sequence[Role[GeneratorEngine]] | None = None) -> None:
         """Compare version 0, which `engines`, by default all, have loaded, with the policy's; see Probe.
 
         Raises ConfigError, too, if policy and engines quantise different layers.
@@ -130,7 +138,7 @@ class WeightSync:
         self._await(self.under_way)
         self.under_way.metrics = self.bring(self.under_way.version, self._engines.roles)
 
-    def bring(self, version: int, engines: Sequence[Role]) -> dict[str, Any]:
+    def bring(self, version: int, engines: Sequence[Role[GeneratorEngine]]) -> dict[str, Any]:
         """Have these `engines`, which are asked for nothing meanwhile, hold `version`; as run().
 
         Of the policy's versions it is the last that was begun. Raises EngineLost, after which this can be
@@ -172,7 +180,7 @@ class WeightSync:
             return None
         self._give_up()
         return silent_or_dead(
-            self.under_way.commits,
+            [*self.under_way.commits, *self.under_way.fences],
             timeout_s=GIVE_UP_S,
             doing=f"syncing version {self.under_way.version}",
             within=f"the {GIVE_UP_S:g} s after it was given up",
@@ -180,11 +188,10 @@ class WeightSync:
 
     def _await(self, given_up: Ordered) -> None:
         """Wait until those who are still there have done what the round asked of them, well or not."""
-        there = {*self._policy.roles, *self._engines.roles}
-        for calls in (given_up.commits, given_up.probes):
-            left = {role: call for role, call in calls.items() if role in there}
+        there: set[Role[object]] = {*self._policy.roles, *self._engines.roles}
+        for calls in ([*given_up.commits, *given_up.fences], given_up.probes):
             lost = silent_or_dead(
-                left,
+                [call for call in calls if call.role in there],
                 timeout_s=self._timeout_s,
                 doing=f"giving up the sync of version {given_up.version}",
                 within=self._limit,
@@ -192,7 +199,7 @@ class WeightSync:
             if lost is not None:
                 raise lost
 
-    def _meet(self, engines: Sequence[Role]) -> None:
+    def _meet(self, engines: Sequence[Role[GeneratorEngine]]) -> None:
         """Have the policy and `engines`, and nobody else, ready for a round."""
         if self._members != list(engines):
             self._give_up()
@@ -202,30 +209,42 @@ class WeightSync:
         """Nothing comes of the round that is open; those in it hear of that at once, not at their limits."""
         if self._members:
             for role in self._policy.roles:
-                role.start("close_transfer", self._method)
+                role.start(PolicyRank.close_transfer, self._method)
         self._store, self._members = None, []
 
-    def _open(self, engines: Sequence[Role]) -> None:
+    def _open(self, engines: Sequence[Role[GeneratorEngine]]) -> None:
         self._store = serve_store(self._host, timeout_s=self._timeout_s, port_range=self._port_range)
-        meeting = {"method": self._method, "num_receivers": self._ranks_per_engine * len(engines)}
-        where = (self._host, self._store.port)
-        calls = {role: role.start("open_transfer", *where, **meeting) for role in self._policy.roles}
-        for index, role in enumerate(engines):
-            first_receiver = index * self._ranks_per_engine
-            calls[role] = role.start_beside("open_transfer", *where, first_receiver=first_receiver, **meeting)
+        port, num_receivers = self._store.port, self._ranks_per_engine * len(engines)
+        calls = [
+            role.start(
+                PolicyRank.open_transfer, self._host, port, method=self._method, num_receivers=num_receivers
+            )
+            for role in self._policy.roles
+        ]
+        calls += [
+            role.start_beside(
+                GeneratorEngine.open_transfer,
+                self._host,
+                port,
+                method=self._method,
+                first_receiver=index * self._ranks_per_engine,
+                num_receivers=num_receivers,
+            )
+            for index, role in enumerate(engines)
+        ]
         self._wait(calls, "opening the weight transfer")
         self._members = list(engines)
 
-    def _begin(self, engines: Sequence[Role], version: int) -> None:
-        calls = {role: role.start_beside("begin_receive", version, self._method) for role in engines}
-        calls |= {role: role.start("begin_send", version, self._method) for role in self._policy.roles}
+    def _begin(self, engines: Sequence[Role[GeneratorEngine]], version: int) -> None:
+        receive, send = GeneratorEngine.begin_receive, PolicyRank.begin_send
+        calls = [role.start_beside(receive, version, self._method) for role in engines]
+        calls += [role.start(send, version, self._method) for role in self._policy.roles]
         self._wait(calls, f"beginning the sync of version {version}")
 
-    def _order(self, engines: Sequence[Role], round_: Ordered) -> None:
-        version = round_.version
-        round_.commits = {role: role.start("commit_receive", version, self._method) for role in engines}
+    def _order(self, engines: Sequence[Role[GeneratorEngine]], round_: Ordered) -> None:
+        round_.commits = self._commits(engines, round_.version)
         if self._method is not TransferMethod.reshard:
-            round_.commits |= self._fences()  # which is where these methods send
+            round_.fences = self._fences()  # where these methods send
         round_.probes = self._start_probes(engines)
 
     def _end(self, round_: Ordered) -> dict[str, Any]:
@@ -239,8 +258,7 @@ class WeightSync:
             slowest engine, and sync/verified: all that arrived had the sender's digest. What has not fails
             the run before anything is loaded.
         """
-        calls = {role: role.start("commit_receive", version, self._method) for role in self._engines.roles}
-        metrics = self._committed(calls, version)
+        metrics = self._committed(self._commits(self._engines.roles, version), version)
         self._engines.version, self.under_way = version, None
         return metrics
 
@@ -251,9 +269,9 @@ class WeightSync:
         """
         return self._compare(self._start_probes(self._engines.roles), version)
 
-    def _committed(self, commits: dict[Role, Any], version: int) -> dict[str, Any]:
-        results = self._wait(commits | self._fences(), f"syncing version {version}")
-        received = [results[role] for role in commits if role not in self._policy.roles]
+    def _committed(self, commits: Sequence[Call[Mapping[str, float]]], version: int) -> dict[str, Any]:
+        self._wait([*commits, *self._fences()], f"syncing version {version}")
+        received = [commit.result for commit in commits]
         slowest = {f"sync/{phase}": max(stats[phase] for stats in received) for phase in PHASES}
         return {
             "sync/version": version,
@@ -263,20 +281,25 @@ class WeightSync:
             "sync/verified": all(stats["verified"] for stats in received),
         }
 
-    def _start_probes(self, engines: Sequence[Role]) -> dict[Role, Any]:
+    def _commits(
+        self, engines: Sequence[Role[GeneratorEngine]], version: int
+    ) -> list[Call[Mapping[str, float]]]:
+        return [role.start(GeneratorEngine.commit_receive, version, self._method) for role in engines]
+
+    def _start_probes(self, engines: Sequence[Role[GeneratorEngine]]) -> Probes:
         return self._probe.start([*self._policy.roles, *engines])
 
-    def _compare(self, probes: dict[Role, Any], version: int) -> dict[str, float]:
-        results = self._wait(probes, f"probing version {version}")
-        furthest = self._probe.check_synced(results, policy=self._policy.roles, version=version)
+    def _compare(self, probes: Probes, version: int) -> dict[str, float]:
+        self._wait(probes, f"probing version {version}")
+        furthest = self._probe.check_synced(probes, policy=self._policy.roles, version=version)
         return {"sync/probe_abs_mean": furthest}
 
-    def _fences(self) -> dict[Role, Any]:
-        return {role: role.start("fence", self._method) for role in self._policy.roles}
+    def _fences(self) -> list[Call[dict[str, float]]]:
+        return [role.start(PolicyRank.fence, self._method) for role in self._policy.roles]
 
-    def _wait(self, calls: dict[Role, Any], doing: str) -> dict[Role, Any]:
+    def _wait(self, calls: Sequence[Call[object]], doing: str) -> None:
         try:
-            return wait_for(calls, timeout_s=self._timeout_s, doing=doing, setting=TIMEOUT)
+            wait_for(calls, timeout_s=self._timeout_s, doing=doing, setting=TIMEOUT)
         except RoleError as error:
             if isinstance(error, RoleLost) and not error.is_late:
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def test_nothing_is_left_of_a_role_that_was_starting_processes(
     word = f"of-a-role-{os.getpid()}"
     try:
         with pytest.raises(KeyboardInterrupt), Cluster(settings, tmp_path):
-            role = Role("starting", log=tmp_path / "starting.log", build=build_without_end, word=word)
+            role = Role("starting", log=tmp_path / "starting.log", build=partial(build_without_end, word))
             deadline = time.monotonic() + TIMEOUT_S
             while len(memory_of(word)) < 10:
                 assert time.monotonic() < deadline, "the role has started nothing"

@@ -59,11 +59,11 @@ def ask(homes: list[Home], logs: Path) -> list[dict[str, Any]]:
         Role(f"witness {i}", log=logs / f"{i}.log", build=build_witness, home=home)
         for i, home in enumerate(homes)
     ]
-    calls = {role: role.start("environment") for role in roles}
+    calls = [role.start(Witness.environment) for role in roles]
     found = wait_for(calls, timeout_s=120.0, doing="asking", setting="none")
     for role in roles:
         role.kill()
-    return list(found.values())
+    return found
 
 
 def homes_of(reservation: Reservation) -> list[Home]:

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,17 @@ from rlstack.config.schema import Cluster as ClusterSettings
 from rlstack.config.schema import RunConfig
 from rlstack.errors import ConfigError
 from rlstack.orchestration.cluster import Cluster
-from rlstack.orchestration.role_errors import EngineLost, PolicyLost, RoleError, RoleLost
-from rlstack.orchestration.roles import Role, silent_or_dead, wait_for
+from rlstack.orchestration.role_host import phase
+from rlstack.orchestration.roles import (
+    Call,
+    EngineLost,
+    PolicyLost,
+    Role,
+    RoleError,
+    RoleLost,
+    silent_or_dead,
+    wait_for,
+)
 from rlstack.telemetry import clocks, timeline
 from rlstack.transfer.errors import TransferError
 
@@ -44,11 +53,13 @@ class Worker:
         self.children.append(subprocess.Popen(["sleep", "600"]))
         return self.children[-1].pid
 
+    @phase("start_up", opens_connections=True)
     def start(self) -> None:
         """As a role whose first call opens its connections, which its child then keeps."""
         with socket.create_server((EVERYONE, 0)) as listener:
             self.children.append(subprocess.Popen(["sleep", "600"], pass_fds=[listener.fileno()]))
 
+    @phase("sync")
     def sleep(self, seconds: float) -> str:
         time.sleep(seconds)
         return "slept"
@@ -94,24 +105,24 @@ def build_refused() -> Worker:
     raise ConfigError("`import vllm` finds vllm/__init__.py")
 
 
-def start(logs: Path, name: str, lost: type[RoleLost] = EngineLost) -> Role:
+def start(logs: Path, name: str, lost: type[RoleLost] = EngineLost) -> Role[Worker]:
     return Role(name, log=logs / f"{name}.log", build=build_worker, beside=True, lost=lost)
 
 
-def wait(calls: dict[Role, Any], timeout_s: float = 120.0) -> dict[Role, Any]:
+def wait(calls: Sequence[Call[Any]], timeout_s: float = 120.0) -> list[Any]:
     return wait_for(calls, timeout_s=timeout_s, doing="trying", setting="try.timeout_s")
 
 
 def test_a_failure_is_a_loss_unless_it_would_happen_again(logs: Path) -> None:
     role = start(logs, "failing")
     with pytest.raises(EngineLost, match=r"trying: failing failed: .*no luck\n.*failing\.log") as lost:
-        wait({role: role.start("fail", "foreign")})
+        wait([role.start(Worker.fail, "foreign")])
     assert lost.value.role is role and not lost.value.is_late
     for kind in ("transfer", "config"):
         with pytest.raises(RoleError, match="failing failed: no luck") as error:
-            wait({role: role.start("fail", kind)})
+            wait([role.start(Worker.fail, kind)])
         assert not isinstance(error.value, RoleLost)
-    assert wait({role: role.start("sleep", 0.0)}) == {role: "slept"}
+    assert wait([role.start(Worker.sleep, 0.0)]) == ["slept"]
     role.kill()
 
 
@@ -125,7 +136,7 @@ def test_a_failure_is_a_loss_unless_it_would_happen_again(logs: Path) -> None:
 def test_a_role_that_cannot_be_built_says_why(logs: Path, build: Any, kind: Any, says: str) -> None:
     role = Role("broken", log=logs / "broken.log", build=build, lost=EngineLost)
     with pytest.raises(kind, match=f"trying: broken failed: .*{says}") as error:
-        wait({role: role.start("sleep", 0.0)})
+        wait([role.start(Worker.sleep, 0.0)])
     assert isinstance(error.value, RoleLost) == (kind is EngineLost)
     assert says in (logs / "broken.log").read_text()
     role.kill()
@@ -138,23 +149,23 @@ def test_a_role_that_other_machines_could_connect_to_ends_the_run(
     role = Role(f"open {process}", log=logs / "open.log", build=build, lost=EngineLost)
     says = rf"process \d+ \({process}\) listens on 0\.0\.0\.0, port \d+, where other machines can connect"
     with pytest.raises(RoleError, match=says) as error:
-        wait({role: role.start("start")})
+        wait([role.start(Worker.start)])
     assert not isinstance(error.value, RoleLost)  # for another in its place would do the same
     role.kill()
 
 
 def test_who_has_died_is_blamed_not_who_noticed_it_first(logs: Path) -> None:
     rank, noticing = start(logs, "rank", PolicyLost), start(logs, "noticing")
-    wait({role: role.start("sleep", 0.0) for role in (rank, noticing)})
+    wait([role.start(Worker.sleep, 0.0) for role in (rank, noticing)])
     with pytest.raises(PolicyLost, match="trying: rank died"):
-        wait({noticing: noticing.start("fail", "transfer"), rank: rank.start("die")})
+        wait([noticing.start(Worker.fail, "transfer"), rank.start(Worker.die)])
     noticing.kill()
 
 
 def test_one_that_is_late_is_named_with_the_setting(logs: Path) -> None:
     late, prompt = start(logs, "late"), start(logs, "prompt")
-    wait({role: role.start("sleep", 0.0) for role in (late, prompt)})
-    calls = {role: role.start("sleep", seconds) for role, seconds in ((late, 600.0), (prompt, 0.0))}
+    wait([role.start(Worker.sleep, 0.0) for role in (late, prompt)])
+    calls = [role.start(Worker.sleep, seconds) for role, seconds in ((late, 600.0), (prompt, 0.0))]
     with pytest.raises(EngineLost, match=r"no answer from late within 1 s \(try\.timeout_s\)") as lost:
         wait(calls, timeout_s=1.0)
     assert lost.value.role is late and lost.value.is_late
@@ -162,7 +173,7 @@ def test_one_that_is_late_is_named_with_the_setting(logs: Path) -> None:
     silent = silent_or_dead(calls, timeout_s=0.5, **limit)
     assert silent is not None and silent.role is late
     assert str(silent) == "giving up: no answer from late within the time left"
-    assert silent_or_dead({prompt: prompt.start("fail", "transfer")}, timeout_s=120.0, **limit) is None
+    assert silent_or_dead([prompt.start(Worker.fail, "transfer")], timeout_s=120.0, **limit) is None
     late.kill()
     with pytest.raises(EngineLost, match="late died"):
         wait(calls)
@@ -174,7 +185,7 @@ def test_what_a_role_did_is_on_the_drivers_clock(logs: Path) -> None:
     timeline.take()
     role = Role("ahead", log=logs / "ahead.log", build=build_ahead, lost=EngineLost)
     begun_s = timeline.now_s()
-    wait({role: role.start("sleep", 0.5)})
+    wait([role.start(Worker.sleep, 0.5)])
     clocks.settle()
     slept = next(span for span in timeline.take() if (span.role, span.phase) == ("ahead", "sync"))
     assert begun_s <= slept.start_s < slept.end_s <= timeline.now_s()
@@ -186,7 +197,7 @@ def test_what_a_role_did_is_on_the_drivers_clock(logs: Path) -> None:
 @pytest.mark.parametrize("state", ["running", "stopped", "dead"])
 def test_killing_a_role_ends_what_it_has_started(logs: Path, state: str) -> None:
     role = start(logs, f"parent {state}")
-    child = psutil.Process(wait({role: role.start("start_child")})[role])
+    child = psutil.Process(*wait([role.start(Worker.start_child)]))
     role.note_processes()
     parent = psutil.Process(role.pid())
     assert child.ppid() == parent.pid

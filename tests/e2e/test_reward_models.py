@@ -49,7 +49,7 @@ def test_vllm_gives_the_scores_of_transformers(own_process, max_tokens):
 
 def test_the_answers_are_dealt_to_all_actors_and_come_back_in_order(tmp_path):
     from rlstack.orchestration.cluster import Cluster
-    from rlstack.orchestration.role_errors import RoleError
+    from rlstack.orchestration.roles import RoleError
 
     model = Settings(name="judge", path=str(JUDGE), num_actors=2)
     restarts = []

@@ -17,7 +17,7 @@ import pytest
 from rlstack.data.records import Example, Prompt, Rollout, Score
 from rlstack.orchestration import team
 from rlstack.orchestration.engine_seat import Sampling
-from rlstack.orchestration.role_errors import BackToCheckpoint
+from rlstack.orchestration.roles import BackToCheckpoint
 from rlstack.orchestration.weight_sync import Ordered
 from rlstack.rewards.scorer import Question
 

@@ -16,8 +16,7 @@ from rlstack.orchestration import cluster
 from rlstack.orchestration.cluster import Cluster
 from rlstack.orchestration.home import Home
 from rlstack.orchestration.placement import Bundle, Decision, Demand, Node
-from rlstack.orchestration.role_errors import NodeLost, OlderVersionLost, PolicyLost
-from rlstack.orchestration.roles import Role
+from rlstack.orchestration.roles import NodeLost, OlderVersionLost, PolicyLost, Role
 
 A, B, C = (Node(id=f"n{i}", address=f"10.0.0.{i}", num_gpus=0, num_cores=2) for i in (1, 2, 3))
 

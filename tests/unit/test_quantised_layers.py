@@ -14,8 +14,9 @@ from rlstack.config.schema import RunConfig
 from rlstack.errors import ConfigError
 from rlstack.model.known_models import KNOWN_MODELS
 from rlstack.model.weight_names import stage_rules
-from rlstack.orchestration import quantised_layers
-from rlstack.orchestration.quantised_layers import check_quantised, difference
+from rlstack.orchestration import weight_probe
+from rlstack.orchestration.protocols import Probed
+from rlstack.orchestration.weight_probe import check_quantised, difference
 
 ROOT = Path(__file__).parents[2]
 MODEL = KNOWN_MODELS["Llama-3.1-8B"]
@@ -108,15 +109,15 @@ class Role:
     def __init__(self, name: str, names: set[str]) -> None:
         self.title, self.names, self.asked = name, names, 0
 
-    def start(self, method: str) -> list[str]:
-        assert method == "quantised_weights"
+    def start(self, method: object) -> list[str]:
+        assert method is Probed.quantised_weights
         self.asked += 1
         return sorted(self.names)
 
 
 @pytest.fixture
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantised_layers, "wait_for", lambda calls, **_: calls)
+    monkeypatch.setattr(weight_probe, "wait_for", lambda calls, **_: calls)
 
 
 def test_layers_that_differ_are_named(no_ray: None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from rlstack.orchestration import engine_group, engine_seat
 from rlstack.orchestration.engine_group import EngineGroup
 from rlstack.orchestration.engine_seat import Answer, Sampling
 from rlstack.orchestration.home import Home
+from rlstack.orchestration.protocols import GeneratorEngine
 from rlstack.orchestration.recovery import EngineRecovery
 from rlstack.orchestration.restarts import Restarts
-from rlstack.orchestration.role_errors import BackToCheckpoint, EngineLost, OlderVersionLost, RoleError
+from rlstack.orchestration.roles import BackToCheckpoint, EngineLost, OlderVersionLost, RoleError
 from rlstack.orchestration.weight_sync import Ordered
 from rlstack.transfer.errors import TransferError
 
@@ -46,13 +48,13 @@ class Role:
         self.first_needed = 0
 
     def stream(
-        self, method: str, prompts: list[Prompt], **keywords: Any
-    ) -> tuple[list[Prompt], dict[str, Any]]:
-        assert method == "generate_stream"
-        return prompts, keywords
+        self, method: object, prompts: list[Prompt], **keywords: Any
+    ) -> tuple[Role, list[Prompt], dict[str, Any]]:
+        assert method is GeneratorEngine.generate_stream
+        return self, prompts, keywords
 
-    def start_beside(self, method: str, *, before: int) -> None:
-        assert method == "drop_streams"
+    def start_beside(self, method: object, *, before: int) -> None:
+        assert method is GeneratorEngine.drop_streams
         self.first_needed = before
 
     def kill(self) -> None:
@@ -63,9 +65,9 @@ class Role:
 
 
 def yielded(
-    role: Role, stream: tuple[list[Prompt], dict[str, Any]], *, is_needed: Callable[[], bool], **limits: Any
+    stream: tuple[Role, list[Prompt], dict[str, Any]], *, is_needed: Callable[[], bool], **limits: Any
 ) -> Iterator[list[tuple[int, Answer]]]:
-    prompts, asked = stream
+    role, prompts, asked = stream
     for place, prompt in enumerate(prompts):
         while is_needed() and not role.answers and not role.dead:
             time.sleep(0.001)
@@ -157,20 +159,21 @@ class Team:
             time.sleep(0.001)
         return [(answer.result(0)[0].text, answer.result(0)[0].version) for answer in answers]
 
-    def _start(self, name: str, *, index: int, **keywords: Any) -> Role:
-        assert keywords["lost"] is EngineLost
+    def _start(self, name: str, *, build: partial[Any], **keywords: Any) -> Role:
+        assert keywords["lost"] is EngineLost and build.func is engine_group.build_engine
+        index = build.keywords["index"]
         self.roles.append(Role(index, sum(role.index == index for role in self.roles)))
         return self.roles[-1]
 
-    def _load(self, calls: dict[Role, Any], **limits: Any) -> None:
-        for role in calls:
+    def _load(self, roles: list[Role], **limits: Any) -> None:
+        for role in roles:
             role.loaded = True
 
 
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Team]]:
-    # Role.start of the played role is not needed: what it is asked for by that is to load.
-    monkeypatch.setattr(Role, "start", lambda self, method: method, raising=False)
+    # A call of Role.start stands for its role: it is always the one that loads.
+    monkeypatch.setattr(Role, "start", lambda self, method: self, raising=False)
     made: list[Team] = []
 
     def make(**keywords: Any) -> Team:

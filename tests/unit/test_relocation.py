@@ -9,7 +9,7 @@ import pytest
 from rlstack.orchestration.home import Home
 from rlstack.orchestration.placement import Demand, Group, Node, place
 from rlstack.orchestration.relocation import Move, decide, decision_of, nodes_of, part_of, slots
-from rlstack.orchestration.role_errors import NodeLost, RoleLost
+from rlstack.orchestration.roles import NodeLost, RoleLost
 
 POLICY, ENGINE, COPY = "policy.tensor_parallel", "rollout.tensor_parallel", "reward.models[0].tensor_parallel"
 

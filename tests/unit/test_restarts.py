@@ -13,8 +13,7 @@ import pytest
 from rlstack.config.schema import Policy, Run, RunConfig
 from rlstack.orchestration.home import Home
 from rlstack.orchestration.restarts import Restarts, Settle
-from rlstack.orchestration.role_errors import EngineLost, NodeLost, RoleError
-from rlstack.orchestration.roles import Role
+from rlstack.orchestration.roles import EngineLost, NodeLost, Role, RoleError
 from rlstack.telemetry.recorder import Recorder
 
 

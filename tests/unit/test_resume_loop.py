@@ -23,7 +23,7 @@ from rlstack.config.schema import RunConfig, Task
 from rlstack.data.records import Prompt
 from rlstack.data.sampling import PromptSampler
 from rlstack.errors import ConfigError
-from rlstack.orchestration.role_errors import PolicyLost, RoleError
+from rlstack.orchestration.roles import PolicyLost, RoleError
 from rlstack.telemetry import recorder
 from rlstack.telemetry.metrics import is_timing
 from tests.unit.played_team import Killed, Policy, play

@@ -13,9 +13,8 @@ from rlstack.errors import ConfigError
 from rlstack.orchestration import role_homes
 from rlstack.orchestration.home import Home
 from rlstack.orchestration.placement import Decision, Demand, Group, Node, Slot, place
-from rlstack.orchestration.role_errors import EngineLost, NodeLost
 from rlstack.orchestration.role_homes import ROOM_S, SILENT_S, RoleHomes
-from rlstack.orchestration.roles import Role
+from rlstack.orchestration.roles import EngineLost, NodeLost, Role
 
 DEMAND = Demand(
     policy=(Group("policy.tensor_parallel", 1),) * 2,

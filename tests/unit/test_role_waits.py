@@ -12,15 +12,23 @@ import pytest
 
 from rlstack.orchestration import roles
 from rlstack.orchestration.home import Home
-from rlstack.orchestration.role_errors import EngineLost
 from rlstack.orchestration.role_host import Answer
-from rlstack.orchestration.roles import WATCH_S, Role, Stream, silent_or_dead, wait_for, yielded
+from rlstack.orchestration.roles import (
+    WATCH_S,
+    Call,
+    EngineLost,
+    Role,
+    Stream,
+    silent_or_dead,
+    wait_for,
+    yielded,
+)
 from rlstack.telemetry.clocks import Reading, RoleClock
 
 
-def role(name: str, node: str) -> Role:
+def role(name: str, node: str) -> Role[Any]:
     """One whose process is never started."""
-    made = Role.__new__(Role)
+    made: Role[Any] = Role.__new__(Role)
     made.name, made.log, made.lost, made.clock = name, Path("x.log"), EngineLost, RoleClock(name)
     made.home = Home(node=node, address=f"10.0.0.{node[1:]}") if node else Home()
     return made
@@ -45,8 +53,8 @@ def given_up(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     return found
 
 
-def waited(*those: Role, timeout_s: float = 600.0) -> EngineLost:
-    calls: dict[Role, Any] = {each: each.name for each in those}
+def waited(*those: Role[Any], timeout_s: float = 600.0) -> EngineLost:
+    calls = [Call[Any](each, cast(Any, each.name)) for each in those]
     with pytest.raises(EngineLost) as lost:
         wait_for(calls, timeout_s=timeout_s, doing="loading the engine again", setting="the.limit")
     return lost.value
@@ -73,7 +81,7 @@ def test_on_nodes_that_live_the_limit_holds_and_names_them(given_up: dict[str, f
 def test_on_one_machine_there_is_no_node_to_name_or_to_look_at(given_up: dict[str, float]) -> None:
     alone = role("engine 0", "")
     assert "no answer from engine 0 within 12 s" in str(waited(alone, timeout_s=12.0))
-    late = silent_or_dead({alone: "x"}, timeout_s=1.0, doing="syncing", within="1 s (s)")
+    late = silent_or_dead([Call(alone, cast(Any, "x"))], timeout_s=1.0, doing="syncing", within="1 s (s)")
     assert late is not None and late.reason == "syncing: no answer from engine 0 within 1 s (s)"
 
 
@@ -100,15 +108,16 @@ def refs(monkeypatch: pytest.MonkeyPatch) -> Refs:
 
 def test_each_result_is_deserialised_once(refs: Refs) -> None:
     ranks = [role(f"policy rank {i}", "") for i in range(3)]
-    calls: dict[Role, Any] = {each: each.name for each in ranks}
+    calls = [Call[str](each, cast(Any, each.name)) for each in ranks]
     results = wait_for(calls, timeout_s=1.0, doing="training", setting="the.limit")
-    assert list(results.items()) == [(each, f"result of {each.name}") for each in ranks]
+    assert results == [f"result of {each.name}" for each in ranks]
+    assert silent_or_dead(calls, timeout_s=1.0, doing="training", within="1 s") is None
     assert refs.gets == {each.name: 1 for each in ranks}
 
 
 def test_each_item_of_a_stream_is_deserialised_once(refs: Refs) -> None:
-    stream = Stream("generate", cast(Any, iter(["a", "b"])))
+    stream = Stream[str](role("engine 0", ""), "generate", cast(Any, iter(["a", "b"])))
     limits: dict[str, Any] = {"timeout_s": 1.0, "doing": "sampling", "setting": "the.limit"}
-    items = yielded(role("engine 0", ""), stream, is_needed=lambda: True, **limits)
+    items = yielded(stream, is_needed=lambda: True, **limits)
     assert list(items) == ["result of a", "result of b"]
     assert refs.gets == {"a": 1, "b": 1}

@@ -17,7 +17,7 @@ from rlstack.data.samples import sample_rows
 from rlstack.orchestration.adaptive_schedule import Decision
 from rlstack.orchestration.home import Home
 from rlstack.orchestration.restarts import Restarts
-from rlstack.orchestration.role_errors import RoleLost
+from rlstack.orchestration.roles import RoleLost
 from rlstack.telemetry.alarms import Raised
 from rlstack.telemetry.log_files import FILES, RESTARTS
 from rlstack.telemetry.recorder import Recorder

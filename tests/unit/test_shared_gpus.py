@@ -9,7 +9,7 @@ import pytest
 
 from rlstack.config.schema import RunConfig, Transfer, TransferChannel, TransferMethod
 from rlstack.errors import ConfigError
-from rlstack.orchestration.role_errors import EngineLost
+from rlstack.orchestration.roles import EngineLost
 from rlstack.orchestration.shared_gpus import on_shared_gpus, work_in_shifts
 
 

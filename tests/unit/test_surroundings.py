@@ -125,7 +125,7 @@ def test_a_command_is_not_bound_to_one_core_by_a_launcher() -> None:
 def test_torch_is_not_there_yet_when_a_role_settles() -> None:
     """It reads the number of threads when it is imported."""
     imports = (
-        "import rlstack.orchestration.role_host, rlstack.orchestration.engine_group, "
+        "import rlstack.orchestration.roles, rlstack.orchestration.engine_group, "
         "rlstack.orchestration.policy_group, rlstack.orchestration.reward_group"
     )
     code = f"{imports}, sys; sys.exit('torch' in sys.modules)"

@@ -20,8 +20,7 @@ from rlstack.losses.build import build_loss
 from rlstack.losses.types import LossOutput
 from rlstack.orchestration.home import Home
 from rlstack.orchestration.restarts import Restarts
-from rlstack.orchestration.role_errors import EngineLost, OlderVersionLost, RoleError, UserCodeFailed
-from rlstack.orchestration.roles import Role, _failed
+from rlstack.orchestration.roles import EngineLost, OlderVersionLost, Role, RoleError, UserCodeFailed, _failed
 from rlstack.telemetry.alarms import StoppedByAlarm
 from rlstack.telemetry.recorder import Recorder
 from rlstack.user_code import Place, in_one_line, is_users, place_in_dump, place_of

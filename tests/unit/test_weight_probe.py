@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from rlstack.config.schema import Policy, Precision, RunConfig
 from rlstack.orchestration import weight_probe
 from rlstack.orchestration.home import Home
+from rlstack.orchestration.protocols import Probed
 from rlstack.orchestration.weight_probe import Probe
 from rlstack.transfer.errors import TransferError
 
@@ -26,17 +28,20 @@ class Role:
         self.logprobs = logprobs
         self.started = 0
 
-    def start(self, method: str, token_ids: list[int]) -> tuple[float, ...] | None:
-        assert (method, tuple(token_ids)) == ("probe", TOKENS)
+    def start(self, method: object, token_ids: list[int]) -> SimpleNamespace:
+        assert (method, tuple(token_ids)) == (Probed.probe, TOKENS)
         self.started += 1
-        return self.logprobs
+        return self.call()
+
+    def call(self, logprobs: tuple[float, ...] | None = None) -> SimpleNamespace:
+        """One that is done, with other logprobs than the role's if some are given."""
+        return SimpleNamespace(role=self, result=logprobs or self.logprobs)
 
 
 @pytest.fixture
 def probe(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Probe]:
-    def wait_for(calls: Mapping[Any, Any], **limits: Any) -> dict[Any, Any]:
+    def wait_for(calls: Sequence[Any], **limits: Any) -> None:
         assert limits["setting"] == "transfer.timeout_s"
-        return dict(calls)
 
     monkeypatch.setattr(weight_probe, "wait_for", wait_for)
     return lambda precision=Precision.fp32: Probe(
@@ -87,16 +92,16 @@ def test_an_engine_that_is_replaced_later_is_held_against_what_the_policy_had_at
 
 def test_after_a_sync_the_furthest_engine_is_named_and_nan_is_furthest(probe: Callable[..., Probe]) -> None:
     policy, engines = ranks(), [Role(f"engine {i}", (-1.0, -2.0)) for i in range(3)]
-    results = {role: role.logprobs for role in (*policy, *engines)}
-    assert probe().check_synced(results, policy=policy, version=4) == 0.0
-    results[engines[1]] = (-1.002, -2.0)
+    probes: list[Any] = [role.call() for role in (*policy, *engines)]
+    assert probe().check_synced(probes, policy=policy, version=4) == 0.0
+    probes[3] = engines[1].call((-1.0021, -2.0))
     with pytest.raises(
         TransferError, match=r"version 4 has arrived, but engine 1 does not .* are 0\.001 nats"
     ):
-        probe(Precision.fp32).check_synced({**results, engines[1]: (-1.0021, -2.0)}, policy=policy, version=4)
-    results[engines[2]] = (math.nan, -2.0)
+        probe(Precision.fp32).check_synced(probes, policy=policy, version=4)
+    probes[4] = engines[2].call((math.nan, -2.0))
     with pytest.raises(TransferError, match=r"engine 2 does not compute with it: .* are nan nats"):
-        probe().check_synced(results, policy=policy, version=4)
+        probe().check_synced(probes, policy=policy, version=4)
 
 
 def test_a_text_of_one_token_compares_nothing(probe: Callable[..., Probe]) -> None:

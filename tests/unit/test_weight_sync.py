@@ -6,22 +6,25 @@ from typing import Any, cast
 
 import pytest
 
-from rlstack.config.schema import RunConfig, Transfer
+from rlstack.config.schema import RunConfig, Transfer, TransferMethod
 from rlstack.orchestration import roles, weight_sync
 from rlstack.orchestration.home import Home
-from rlstack.orchestration.role_errors import EngineLost, PolicyLost, RoleError
+from rlstack.orchestration.protocols import GeneratorEngine
+from rlstack.orchestration.role_host import Answer
+from rlstack.orchestration.roles import Call, EngineLost, PolicyLost, RoleError
 from rlstack.orchestration.weight_sync import GIVE_UP_S, Ordered, WeightSync
+from rlstack.telemetry.clocks import Reading, RoleClock
 
 
 class Role:
-    """Stands for a role; its calls are its name and what was called."""
+    """Stands for a role; the references of its calls are its name and the method."""
 
     def __init__(self, name: str, lost: type[EngineLost | PolicyLost]) -> None:
         self.name = self.title = name
-        self.lost, self.log, self.home = lost, "x", Home()
+        self.lost, self.log, self.home, self.clock = lost, "x", Home(), RoleClock(name)
 
-    def start(self, method: str, /, *args: Any, **kwargs: Any) -> str:
-        return f"{self.name}: {method}"
+    def start(self, method: Any, /, *args: Any, **kwargs: Any) -> Call[Any]:
+        return Call(cast(Any, self), cast(Any, f"{self.name}: {method.__name__}"))
 
     start_beside = start
 
@@ -46,8 +49,8 @@ class Ray:
         done = [ref for ref in refs if ref.startswith("policy") and timeout == GIVE_UP_S]
         return done, [ref for ref in refs if ref not in done]
 
-    def get(self, ref: str, *, timeout: float) -> None:
-        return None
+    def get(self, ref: str, *, timeout: float) -> Answer:
+        return Answer(None, [], [], Reading("10.0.0.2", 0.0, 0.0, 0.0))
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def sync(monkeypatch: pytest.MonkeyPatch) -> WeightSync:
     monkeypatch.setattr(roles, "ray", Ray())
     monkeypatch.setattr(weight_sync, "serve_store", lambda *_, **__: Store())
     with monkeypatch.context() as all_well:
-        all_well.setattr(weight_sync, "wait_for", lambda calls, **_: dict.fromkeys(calls))
+        all_well.setattr(weight_sync, "wait_for", lambda calls, **_: None)
         return WeightSync(
             cast(Any, policy),
             cast(Any, engines),
@@ -93,6 +96,7 @@ def test_a_transfer_that_fails_is_what_is_raised_and_not_its_own_cause(
 
 def test_a_round_that_others_gave_up_names_no_setting(sync: WeightSync) -> None:
     (engine,) = sync._engines.roles
-    sync.under_way = Ordered(6, commits={engine: engine.start("commit_receive")})
+    commit = engine.start(GeneratorEngine.commit_receive, 6, TransferMethod.reshard)
+    sync.under_way = Ordered(6, commits=[commit])
     lost = sync.who_is_lost()
     assert str(lost) == "syncing version 6: no answer from engine 0 within the 20 s after it was given up"

@@ -112,36 +112,36 @@ def test_user_code_reaches_its_process_behind_the_packages(sprung: Callable[[], 
 
 ROLE = """
 import multiprocessing, subprocess, sys, tempfile
+from functools import partial
 from pathlib import Path
 
-import ray
 from rlstack.config.schema import Cluster
 from rlstack.losses.own import load_loss
 from rlstack.orchestration.ray_session import end_ray, start_ray, with_descendants
-from rlstack.orchestration.roles import Role
+from rlstack.orchestration.roles import Role, wait_for
 from rlstack.rewards.handover import packed, unpacked
 
 
-def build(loss):
-    import megatron.core, numpy, omegaconf, torch, yaml
+class Made:
+    def __init__(self, loss):
+        import megatron.core, numpy, omegaconf, torch, yaml
 
-    class Made:
-        def look(self):
-            child = subprocess.run([sys.executable, "-c", "import yaml; print('yaml')"], capture_output=True)
-            pool = multiprocessing.get_context("spawn").Pool(1)
-            with pool:
-                found = pool.apply(abs, (-1,))
-            return unpacked(loss)(None), child.stdout, found
+        self.loss = loss
 
-    return Made()
+    def look(self):
+        child = subprocess.run([sys.executable, "-c", "import yaml; print('yaml')"], capture_output=True)
+        pool = multiprocessing.get_context("spawn").Pool(1)
+        with pool:
+            found = pool.apply(abs, (-1,))
+        return unpacked(self.loss)(None), child.stdout, found
 
 
 if __name__ == "__main__":
     processes = start_ray(Cluster())
     try:
         loss = packed(load_loss("own_code_of_a_test:Loss"))
-        role = Role("a role", log=Path(sys.argv[1]), build=build, loss=loss)
-        print(ray.get(role.start("look"), timeout=120).result)
+        role = Role("a role", log=Path(sys.argv[1]), build=partial(Made, loss))
+        print(*wait_for([role.start(Made.look)], timeout_s=120, doing="looking", setting="none"))
     finally:
         end_ray(with_descendants(processes))
 """
