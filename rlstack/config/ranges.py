@@ -137,6 +137,7 @@ RANGES: dict[str, Range] = {
     "checkpoint.timeout_s": POSITIVE,
     "checkpoint.interrupt_timeout_s": POSITIVE,
     "recovery.max_restarts": NOT_NEGATIVE,
+    "recovery.window_s": POSITIVE,
     "cluster.ranks_per_core": ONE_OR_MORE,
     "cluster.placement_timeout_s": POSITIVE,
     "cluster.object_store_mib": Range(low=80),  # Ray refuses less than 75 MB

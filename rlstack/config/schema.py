@@ -344,7 +344,8 @@ class Checkpoint:
 
 @dataclass(slots=True)
 class Recovery:
-    max_restarts: int = 3  # replacements begun over the whole run; 0: the first failure ends it
+    max_restarts: int = 3  # replacements begun within window_s; 0: the first failure ends the run
+    window_s: float | None = 3600.0  # for which, and until a further step, one counts; null: for ever
 
 
 @dataclass(slots=True)

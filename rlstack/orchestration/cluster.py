@@ -36,7 +36,7 @@ from rlstack.orchestration.reservation import reserve
 from rlstack.orchestration.restarts import Note, Restarts, Say
 from rlstack.orchestration.reward_group import RewardModelGroup
 from rlstack.orchestration.role_homes import RoleHomes
-from rlstack.orchestration.roles import BackToCheckpoint, Role
+from rlstack.orchestration.roles import BackToCheckpoint, Role, kill_roles
 from rlstack.orchestration.shared_gpus import on_shared_gpus
 from rlstack.orchestration.shared_memory import removing_shared_memory
 from rlstack.telemetry.standard_error import libraries_to
@@ -78,6 +78,7 @@ class Cluster:
         self.restarts = Restarts(
             config.recovery.max_restarts,
             note,
+            window_s=config.recovery.window_s,
             step=step,
             say=say,
             settle=lambda roles: self._homes.settle(roles),
@@ -141,21 +142,26 @@ class Cluster:
     def restart_policy(self, lost: BackToCheckpoint) -> PolicyGroup:
         """End all ranks of the policy and build it anew, from `policy.model`; the other roles stay.
 
-        The engines drop what they were asked for, and if it is one of them that was lost, it is replaced;
-        what they hold has to be brought to them.
+        The engines drop their requests, and an engine that was lost is replaced, at the same time as the
+        policy unless they share GPUs; what the engines hold has to be brought to them.
 
         Raises RoleError if that was one restart too many, or if a rank cannot be started; NodeLost if a node
         was lost and no other one can take what was there.
         """
         assert self._policy is not None and self._engines is not None, "launch comes first"
         seat = self._engines.seat_of(lost.role)
-        with self.restarts.replacing(lost, [*self._policy.roles, *([] if seat is None else [lost.role])]):
-            self._policy.kill()
+        replaced = [*self._policy.roles, *([] if seat is None else [lost.role])]
+        with self.restarts.replacing(lost, replaced):
+            kill_roles(replaced)
             self._engines.abandon()
             if seat is not None:
                 seat.replace()
+            if seat is not None and self._demand.colocated:
                 self._engines.load(seat.role)
-            return self.start_policy()
+            policy = self.start_policy()
+            if seat is not None and not self._demand.colocated:
+                self._engines.load(seat.role)
+            return policy
 
     def start_policy(self) -> PolicyGroup:
         """Start the policy alone, and wait until it is ready."""

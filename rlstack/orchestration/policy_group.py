@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -75,11 +74,6 @@ class PolicyGroup:
         ((host, where),) = self._wait([serving], doing="starting the policy", limit=_START)
         calls = self._start(PolicyRank.start, host, where)
         self._wait(calls, doing="building the policy", limit=_START)
-
-    def kill(self) -> None:
-        """End all ranks, whatever they are doing."""
-        with ThreadPoolExecutor(max_workers=len(self.roles)) as pool:  # a lost node keeps a kill for a while
-            list(pool.map(Role.kill, self.roles))
 
     def before_work(self, do: Callable[[], None]) -> None:
         """Have `do` called before the ranks do what takes more memory than their state does."""

@@ -24,7 +24,7 @@ from rlstack.errors import ConfigError, UserCodeError
 from rlstack.files import DISK_REMEDIES
 from rlstack.orchestration.home import Home
 from rlstack.orchestration.nodes import lost_nodes
-from rlstack.orchestration.processes import Processes, end_processes
+from rlstack.orchestration.processes import Processes, end_everywhere
 from rlstack.orchestration.role_host import Answer, Host, Method
 from rlstack.telemetry import clocks, timeline
 from rlstack.telemetry.clocks import RoleClock
@@ -34,6 +34,7 @@ ANYWHERE = Home()
 BESIDE = "beside"  # Ray's concurrency group of the calls that do not wait for those under way
 POLL_S = 0.2  # how soon one who waits for a stream sees that nobody needs it any more
 WATCH_S = 5.0  # how often one who waits for roles looks whether Ray has given up their nodes
+NOTED_S = 0.1  # for the processes of roles that were noted a moment ago
 RESULT_S = 60.0  # for a result that is there to come to this process
 # Exceptions of those who have lost another process, vLLM's workers or a rank of their own group.
 SYMPTOMS = re.compile(
@@ -179,9 +180,19 @@ class Role(Generic[T_co]):
 
     def kill(self) -> None:
         """End the role and what it has started, for certain, whatever state it is in."""
-        if (processes := self.processes(timeout_s=0.1)) is not None:
-            end_processes(processes)
-        ray.kill(self._actor, no_restart=True)
+        kill_roles([self])
+
+
+def kill_roles(roles: Sequence[Role[object]]) -> None:
+    """As Role.kill for each, all at the same time: one call per node, however many roles are on it.
+
+    A node that is lost delays the others by nothing, and the return by processes.KILL_TIMEOUT_S at most.
+    """
+    noted = [role._processes for role in roles]
+    ray.wait(noted, num_returns=len(noted), timeout=NOTED_S)
+    end_everywhere([found for role in roles if (found := role.processes()) is not None])
+    for role in roles:
+        ray.kill(role._actor, no_restart=True)
 
 
 class Call(Generic[R_co]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -69,7 +70,7 @@ def test_a_run_with_its_own_ray_checks_nothing(checked: list[list[Node]], tmp_pa
 
 @pytest.mark.parametrize("is_engine", [False, True])
 def test_the_nodes_of_all_ranks_are_looked_at_before_the_policy_is_ended(
-    tmp_path: Path, is_engine: bool
+    tmp_path: Path, is_engine: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def role(name: str) -> Role:
         return cast(Role, SimpleNamespace(name=name, title=name, log="x", home=Home()))
@@ -82,10 +83,42 @@ def test_the_nodes_of_all_ranks_are_looked_at_before_the_policy_is_ended(
         raise NodeLost("node 10.0.0.2 was lost")
 
     running.restarts._settle = settle
-    running._policy = cast(Any, SimpleNamespace(roles=ranks, kill=lambda: pytest.fail("it was ended")))
+    monkeypatch.setattr(cluster, "kill_roles", lambda roles: pytest.fail("they were ended"))
+    running._policy = cast(Any, SimpleNamespace(roles=ranks))
     seats = {id(engine): SimpleNamespace(role=engine)}
     running._engines = cast(Any, SimpleNamespace(seat_of=lambda role: seats.get(id(role))))
     lost = OlderVersionLost("engine 0 died", role=engine) if is_engine else PolicyLost("died", role=ranks[1])
     with pytest.raises(NodeLost):
         running.restart_policy(lost)
     assert settled == ([*ranks, engine] if is_engine else ranks)
+
+
+@pytest.mark.parametrize(
+    ("colocated", "order"),
+    [
+        (False, ["start engine", "start policy", "load engine"]),
+        (True, ["start engine", "load engine", "start policy"]),  # it takes what memory the policy leaves
+    ],
+)
+def test_all_that_was_lost_ends_together_and_starts_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, colocated: bool, order: list[str]
+) -> None:
+    done = list[Any]()
+    running = made(tmp_path, address=None)
+    running._demand = replace(running._demand, colocated=colocated)
+    running.restarts._settle = lambda roles: []
+    ranks, engine = ["rank 0", "rank 1"], SimpleNamespace(name="engine 0", title="", log="x", home=Home())
+    seat = SimpleNamespace(role=engine, replace=lambda: done.append("start engine"))
+    running._policy = cast(Any, SimpleNamespace(roles=ranks))
+    running._engines = cast(
+        Any,
+        SimpleNamespace(
+            seat_of=lambda role: seat,
+            abandon=lambda: done.append("abandon"),
+            load=lambda role: done.append("load engine"),
+        ),
+    )
+    monkeypatch.setattr(cluster, "kill_roles", lambda roles: done.append(["kill", *roles]))
+    monkeypatch.setattr(running, "start_policy", lambda: done.append("start policy"))
+    running.restart_policy(OlderVersionLost("engine 0 died", role=cast(Any, engine)))
+    assert done == [["kill", "rank 0", "rank 1", engine], "abandon", *order]

@@ -122,3 +122,45 @@ def test_a_lost_node_without_another_one_begins_nothing(
     assert (
         "engine 0 could not be replaced: node 10.0.0.2 was lost, with engine 0 on it (after 0.0 s)\n" in out
     )
+
+
+class Progress:
+    """Stands for a run: its time, and the steps that it has done."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, window_s: float | None) -> None:
+        self.now_s, self.step = 0.0, 0
+        clock = SimpleNamespace(monotonic=lambda: self.now_s)
+        monkeypatch.setattr("rlstack.orchestration.restarts.time", clock)
+        self.restarts = Restarts(2, window_s=window_s, step=lambda: self.step)
+
+    def lose(self, now_s: float, step: int) -> None:
+        self.now_s, self.step = now_s, step
+        with self.restarts.replacing(lost(role())):
+            pass
+
+
+def test_replacements_count_for_the_window_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Progress(monkeypatch, window_s=100.0)
+    for i in range(20):  # never more than two within 100 s
+        run.lose(60.0 * i, step=i)
+    spent = r"2 roles within 100 s \(recovery\.max_restarts, recovery\.window_s\), and has: 2$"
+    with pytest.raises(RoleError, match=spent):
+        run.lose(60.0 * 19 + 30.0, step=20)
+    run.lose(60.0 * 20, step=20)
+
+
+def test_replacements_at_one_step_count_however_long_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Progress(monkeypatch, window_s=100.0)
+    run.lose(0.0, step=7)
+    run.lose(1000.0, step=5)  # after the run went back to a checkpoint
+    with pytest.raises(RoleError, match=r"recovery\.max_restarts"):
+        run.lose(2000.0, step=5)
+    run.lose(3000.0, step=8)
+
+
+def test_without_a_window_every_replacement_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Progress(monkeypatch, window_s=None)
+    run.lose(0.0, step=0)
+    run.lose(1e6, step=1000)
+    with pytest.raises(RoleError, match=r"may replace 2 roles \(recovery\.max_restarts\), and has: 2$"):
+        run.lose(2e6, step=2000)

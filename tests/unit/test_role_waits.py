@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -9,9 +10,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from ray.exceptions import GetTimeoutError
 
-from rlstack.orchestration import roles
+from rlstack.orchestration import processes, roles
 from rlstack.orchestration.home import Home
+from rlstack.orchestration.processes import Processes
 from rlstack.orchestration.role_host import Answer
 from rlstack.orchestration.roles import (
     WATCH_S,
@@ -19,6 +22,7 @@ from rlstack.orchestration.roles import (
     EngineLost,
     Role,
     Stream,
+    kill_roles,
     silent_or_dead,
     wait_for,
     yielded,
@@ -121,3 +125,46 @@ def test_each_item_of_a_stream_is_deserialised_once(refs: Refs) -> None:
     items = yielded(stream, is_needed=lambda: True, **limits)
     assert list(items) == ["result of a", "result of b"]
     assert refs.gets == {"a": 1, "b": 1}
+
+
+def test_roles_are_killed_on_all_nodes_at_once_by_one_call_on_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranks = [role(f"policy rank {i}", "") for i in range(6)]
+    ended, together = list[Processes](), threading.Barrier(3)
+
+    def end(found: Processes) -> None:
+        together.wait(timeout=10)  # breaks if one node is waited for before the next is begun
+        ended.append(found)
+
+    class Ray(Refs):
+        def __init__(self) -> None:
+            super().__init__()
+            self.waits: list[int] = []
+            self.killed: list[object] = []
+
+        def wait(self, refs: list[Any], *, timeout: float, num_returns: int = 1) -> Any:
+            self.waits.append(num_returns)
+            return super().wait(refs, timeout=timeout, num_returns=num_returns)
+
+        def get(self, ref: Any, *, timeout: float) -> Any:
+            assert timeout == 0
+            if ref == 5:
+                raise GetTimeoutError("it is still being built")
+            return Processes(f"n{ref % 3}", ((ref, 0),))
+
+        def kill(self, actor: object, *, no_restart: bool) -> None:
+            assert len(ended) == 3
+            self.killed.append(actor)
+
+    for i, rank in enumerate(ranks):
+        rank._actor, rank._processes = rank.name, cast(Any, i)
+    found = Ray()
+    monkeypatch.setattr(roles, "ray", found)
+    monkeypatch.setattr(processes, "end_processes", end)
+    kill_roles(ranks)
+    assert sorted(ended) == [
+        Processes("n0", ((0, 0), (3, 0))),
+        Processes("n1", ((1, 0), (4, 0))),
+        Processes("n2", ((2, 0),)),
+    ]
+    assert found.killed == [rank.name for rank in ranks]
+    assert found.waits == [6]  # one wait for the processes of all

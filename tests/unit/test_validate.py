@@ -87,6 +87,7 @@ def test_what_can_work_is_accepted(overrides: list[str]) -> None:
         ("checkpoint.keep_last=0", "checkpoint.keep_last = 0: at least 1 is accepted"),
         ("checkpoint.timeout_s=0", "checkpoint.timeout_s = 0.0: more than 0 is accepted"),
         ("recovery.max_restarts=-1", "recovery.max_restarts = -1: at least 0 is accepted"),
+        ("recovery.window_s=0", "recovery.window_s = 0.0: more than 0 is accepted"),
         ("optimizer.max_skipped_steps=0", "optimizer.max_skipped_steps = 0: at least 1 is accepted"),
         ("evaluation.temperature=0", "evaluation.n = 4: 1 is accepted when evaluation.temperature is 0"),
         ("rollout.n=1", "rollout.n = 1: at least 2 is accepted; a pair needs two rollouts"),
