@@ -363,6 +363,7 @@ class Cluster:
 @dataclass(slots=True)
 class Telemetry:
     profile_steps: list[int] | None = None  # first and last step to trace with torch's profiler; null = none
+    timeline_steps: list[int] | None = None  # first and last to keep all spans of; null = the first 250,000
     peak_tflops: float | None = None  # of a policy rank, for throughput/mfu; null = the GPU's data sheet's
     tensorboard: bool = False  # event files in the run's folder, below tensorboard/
     wandb: str | None = None  # W&B's PROJECT or ENTITY/PROJECT; null = off

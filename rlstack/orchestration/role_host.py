@@ -61,7 +61,8 @@ class Answer(NamedTuple):
     @classmethod
     def of(cls, result: object, *, asked_s: float | None, begun_s: float) -> Answer:
         spans, samples = timeline.take(), nvml.take()
-        reading = Reading(ray.util.get_node_ip_address(), asked_s, begun_s, timeline.now_s())
+        address, dropped = ray.util.get_node_ip_address(), timeline.num_dropped()
+        reading = Reading(address, asked_s, begun_s, timeline.now_s(), dropped)
         return cls(result, spans, samples, reading)
 
 

@@ -18,7 +18,7 @@ from rlstack.config.alarms import AlarmAction
 from rlstack.telemetry import nvml, timeline
 from rlstack.telemetry.alarms import Raised
 from rlstack.telemetry.nvml import MAX_SAMPLES, Sample
-from rlstack.telemetry.timeline import MAX_SPANS, Span
+from rlstack.telemetry.timeline import MAX_SPANS, Buffer, Span
 
 DRIFT = 5e-4  # seconds by which two clocks part in a second at most: the kernel's limit for adjusting one
 MAX_OFFSET_S = 0.1  # of a node's clock, above which people are told
@@ -32,6 +32,7 @@ class Reading(NamedTuple):
     asked_s: float | None  # None: not the first result of the call
     begun_s: float
     done_s: float
+    dropped_spans: int = 0  # by the role's process since its start
 
 
 class RoleClock:
@@ -55,6 +56,7 @@ class RoleClock:
             self._least_s, self._most_s = known if known[0] <= known[1] else (least_s, most_s)
             self._at_s = received_s
         _offsets[self._role] = reading.node, self.offset_s
+        timeline.report_dropped(self._role, reading.dropped_spans)
 
     @property
     def offset_s(self) -> float:
@@ -64,7 +66,7 @@ class RoleClock:
 
 
 _offsets: dict[str, tuple[str, float]] = {}  # by role, with its node
-_spans: deque[tuple[RoleClock, Span]] = deque(maxlen=MAX_SPANS)
+_spans = Buffer[tuple[RoleClock, Span]](MAX_SPANS)
 _samples: deque[tuple[RoleClock, Sample]] = deque(maxlen=MAX_SAMPLES)
 
 
@@ -79,23 +81,30 @@ def offsets() -> dict[str, float]:
 def forget() -> None:
     """Know of no clock any more, before a run, and of nothing that was measured."""
     _offsets.clear()
-    _spans.clear()
+    _spans.take()
     _samples.clear()
 
 
 def keep(clock: RoleClock, spans: Iterable[Span], samples: Iterable[Sample]) -> None:
     """Keep what a role has measured by its `clock` until settle(). From any thread."""
-    _spans.extend((clock, span) for span in spans)
+    _spans.add((clock, span) for span in spans)
     _samples.extend((clock, sample) for sample in samples)
 
 
 def settle() -> None:
     """Move what is kept to the driver's time, as the clocks are known now, and hand it to the timeline."""
-    for clock, span in [_spans.popleft() for _ in range(len(_spans))]:
-        start_s, end_s = span.start_s - clock.offset_s, span.end_s - clock.offset_s
-        timeline.add([span._replace(start_s=start_s, end_s=end_s)])
+    timeline.add(_moved(clock, span) for clock, span in _spans.take())
     for clock, sample in [_samples.popleft() for _ in range(len(_samples))]:
         nvml.add([sample._replace(time_s=sample.time_s - clock.offset_s)])
+
+
+def num_dropped() -> int:
+    """Spans that were lost in this process and in the roles that have reported to it."""
+    return _spans.num_dropped + timeline.num_dropped()
+
+
+def _moved(clock: RoleClock, span: Span) -> Span:
+    return span._replace(start_s=span.start_s - clock.offset_s, end_s=span.end_s - clock.offset_s)
 
 
 class ClockAlarms:

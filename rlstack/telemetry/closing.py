@@ -10,7 +10,7 @@ from typing import Any
 from rlstack.errors import UserCodeError
 from rlstack.files import DISK_REMEDIES
 from rlstack.telemetry.alarms import StoppedByAlarm
-from rlstack.telemetry.log_files import ROLLOUTS
+from rlstack.telemetry.log_files import GPUS, ROLLOUTS, TIMELINE
 from rlstack.telemetry.logs import ERROR_LOG, write_traceback
 from rlstack.telemetry.report import write_outputs
 from rlstack.telemetry.run_record import read_record
@@ -18,7 +18,7 @@ from rlstack.telemetry.run_record import read_record
 # What a report takes, and what it may take of a run's end: seconds, or a share of the run's time. What would
 # take longer is left to be asked for.
 REPORT_S_PER_SPAN = 7e-5
-REPORT_S_PER_BYTE = 2e-8  # of rollouts.jsonl
+REPORT_S_PER_BYTE = 2e-8  # of rollouts.jsonl, timeline.jsonl and gpus.jsonl
 REPORT_S, REPORT_SHARE = 2.0, 0.02
 
 
@@ -112,8 +112,8 @@ def report(folder: Path, *, num_spans: int, wall_s: float, note: Callable[[str],
 
     What goes wrong here is noted and no more: the run is over, and its files are all there.
     """
-    rollouts = folder / ROLLOUTS
-    num_bytes = rollouts.stat().st_size if rollouts.exists() else 0
+    paths = [folder / name for name in (ROLLOUTS, TIMELINE, GPUS)]
+    num_bytes = sum(path.stat().st_size for path in paths if path.exists())
     report_s = num_spans * REPORT_S_PER_SPAN + num_bytes * REPORT_S_PER_BYTE
     if report_s > max(REPORT_S, REPORT_SHARE * wall_s):
         note(f"for report.html and timeline.json: rlstack report {folder}")

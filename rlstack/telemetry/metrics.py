@@ -24,7 +24,8 @@ TRAINING_SHARE = "of the training"  # of the time of the policy's ranks in the s
 SPEED, FLOPS_SPEED = "tokens/s/rank", "TFLOP/s/rank"  # of one GPU, or of one process where there is none
 PEAK_SHARE = "of the peak"  # of what a GPU's data sheet says of dense products in policy.precision
 SAMPLED = "tokens/sampled"  # depends on when they arrive
-_TIMINGS = ("s", "J", SHARE, TRAINING_SHARE, SPEED, FLOPS_SPEED, PEAK_SHARE)
+SPANS = "spans"
+_TIMINGS = ("s", "J", SPANS, SHARE, TRAINING_SHARE, SPEED, FLOPS_SPEED, PEAK_SHARE)
 
 
 class Metric(NamedTuple):
@@ -140,6 +141,9 @@ METRICS: dict[str, Metric] = {
     "idle/{roles}": Metric(SHARE, statistics.fmean, "ahead of the trainer; what is left they waited"),
     "wait/{reason}": Metric(SHARE, statistics.fmean, "the policy's ranks waited for it"),
     "energy/{roles}": Metric("J", sum, "of their GPUs, all roles of a kind together"),
+    "timeline/dropped_spans": Metric(
+        SPANS, sum, "lost by a full buffer, so that the step's shares are wrong; there where it is above 0"
+    ),
 }
 
 

@@ -49,17 +49,20 @@ class Occupancy:
     def of(cls, pieces: Iterable[Piece]) -> Occupancy:
         """The pieces' seconds by state."""
         total = cls()
-        total.add(pieces)
-        return total
-
-    def add(self, pieces: Iterable[Piece]) -> None:
-        """Count the pieces' seconds too."""
         for start_s, end_s, state, what in pieces:
             if state is State.idle:
-                self.idle_s += end_s - start_s
+                total.idle_s += end_s - start_s
                 continue
-            seconds = self.busy_s if state is State.busy else self.waiting_s
+            seconds = total.busy_s if state is State.busy else total.waiting_s
             seconds[what] = seconds.get(what, 0.0) + end_s - start_s
+        return total
+
+    def add(self, other: Occupancy) -> None:
+        """Count the seconds of `other`, of the same role at another time, too."""
+        self.idle_s += other.idle_s
+        for mine, theirs in ((self.busy_s, other.busy_s), (self.waiting_s, other.waiting_s)):
+            for what, seconds in theirs.items():
+                mine[what] = mine.get(what, 0.0) + seconds
 
     @property
     def total_s(self) -> float:

@@ -23,11 +23,11 @@ from rlstack.telemetry.history import History, rows_of
 from rlstack.telemetry.log_files import RESTARTS, lengths
 from rlstack.telemetry.loggers.loggers import Loggers
 from rlstack.telemetry.run_dir import RunDirectory
-from rlstack.telemetry.run_timeline import RunTimeline
+from rlstack.telemetry.run_timeline import DROPPED, RunTimeline
 from rlstack.telemetry.skips import skipped_too_often
 from rlstack.telemetry.summary import summarise
 from rlstack.telemetry.throughput import Throughput
-from rlstack.telemetry.timeline import now_s, span
+from rlstack.telemetry.timeline import MAX_SPANS, now_s, span
 from rlstack.telemetry.timing import PHASES, Stopwatch
 from rlstack.telemetry.waiting import Reason
 
@@ -63,7 +63,10 @@ class Recorder:
         self._save_every = config.schedule.save_every
         self._attempts = Attempts(self.note)
         self._has_begun = not self._run.is_resumed  # until then the earlier run's files stay as they are
-        self._timeline = RunTimeline(self._run.path, start_s=start_s)
+        self._timeline = RunTimeline(
+            self._run.path, start_s=start_s, whole_steps=config.telemetry.timeline_steps
+        )
+        self._has_told_of_losses = False
         self._throughput = Throughput.of(config)
         self._is_own_cluster = config.cluster.address is None
         self._history = History()
@@ -195,6 +198,7 @@ class Recorder:
         row = {"step": version, **metrics, **self._stopwatch.lap(), **self._timeline.lap(version)}
         row |= {"tokens/sampled": sampled.take()}
         row |= self._throughput.of_step(row)
+        self._tell_of_losses(row)
         self._history.add_step(row)
         self._run.log_step(row)
         self._console.step(row)
@@ -204,6 +208,16 @@ class Recorder:
         raised += self._clock_alarms.update(version)
         self._log_alarms(raised)
         return Verdict.of(raised)
+
+    def _tell_of_losses(self, row: Mapping[str, Any]) -> None:
+        """One line, once in a run, if spans were lost."""
+        if DROPPED in row and not self._has_told_of_losses:
+            self._has_told_of_losses = True
+            self.note(
+                f"{row[DROPPED]} spans of step {row['step']} were lost: a process keeps {MAX_SPANS} of them "
+                f"until they are taken. Its shares of time (busy/*, idle/*, wait/*) are wrong; {DROPPED} of "
+                "metrics.jsonl has the number for each step"
+            )
 
     def _log_alarms(self, raised: Sequence[Raised]) -> None:
         rows = [asdict(each) for each in raised]

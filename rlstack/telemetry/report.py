@@ -12,8 +12,8 @@ from rlstack.telemetry.html_page import Section, code, facts, figure, side_by_si
 from rlstack.telemetry.metrics import over_steps
 from rlstack.telemetry.rollouts.section import rollouts_section
 from rlstack.telemetry.run_record import RunRecord
+from rlstack.telemetry.run_timeline import step_shares
 from rlstack.telemetry.settings_section import settings_section
-from rlstack.telemetry.shares import step_shares
 from rlstack.telemetry.throughput_section import throughput_section
 from rlstack.telemetry.trace import write_trace
 
@@ -28,9 +28,9 @@ def write_outputs(run: RunRecord) -> list[Path]:
         OSError: they cannot be written there.
     """
     trace = run.path / "timeline.json"
-    if run.spans:
-        write_trace(trace, run.spans, run.samples)
-    return [write_report(run), *([trace] if run.spans else [])]
+    if run.times.spans:
+        write_trace(trace, run.times.spans, run.samples, stretches=run.times.whole)
+    return [write_report(run), *([trace] if run.times.spans else [])]
 
 
 def write_report(run: RunRecord) -> Path:
@@ -108,7 +108,7 @@ def _interruptions(summary: Mapping[str, Any]) -> dict[str, str]:
 
 def _busy(run: RunRecord) -> dict[str, str]:
     """Of the steps' time, a mean over the roles of a kind."""
-    shares = step_shares(run.pieces)
+    shares = step_shares(run.times.all_steps.roles)
     names = {"busy/policy": "policy busy", "busy/engine": "engines busy"}
     return {label: f"{shares[name]:.0%}" for name, label in names.items() if name in shares}
 

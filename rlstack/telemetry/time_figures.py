@@ -36,10 +36,10 @@ _OTHER = "#8C8C8C"
 _WORK = {"policy": "training", "engine": "rollouts"}  # what a kind of roles makes
 
 
-def shares(pieces: Mapping[str, Sequence[Piece]]) -> Figure:
+def shares(occupancy: Mapping[str, Occupancy]) -> Figure:
     """One bar for each role, of 100 %: busy, waiting (paler) and idle (empty)."""
-    roles = list(pieces)
-    seconds = {role: seconds_by_use(Occupancy.of(pieces[role])) for role in roles}
+    roles = list(occupancy)
+    seconds = {role: seconds_by_use(occupancy[role]) for role in roles}
     of_role = {
         role: dict(zip(uses, percentages(list(uses.values())), strict=True)) for role, uses in seconds.items()
     }

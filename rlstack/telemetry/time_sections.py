@@ -8,24 +8,17 @@ from collections.abc import Mapping, Sequence
 from rlstack.telemetry import run_figures, time_figures
 from rlstack.telemetry.clocks import MAX_OFFSET_S
 from rlstack.telemetry.html_page import Section, figure, folded, side_by_side, table, text
-from rlstack.telemetry.interval_tables import (
-    GPU_HEADER,
-    INTERVAL_HEADER,
-    gpu_rows,
-    interval_rows,
-    intervals,
-)
 from rlstack.telemetry.occupancy import Piece, within
-from rlstack.telemetry.run_record import RunRecord
-from rlstack.telemetry.time_tables import share_rows
-
-MAX_INTERVALS = 20  # in the table of the intervals
+from rlstack.telemetry.run_record import RunRecord, Times
+from rlstack.telemetry.time_tables import GPU_HEADER, INTERVAL_HEADER, gpu_rows, interval_rows, share_rows
+from rlstack.telemetry.timeline import Span
+from rlstack.telemetry.waiting import account
 
 
 def shares(run: RunRecord) -> Section | None:
     """The steps' time, which leaves out what came before the first and after the last one."""
-    pieces = run.pieces
-    if not pieces:
+    roles = run.times.all_steps.roles
+    if not roles:
         return None
     header = ["role", "busy", "waiting", "idle", "busy with, % of the steps", "waiting for, %"]
     kinds = (("policy", "The policy's ranks in each step"), ("engine", "The engines in each step"))
@@ -39,8 +32,8 @@ def shares(run: RunRecord) -> Section | None:
                 "trainer."
             ),
             *([text(words)] if (words := clock_words((run.summary or {}).get("clocks", {}))) else []),
-            figure(time_figures.shares(pieces), height_px=time_figures.height_px(len(pieces))),
-            table(header, share_rows(pieces), words=[4, 5]),
+            figure(time_figures.shares(roles), height_px=time_figures.height_px(len(roles))),
+            table(header, share_rows(roles), words=[4, 5]),
             side_by_side(figure(each) for each in over if each is not None),
         ],
     )
@@ -59,22 +52,39 @@ def clock_words(offsets: Mapping[str, float]) -> str:
 
 
 def timeline(run: RunRecord) -> Section | None:
-    """What each role did in the middle of the run, as many steps as can be drawn; None without spans."""
-    steps, pieces = run.step_laps, run.pieces
-    if not pieces:
+    """What each role did in the middle of the steps that are known whole; None without spans."""
+    steps = longest_whole(run.times)
+    if not steps:
         return None
+    pieces = account(run.times.spans, steps[0].start_s, steps[-1].end_s)
     first, last = window(pieces, [(step.start_s, step.end_s) for step in steps], time_figures.MAX_PIECES)
     shown = steps[first : last + 1]
     inside = {role: list(within(own, shown[0].start_s, shown[-1].end_s)) for role, own in pieces.items()}
-    drawn = time_figures.timeline(inside, [step.start_s for step in shown], run.spans[0].start_s)
+    drawn = time_figures.timeline(inside, [step.start_s for step in shown], run.start_s)
     caption = (
-        f"Steps {shown[0].step} to {shown[-1].step} of {len(steps)}, a thin line where one begins; drag to "
-        "zoom in, double-click to see all. Pale: waiting. The whole run is in timeline.json, for "
-        "ui.perfetto.dev."
+        f"Steps {shown[0].step} to {shown[-1].step} of {len(run.times.steps)}, a thin line where one begins; "
+        f"drag to zoom in, double-click to see all. Pale: waiting. {_extent(run.times, steps)} in "
+        "timeline.json, for ui.perfetto.dev."
     )
     return Section(
         "Timeline", [figure(drawn, caption=caption, height_px=time_figures.height_px(len(inside)) + 60)]
     )
+
+
+def longest_whole(times: Times) -> list[Span]:
+    """The most steps in a row of which all spans are known; the first ones of those that are as many."""
+    in_each = [
+        [step for step in times.steps if start_s <= step.start_s and step.end_s <= end_s]
+        for start_s, end_s in times.whole
+    ]
+    return max(in_each, key=len, default=[])
+
+
+def _extent(times: Times, steps: Sequence[Span]) -> str:
+    """What timeline.json has, as the beginning of a sentence; `steps`: those of longest_whole."""
+    if len(steps) == len(times.steps):
+        return "The whole run is"
+    return f"Steps {steps[0].step} to {steps[-1].step} and the slowest others are"
 
 
 def window(
@@ -99,14 +109,11 @@ def window(
 
 def sync_intervals(run: RunRecord) -> Section | None:
     """What every role did from one sync to the next."""
-    pieces = run.pieces
-    if not pieces:
+    shown, number = run.times.intervals, run.times.num_intervals
+    if not shown:
         return None
-    synced = {row["step"] for row in run.steps if "sync/bytes" in row}
-    parts = intervals(run.step_laps, synced)
-    shown = parts[-MAX_INTERVALS:]
-    rows = list(interval_rows(shown, pieces, run.samples))
-    which = "Each interval" if shown == parts else f"The last {len(shown)} of {len(parts)} intervals"
+    which = "Each interval" if len(shown) == number else f"The last {len(shown)} of {number} intervals"
+    rows = interval_rows(shown, run.samples)
     return Section(
         "Sync intervals", [folded(f"{which}, role by role", [table(INTERVAL_HEADER, rows, words=[1])])]
     )
@@ -114,9 +121,8 @@ def sync_intervals(run: RunRecord) -> Section | None:
 
 def gpus(run: RunRecord) -> Section | None:
     """Power, energy, use, memory and temperature of each role's GPUs; None where NVML has told nothing."""
-    steps = run.step_laps
-    if not run.samples or not steps:
+    if not run.samples or not run.times.steps:
         return None
-    rows = gpu_rows(run.samples, steps[0].start_s, steps[-1].end_s)
-    drawn = run_figures.power(run.samples, run.spans[0].start_s)
+    rows = gpu_rows(run.samples, run.times.all_steps)
+    drawn = run_figures.power(run.samples, run.start_s)
     return Section("GPUs", [table(GPU_HEADER, rows), *([figure(drawn)] if drawn is not None else [])])

@@ -11,16 +11,17 @@ is moved to the driver's (clocks.py).
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from types import TracebackType
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 CONTROLLER = "controller"
-MAX_SPANS = 200_000  # that wait to be taken in a process; the oldest are lost beyond it
+MAX_SPANS = 200_000  # that wait to be taken in a process; the oldest are dropped, and counted, beyond it
 
 Mark = Callable[[str], AbstractContextManager[object]]  # by the phase's name, around it
 
@@ -38,12 +39,41 @@ class Span(NamedTuple):
     step: int | None = None  # of the controller when it began; None outside the steps, or not known yet
 
 
+_Item = TypeVar("_Item")
+
+
+class Buffer(Generic[_Item]):
+    """Items that wait to be taken, at most `most`: beyond it the oldest are dropped. From any thread."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._items: deque[_Item] = deque()
+        self._lock = threading.Lock()
+        self.num_dropped = 0  # since the start of the process
+
+    def add(self, items: Iterable[_Item]) -> None:
+        """Append the items."""
+        with self._lock:
+            self._items.extend(items)
+            while len(self._items) > self._most:
+                self._items.popleft()
+                self.num_dropped += 1
+
+    def take(self) -> list[_Item]:
+        """Remove and return what waits, the oldest first."""
+        with self._lock:
+            items = list(self._items)
+            self._items.clear()
+            return items
+
+
 class _Process:
     """What this process keeps; it is not carried into those that it starts."""
 
     def __init__(self) -> None:
         self.role = CONTROLLER
-        self.done: deque[Span] = deque(maxlen=MAX_SPANS)
+        self.done = Buffer[Span](MAX_SPANS)
+        self.dropped_elsewhere: dict[str, int] = {}  # by role, as it has reported
         self.open: dict[int, Span] = {}  # what goes on; its end is its start
         self.numbers = count()
         self.mark: Mark | None = None
@@ -102,7 +132,7 @@ class span:
     ) -> None:
         if self._mark is not None:
             self._mark.__exit__(kind, error, trace)
-        _process.done.append(_process.open.pop(self._key)._replace(end_s=now_s()))
+        _process.done.add((_process.open.pop(self._key)._replace(end_s=now_s()),))
 
 
 @contextmanager
@@ -117,13 +147,22 @@ def asked(role: str, phase: str) -> Iterator[None]:
 
 def add(spans: Iterable[Span]) -> None:
     """Keep spans that were measured elsewhere."""
-    _process.done.extend(spans)
+    _process.done.add(spans)
 
 
 def take() -> list[Span]:
     """What has ended since the last call, in the order in which it ended; each span is taken once."""
-    done = _process.done
-    return [done.popleft() for _ in range(len(done))]
+    return _process.done.take()
+
+
+def num_dropped() -> int:
+    """Spans that this process, and the roles that have reported to it, have lost since their start."""
+    return _process.done.num_dropped + sum(_process.dropped_elsewhere.values())
+
+
+def report_dropped(role: str, count: int) -> None:
+    """Note that the process of `role` has lost `count` spans since its start."""
+    _process.dropped_elsewhere[role] = count
 
 
 def going_on() -> list[Span]:

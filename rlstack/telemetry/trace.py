@@ -8,14 +8,16 @@ first thread shows at each moment one state, the others its spans, inside each o
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlstack.files import written_at_once
+from rlstack.telemetry.energy import by_role
 from rlstack.telemetry.nvml import Sample
 from rlstack.telemetry.occupancy import Piece, State
-from rlstack.telemetry.timeline import Span
+from rlstack.telemetry.timeline import CONTROLLER, Span
 from rlstack.telemetry.waiting import account
 
 Event = dict[str, Any]
@@ -23,31 +25,49 @@ Event = dict[str, Any]
 STATE_THREAD = 0
 
 
-def write_trace(path: Path, spans: Sequence[Span], samples: Sequence[Sample] = ()) -> None:
+def write_trace(
+    path: Path,
+    spans: Sequence[Span],
+    samples: Sequence[Sample] = (),
+    *,
+    stretches: Sequence[tuple[float, float]] | None = None,
+) -> None:
     """Write the spans of a run, at least one, and the samples of its GPUs to `path`; replaces it.
+
+    stretches: as trace_events takes them.
 
     Raises:
         OSError: it cannot be written there.
     """
     with written_at_once(path) as file:
-        file.write("[\n")
-        file.write(",\n".join(json.dumps(event) for event in trace_events(spans, samples)))
+        for number, event in enumerate(trace_events(spans, samples, stretches=stretches)):
+            file.write((",\n" if number else "[\n") + json.dumps(event))
         file.write("\n]\n")
 
 
-def trace_events(spans: Sequence[Span], samples: Sequence[Sample] = ()) -> Iterator[Event]:
-    """The events, role by role."""
-    counters: dict[str, list[Sample]] = {}
-    for sample in samples:
-        counters.setdefault(sample.role, []).append(sample)
+def trace_events(
+    spans: Sequence[Span],
+    samples: Sequence[Sample] = (),
+    *,
+    stretches: Sequence[tuple[float, float]] | None = None,
+) -> Iterator[Event]:
+    """The events, role by role.
+
+    stretches: the time of which the spans of all roles are known, in which roles have a state; None: all.
+    """
     start_s, end_s = min(span.start_s for span in spans), max(span.end_s for span in spans)
-    of_role: dict[str, list[Span]] = {}
+    counters = by_role(samples)
+    of_role: dict[str, list[Span]] = {CONTROLLER: []}
     for span in spans:
         of_role.setdefault(span.role, []).append(span)
-    for process, (role, pieces) in enumerate(account(spans, start_s, end_s).items()):
-        lanes = nested_lanes(of_role.get(role, []))
+    states: dict[str, list[Piece]] = {role: [] for role in of_role}
+    for pieces in _accounted(spans, [(start_s, end_s)] if stretches is None else stretches):
+        for role, own in pieces.items():
+            states[role] += own
+    for process, (role, own_spans) in enumerate(of_role.items()):
+        lanes = nested_lanes(own_spans)
         yield from _names(process, role, num_lanes=len(lanes))
-        for piece in pieces:
+        for piece in states[role]:
             if piece.state is not State.idle:
                 yield _state(process, piece, start_s)
         for lane, of_lane in enumerate(lanes):
@@ -55,6 +75,20 @@ def trace_events(spans: Sequence[Span], samples: Sequence[Sample] = ()) -> Itera
                 yield _complete(process, STATE_THREAD + 1 + lane, span, start_s)
         for sample in counters.get(role, []):
             yield from _counters(process, sample, start_s)
+
+
+def _accounted(
+    spans: Iterable[Span], stretches: Sequence[tuple[float, float]]
+) -> Iterator[dict[str, list[Piece]]]:
+    """What each role that has a span in it did in each of the stretches, which are in order and apart."""
+    inside: list[list[Span]] = [[] for _ in stretches]
+    for span in spans:
+        place = bisect_right(stretches, span.start_s, key=lambda stretch: stretch[1])
+        while place < len(stretches) and stretches[place][0] < span.end_s:
+            inside[place].append(span)
+            place += 1
+    for (start_s, end_s), own in zip(stretches, inside, strict=True):
+        yield account(own, start_s, end_s)
 
 
 def nested_lanes(spans: Iterable[Span]) -> list[list[Span]]:

@@ -27,9 +27,9 @@ def test_a_clock_that_is_wrong_changes_no_share_of_time(
         driver = launch(hosts, log=tmp_path / "driver.log")
         assert driver.wait(400) == 0, (tmp_path / "driver.log").read_text()
     record = check_timeline(tmp_path / "run", num_ranks=2)
-    generating = [span for span in record.spans if (span.role, span.phase) == ("engine 0", "generate")]
+    generating = [span for span in record.times.spans if (span.role, span.phase) == ("engine 0", "generate")]
     in_steps = [span for span in generating if span.step]
-    first, last = record.step_laps[0].start_s, record.step_laps[-1].end_s
+    first, last = record.times.steps[0].start_s, record.times.steps[-1].end_s
     assert in_steps and all(first - 1 < span.start_s < span.end_s < last + 1 for span in in_steps)
     assert sum(row.get("time/sampling_s", 0.0) for row in record.steps) > 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

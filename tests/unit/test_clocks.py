@@ -10,7 +10,8 @@ import pytest
 from rlstack.telemetry import clocks, nvml, timeline
 from rlstack.telemetry.clocks import ClockAlarms, Reading, RoleClock
 from rlstack.telemetry.nvml import Sample
-from rlstack.telemetry.run_timeline import RunTimeline, read_timeline
+from rlstack.telemetry.run_record import read_times
+from rlstack.telemetry.run_timeline import RunTimeline
 from rlstack.telemetry.time_sections import clock_words
 from rlstack.telemetry.timeline import Span
 from rlstack.telemetry.waiting import Reason
@@ -63,7 +64,7 @@ def test_shares_and_seconds_are_right_however_the_clocks_are_set(
         assert row["busy/engine"] == pytest.approx(0.8, abs=WAY_S)
         assert row["time/sampling_s"] == pytest.approx(4.0, abs=2 * WAY_S)
     run.close(with_lap=False)
-    sampled = [span for span in read_timeline(tmp_path / "timeline.jsonl") if span.role == "engine 0"]
+    sampled = [span for span in read_times(tmp_path / "timeline.jsonl").spans if span.role == "engine 0"]
     assert [span.step for span in sampled] == [1, 2, 3, 4, 5]
 
 

@@ -41,6 +41,15 @@ def test_others_are_refused(steps, message) -> None:
     assert found.startswith(message)
 
 
+def test_the_steps_of_which_all_spans_are_kept_are_checked_likewise() -> None:
+    config = RunConfig(policy=Policy(model="m"), schedule=Schedule(num_steps=5))
+    config.telemetry.timeline_steps = [2, 9]
+    assert list(profile_problems(config)) == []
+    config.telemetry.timeline_steps = [9, 2]
+    (found,) = profile_problems(config)
+    assert found.startswith("telemetry.timeline_steps = [9, 2]: the first and the last of some steps")
+
+
 def test_the_first_and_the_last_step_are_traced_too() -> None:
     telemetry = Telemetry(profile_steps=[2, 3])
     assert [is_profiled(telemetry, step) for step in range(1, 5)] == [False, True, True, False]

@@ -6,20 +6,21 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlstack.cli.report import report
 from rlstack.errors import ConfigError
-from rlstack.telemetry import nvml
-from rlstack.telemetry.interval_tables import gpu_rows, interval_rows, intervals
+from rlstack.telemetry import nvml, timeline
 from rlstack.telemetry.nvml import Sample
 from rlstack.telemetry.occupancy import Occupancy, Piece, State
 from rlstack.telemetry.report import write_outputs, write_report
-from rlstack.telemetry.run_record import RunRecord, read_record
+from rlstack.telemetry.run_record import Lap, RunRecord, StepTimes, Times, read_record
 from rlstack.telemetry.settings_section import flat
 from rlstack.telemetry.time_figures import MAX_PIECES, over_steps, shares
-from rlstack.telemetry.time_sections import window
-from rlstack.telemetry.time_tables import Use, percentages, share_rows
+from rlstack.telemetry.time_sections import longest_whole, window
+from rlstack.telemetry.time_tables import Use, gpu_rows, interval_rows, percentages, share_rows
 from rlstack.telemetry.timeline import CONTROLLER, Span
 from tests.played_run import NUM_STEPS, make_run
 
@@ -162,13 +163,14 @@ def test_a_folder_without_a_run_is_a_configuration_error(tmp_path: Path) -> None
 
 
 def test_the_shares_of_the_summary_the_table_and_the_bars_add_up(run: RunRecord) -> None:
-    assert list(run.pieces) == [CONTROLLER, *sorted(ROLES[1:], key=list(run.pieces).index)]
-    steps_s = sum(lap.end_s - lap.start_s for lap in run.step_laps)
-    for pieces in run.pieces.values():
-        assert Occupancy.of(pieces).total_s == pytest.approx(steps_s)
-    for _, busy, waiting, idle, *_ in share_rows(run.pieces):
+    roles = run.times.all_steps.roles
+    assert list(roles) == [CONTROLLER, *sorted(ROLES[1:], key=list(roles).index)]
+    steps_s = sum(lap.end_s - lap.start_s for lap in run.times.steps)
+    for seconds in roles.values():
+        assert seconds.total_s == pytest.approx(steps_s, abs=1e-5)
+    for _, busy, waiting, idle, *_ in share_rows(roles):
         assert sum(float(share.removesuffix(" %")) for share in (busy, waiting, idle)) == pytest.approx(100)
-    bars = shares(run.pieces)["data"]
+    bars = shares(roles)["data"]
     for i in range(len(ROLES)):
         assert sum(bar["x"][i] for bar in bars) == pytest.approx(100)
     assert run.summary is not None
@@ -207,22 +209,114 @@ def test_the_timeline_shows_the_steps_around_the_middle_that_it_has_room_for(
     assert MAX_PIECES > 1000
 
 
+def lap(
+    step: int, roles: dict[str, Occupancy] | None = None, energy_j: dict[str, float] | None = None
+) -> Lap:
+    return Lap(Span(CONTROLLER, "step", step - 1, step, step=step), True, roles or {}, energy_j or {})
+
+
+def rows_of(steps: int) -> list[dict[str, object]]:
+    """Of a timeline.jsonl as earlier versions wrote it: spans, and nothing else of a lap."""
+    spans = [Span(CONTROLLER, "step", i, i + 1, step=i + 1) for i in range(steps)]
+    spans.insert(1, Span("engine 0", "generate", 0, 1.5, step=1))
+    return [span._asdict() for span in spans]
+
+
 def test_an_interval_is_from_one_sync_to_the_next() -> None:
-    steps = [Span(CONTROLLER, "step", i, i + 1, step=i + 1) for i in range(5)]
-    of = [[step.step for step in part] for part in intervals(steps, {2, 4})]
-    assert of == [[1, 2], [3, 4], [5]]
-    assert [len(part) for part in intervals(steps, set())] == [5]
-    assert intervals([], {1}) == []
+    def of(synced: set[int | None], steps: int = 5) -> list[tuple[int | None, int | None]]:
+        times = Times(synced)
+        times.read(rows_of(steps) if steps else [])
+        return [(interval.first_step, interval.last_step) for interval in times.intervals]
+
+    assert of({2, 4}) == [(1, 2), (3, 4), (5, 5)]
+    assert of({5}) == of(set()) == [(1, 5)]
+    assert of({1}, steps=0) == []
+
+
+def test_the_intervals_that_are_kept_are_the_last_ones() -> None:
+    times = Times(set(range(1, 101)))
+    times.read(rows_of(100))
+    assert times.num_intervals == 100
+    assert [interval.first_step for interval in times.intervals] == list(range(81, 101))
+
+
+def test_a_timeline_of_an_earlier_version_is_accounted_for_by_its_spans() -> None:
+    times = Times()
+    times.read(rows_of(3))
+    assert times.all_steps.roles["engine 0"].busy_s == {"generate": 1.5}
+    assert {seconds.total_s for seconds in times.all_steps.roles.values()} == {3.0}
+    assert times.whole == [(0, 3)]
 
 
 def test_an_intervals_row_has_seconds_and_joules() -> None:
-    steps = [Span(CONTROLLER, "step", i, i + 1, step=i + 1) for i in range(2)]
-    pieces = {"engine 0": [Piece(0, 1.5, State.busy, "generate"), Piece(1.5, 2, State.idle, "")]}
+    steps = StepTimes()
+    steps.add(lap(1, {"engine 0": Occupancy({"generate": 1.0})}))
+    steps.add(lap(2, {"engine 0": Occupancy({"generate": 0.5}, idle_s=0.5)}))
     samples = [Sample("engine 0", "0", 1.0, 300.0, 0.5, 20.0, 55.0)]
-    rows = list(interval_rows([steps], pieces, samples))
+    rows = list(interval_rows([steps], samples))
     assert rows == [["1 to 2", "engine 0", "1.500", "0.000", "0.500", "600.0"]]
-    assert [row[-1] for row in interval_rows([steps], pieces, [])] == ["–"]
-    assert list(gpu_rows(samples, 0, 2)) == [["engine 0", "300.0", "0.6", "50.0", "20.0", "55.0"]]
+    assert [row[-1] for row in interval_rows([steps], [])] == ["–"]
+    assert list(gpu_rows(samples, steps)) == [["engine 0", "300.0", "0.6", "50.0", "20.0", "55.0"]]
+
+
+def test_the_joules_of_the_laps_are_taken_before_those_of_thinned_samples() -> None:
+    steps = StepTimes()
+    steps.add(lap(1, {"engine 0": Occupancy({"generate": 1.0})}, {"engine 0": 100.0}))
+    steps.add(lap(3, {"engine 0": Occupancy({"generate": 1.0})}, {"engine 0": 50.0}))
+    samples = [Sample("engine 0", "0", 1.0, 300.0, 0.5, 20.0, 55.0)]
+    assert [row[-1] for row in interval_rows([steps], samples)] == ["150.0"]
+    assert [row[1:3] for row in gpu_rows(samples, steps)] == [["75.0", "0.1"]]  # 150 J in 2 s
+
+
+def test_only_what_is_known_whole_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlstack.telemetry.run_timeline.WHOLE_SPANS", 9)
+    monkeypatch.setattr("rlstack.telemetry.run_timeline.SLOWER", 1e9)
+    monkeypatch.setattr("rlstack.telemetry.run_timeline.NUM_SLOWEST", 1)
+    folder = make_run(tmp_path)
+    record = read_record(folder)
+    assert [step.step for step in longest_whole(record.times)] == [1, 2]
+    assert len(record.times.steps) == NUM_STEPS
+    page = (folder / "report.html").read_text()
+    assert "Steps 1 to 2 of 4, a thin line" in page
+    assert "Steps 1 to 2 and the slowest others are in timeline.json" in page
+    events = json.loads((folder / "timeline.json").read_text())
+    states = [event for event in events if event["ph"] == "X" and event["tid"] == 0]
+    ((_, end_s),) = record.times.whole
+    assert max(event["ts"] for event in states) / 1e6 <= end_s - record.start_s
+    for seconds in record.times.all_steps.roles.values():
+        assert seconds.total_s == pytest.approx(record.times.all_steps.seconds, abs=1e-4)
+
+
+def test_lost_spans_are_in_the_metrics_and_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(timeline._process, "done", timeline.Buffer[Span](4))
+    record = read_record(make_run(tmp_path))
+    assert [row["timeline/dropped_spans"] for row in record.steps] == [3, 3, 3, 3]
+    assert capsys.readouterr().out.count("3 spans of step 1 were lost") == 1
+
+
+def test_a_report_of_several_runs_holds_one_of_them_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [make_run(tmp_path, name=name) for name in ("one", "two")]
+    done: list[str] = []
+
+    def write(record: RunRecord) -> list[Path]:
+        done.append(f"write {record.name}")
+        return []
+
+    def read(folder: Path) -> RunRecord:
+        done.append(f"read {folder.name}")
+        return read_record(folder)
+
+    monkeypatch.setattr("rlstack.telemetry.report.write_outputs", write)
+    monkeypatch.setattr("rlstack.telemetry.run_record.read_record", read)
+    report(folders)
+    assert done == ["read one", "write one", "read two", "write two"]
+    with pytest.raises(typer.Exit):
+        report([*folders, tmp_path / "none"])
+    assert len(done) == 4  # nothing was written before the wrong folder was seen
 
 
 def test_settings_are_flat_and_as_json() -> None:

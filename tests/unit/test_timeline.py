@@ -91,3 +91,12 @@ def test_a_process_has_the_role_that_it_was_told():
     code += "with t.span('generate'): pass\nprint(t.take()[0].role)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "engine 1\n"
+
+
+def test_a_buffer_that_is_full_drops_the_oldest_and_counts_them():
+    buffer = timeline.Buffer(3)
+    buffer.add(range(2))
+    buffer.add(range(2, 7))
+    assert (buffer.take(), buffer.num_dropped) == ([4, 5, 6], 4)
+    buffer.add([7])
+    assert (buffer.take(), buffer.num_dropped) == ([7], 4)
