@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rlstack.model.architecture import Architecture
 from rlstack.orchestration.layout_text import EngineLayout, TrainerLayout
 from rlstack.orchestration.predict import model_shapes, predicted_receiver_pieces, predicted_source_pieces
-from rlstack.transfer.bounds import busiest_link_bytes, lower_bound_s
 from rlstack.transfer.layout import Piece, volume
 from rlstack.transfer.move_buckets import plan_buckets
+from rlstack.transfer.plan import Plan
 from rlstack.transfer.relay import build_relayed_plan
 
 
@@ -59,7 +58,7 @@ def forecast(
 
     itemsize: bytes of an element on the wire. gb_per_s: bandwidth per rank and direction, by link.
     """
-    sources, receivers = _layouts(architecture, trainer, engines)
+    sources, receivers = predicted_layouts(architecture, trainer, engines)
     shapes = model_shapes(architecture)
     model_bytes = sum(map(math.prod, shapes.values())) * itemsize
 
@@ -74,7 +73,6 @@ def forecast(
     sent = [plan.bytes_sent(source) for source in range(len(sources))]
     received = [plan.bytes_received(receiver) for receiver in range(len(receivers))]
     floors = [sum(volume(piece.box) for piece in pieces) * itemsize for pieces in receivers]
-    peers = Counter(receiver for receiver, _ in {(move.receiver, move.source) for move in plan.moves})
     busiest = busiest_link_bytes(plan, num_sources=len(sources), num_receivers=len(receivers))
     return Forecast(
         num_sources=len(sources),
@@ -85,9 +83,9 @@ def forecast(
         max_received_bytes=max(received),
         max_floor_bytes=max(floors),
         received_over_floor=max(a / b for a, b in zip(received, floors, strict=True)),
-        num_moves=len(plan.moves),
+        num_moves=sum(len(share.wants) for share in plan.shares),
         num_buckets=len(buckets),
-        max_peers=max(peers.values()),
+        max_peers=max(len(set(share.sources)) for share in plan.shares),
         num_relays=len(plan.relays),
         plan_s=plan_s,
         bounds={
@@ -99,7 +97,23 @@ def forecast(
     )
 
 
-def _layouts(
+def busiest_link_bytes(plan: Plan, *, num_sources: int, num_receivers: int) -> int:
+    """The most bytes that one rank sends or receives: no transfer takes less than its busiest link.
+
+    Links are full duplex, one per rank, and nothing else takes any time.
+    A relay's sender sends all that it has received.
+    """
+    sent = (plan.bytes_sent(source) for source in range(num_sources))
+    received = (plan.bytes_received(receiver) for receiver in range(num_receivers))
+    return max(*sent, *received)
+
+
+def lower_bound_s(num_bytes: int, *, gb_per_s: float) -> float:
+    """Seconds for `num_bytes` over one link of `gb_per_s`, in 10^9 bytes per second and direction."""
+    return num_bytes / (gb_per_s * 1e9)
+
+
+def predicted_layouts(
     architecture: Architecture, trainer: TrainerLayout, engines: EngineLayout
 ) -> tuple[list[list[Piece]], list[list[Piece]]]:
     sources = predicted_source_pieces(

@@ -14,6 +14,7 @@ from rlstack.policy.model import PolicyModel
 from rlstack.policy.parallel import is_first_replica, is_leader, num_stages, stage
 from rlstack.policy.weight_source import source_pieces, source_tensor
 from rlstack.transfer.gather import GatherSender
+from rlstack.transfer.negotiation import LayoutCache
 from rlstack.transfer.reshard import ReshardSender
 
 
@@ -31,9 +32,15 @@ class WeightOutlet(Protocol):
 
 
 def open_source(
-    method: TransferMethod, model: PolicyModel, ends: dict[str, Any], *, channel: TransferChannel
+    method: TransferMethod,
+    model: PolicyModel,
+    ends: dict[str, Any],
+    *,
+    channel: TransferChannel,
+    cache: LayoutCache,
 ) -> WeightOutlet:
-    """Meet the engines' workers; `ends` are the keywords that all senders share, `channel` is of reshard.
+    """Meet the engines' workers; `ends` are the keywords that all senders share, `channel` and `cache`
+    are of reshard.
 
     Raises TransferError naming who did not come.
     """
@@ -43,6 +50,7 @@ def open_source(
             num_sources=dist.get_world_size(),
             pieces=source_pieces(model.chunks, model.architecture),
             tensor_of=lambda name: source_tensor(model.chunks, name),
+            cache=cache,
             **(ends | {"backend": "ipc"} if channel is TransferChannel.ipc else ends),
         )
     return GatherOutlet(model, whole_model=method is TransferMethod.gather_rank0, ends=ends)

@@ -37,6 +37,7 @@ from rlstack.policy.trainer import Trainer
 from rlstack.rendezvous import connect_store, private_place, serve_store, store_in
 from rlstack.telemetry.run_dir import PROFILE, folder_of
 from rlstack.telemetry.timeline import span
+from rlstack.transfer.negotiation import LayoutCache
 
 _BYTES_PER_MIB = 1024**2
 
@@ -62,6 +63,7 @@ class PolicyWorker:
         self._folder = Path(config.policy.model)
         self._store: dist.Store | None = None
         self._sources: dict[TransferMethod, WeightOutlet] = {}
+        self._layouts = LayoutCache()
         self._save: BackgroundSave | None = None
         self._profiler = StepProfiler(config.telemetry, folder_of(config) / PROFILE, rank=rank)
         self._serving: int | None = None  # the version that the model holds instead of the policy's
@@ -166,7 +168,9 @@ class PolicyWorker:
             "timeout_s": transfer.timeout_s,
             "backend": dist.get_backend(),
         }
-        self._sources[method] = open_source(method, self.trainer.model, ends, channel=transfer.channel)
+        self._sources[method] = open_source(
+            method, self.trainer.model, ends, channel=transfer.channel, cache=self._layouts
+        )
 
     def close_transfer(self, method: TransferMethod) -> None:
         """Leave the engines' workers, those who still wait for something from here included."""

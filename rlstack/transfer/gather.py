@@ -19,7 +19,7 @@ from rlstack.rendezvous import connect_store
 from rlstack.transfer.buckets import Bucket, TensorSpec, plan_buckets
 from rlstack.transfer.digest import digest
 from rlstack.transfer.errors import TransferError
-from rlstack.transfer.group import BroadcastGroup, meet
+from rlstack.transfer.group import BroadcastGroup, Meetings
 
 TRAILER_BYTES = 8
 _LEADER = 0  # the leader's rank in its stage's group; worker i is rank i + 1
@@ -53,14 +53,14 @@ class GatherSender:
         if not is_leader:
             return
         self._stage = stage
-        self._timeout_s = timeout_s
-        self._workers = {f"worker{i}": f"engine worker {i}" for i in range(num_receivers)}
+        workers = {f"worker{i}": f"engine worker {i}" for i in range(num_receivers)}
         self._buckets = plan_buckets(specs, bucket_bytes=bucket_bytes)
-        self._store = connect_store(store_host, store_port, timeout_s=timeout_s)
-        self._store.set(f"stage{stage}/layout", json.dumps([bucket_bytes, [list(s) for s in specs]]))
-        self._meet("open")
+        store = connect_store(store_host, store_port, timeout_s=timeout_s)
+        store.set(f"stage{stage}/layout", json.dumps([bucket_bytes, [list(s) for s in specs]]))
+        self._meetings = Meetings(store, me="leader", others=workers, timeout_s=timeout_s)
+        self._meetings.at(f"stage{stage}/open")
         self._group = BroadcastGroup(
-            self._store,
+            store,
             name=f"stage{stage}",
             rank=_LEADER,
             size=num_receivers + 1,
@@ -81,7 +81,7 @@ class GatherSender:
                 pass
             return {"bytes": 0.0, "send_s": 0.0}
         started = time.perf_counter()
-        self._meet(f"version{version}")
+        self._meetings.at(f"stage{self._stage}/version{version}")
         num_bytes = 0
         source = iter(tensors)
         for index, bucket in enumerate(self._buckets):
@@ -91,10 +91,6 @@ class GatherSender:
         if (extra := next(source, None)) is not None:
             raise TransferError(f"stage {self._stage}: tensor {extra[0]} is not among those announced")
         return {"bytes": float(num_bytes), "send_s": time.perf_counter() - started}
-
-    def _meet(self, place: str) -> None:
-        place = f"stage{self._stage}/{place}"
-        meet(self._store, place=place, me="leader", others=self._workers, timeout_s=self._timeout_s)
 
 
 class GatherReceiver:
@@ -116,19 +112,21 @@ class GatherReceiver:
         device: torch.device,
     ) -> None:
         assert 0 <= receiver < num_receivers
-        self._receiver = receiver
-        self._timeout_s = timeout_s
         self._device = device
-        self._store = connect_store(store_host, store_port, timeout_s=timeout_s)
+        store = connect_store(store_host, store_port, timeout_s=timeout_s)
+        self._meetings: list[Meetings] = []
         self._buckets: list[list[Bucket]] = []
         self._groups: list[BroadcastGroup] = []
         for stage in range(num_stages):
-            self._meet(stage, "open")
-            bucket_bytes, specs = json.loads(self._store.get(f"stage{stage}/layout"))
+            leader = {"leader": f"the leader of pipeline stage {stage}"}
+            meetings = Meetings(store, me=f"worker{receiver}", others=leader, timeout_s=timeout_s)
+            meetings.at(f"stage{stage}/open")
+            self._meetings.append(meetings)
+            bucket_bytes, specs = json.loads(store.get(f"stage{stage}/layout"))
             self._buckets.append(plan_buckets(specs, bucket_bytes=bucket_bytes))
             self._groups.append(
                 BroadcastGroup(
-                    self._store,
+                    store,
                     name=f"stage{stage}",
                     rank=receiver + 1,
                     size=num_receivers + 1,
@@ -155,7 +153,7 @@ class GatherReceiver:
         """
         tensors: dict[str, torch.Tensor] = {}
         for stage, (buckets, group) in enumerate(zip(self._buckets, self._groups, strict=True)):
-            self._meet(stage, f"version{version}")
+            self._meetings[stage].at(f"stage{stage}/version{version}")
             for index, bucket in enumerate(buckets):
                 where = f"stage {stage}, bucket {index}"
                 buffer = torch.empty(bucket.num_bytes + TRAILER_BYTES, dtype=torch.uint8, device=self._device)
@@ -164,11 +162,6 @@ class GatherReceiver:
                 names = (spec.name for spec in bucket.specs)
                 tensors.update(zip(names, bucket.views(buffer), strict=True))
         return tensors
-
-    def _meet(self, stage: int, place: str) -> None:
-        leader = {"leader": f"the leader of pipeline stage {stage}"}
-        place, me = f"stage{stage}/{place}", f"worker{self._receiver}"
-        meet(self._store, place=place, me=me, others=leader, timeout_s=self._timeout_s)
 
 
 def seal(buffer: torch.Tensor, *, version: int) -> None:

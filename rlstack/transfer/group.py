@@ -1,4 +1,4 @@
-"""Process groups between a trainer rank and the engines' workers, outside both sides' own worlds.
+"""How a trainer rank and the engines' workers meet, agree and connect, outside both sides' own worlds.
 
 Raw groups over a store of their own: neither megatron's nor vLLM's default group has to know the other side.
 """
@@ -19,6 +19,7 @@ from torch.distributed import PrefixStore, Store
 from rlstack.transfer.errors import TransferError
 
 GIVEN_UP = "the store where all meet is gone: the driver has given the transfer up, or has ended"
+_FINE = "fine"
 _POLL_S = 0.0005
 
 
@@ -133,25 +134,106 @@ def meet(store: Store, *, place: str, me: str, others: Mapping[str, str], timeou
         store.set(f"{place}/{me}", "here")
     except dist.DistNetworkError as error:
         raise TransferError(f"{place}: {GIVEN_UP}") from error
-    collect(store, place=place, others=others, timeout_s=timeout_s)
+    wait_for_all(store, place=place, others=others, timeout_s=timeout_s)
 
 
-def collect(store: Store, *, place: str, others: Mapping[str, str], timeout_s: float) -> list[str]:
-    """What each of `others` (as in `meet`) has left at `place`.
+def wait_for_all(store: Store, *, place: str, others: Mapping[str, str], timeout_s: float) -> list[str]:
+    """Wait until each of `others` (as in `meet`) has left something at `place`; the keys of that.
 
     Raises TransferError naming those who have left nothing after `timeout_s`.
     """
-    deadline = time.monotonic() + timeout_s
-    for i, (key, who) in enumerate(others.items()):
-        try:
-            store.wait([f"{place}/{key}"], until(deadline))
-        except dist.DistStoreError as error:
-            late = list(others.items())[i + 1 :]
-            missing = [who, *(w for k, w in late if not store.check([f"{place}/{k}"]))]
+    keys = [f"{place}/{key}" for key in others]
+    if not keys:
+        return keys
+    try:
+        store.wait(keys, datetime.timedelta(seconds=timeout_s))
+    except dist.DistStoreError as error:
+        missing = [who for key, who in zip(keys, others.values(), strict=True) if not store.check([key])]
+        if missing:
             raise TransferError(f"{place}: waited {timeout_s:g} s for {', '.join(missing)}") from error
-        except dist.DistNetworkError as error:
-            raise TransferError(f"{place}: {GIVEN_UP}; who had not come is {who}") from error
-    return [store.get(f"{place}/{key}").decode() for key in others]
+    except dist.DistNetworkError as error:
+        raise TransferError(f"{place}: {GIVEN_UP}") from error
+    return keys
+
+
+def collect(store: Store, *, place: str, others: Mapping[str, str], timeout_s: float) -> list[str]:
+    """What each of `others` has left at `place`; waits, and raises, as `wait_for_all`."""
+    keys = wait_for_all(store, place=place, others=others, timeout_s=timeout_s)
+    return [value.decode() for value in store.multi_get(keys)] if keys else []
+
+
+class Meetings:
+    """Rounds in which `me` meets the same `others`, as in `meet`; the store keeps the last one only."""
+
+    def __init__(self, store: Store, *, me: str, others: Mapping[str, str], timeout_s: float) -> None:
+        self._store = store
+        self._me = me
+        self._others = others
+        self._timeout_s = timeout_s
+        self._last: str | None = None
+
+    def at(self, place: str) -> None:
+        """As `meet`. Every one of them comes to the same places in the same order."""
+        meet(self._store, place=place, me=self._me, others=self._others, timeout_s=self._timeout_s)
+        last, self._last = self._last, place
+        if last is not None and last != place:  # where nobody waits any more, because all have come here
+            try:
+                self._store.delete_key(f"{last}/{self._me}")
+            except dist.DistNetworkError as error:
+                raise TransferError(f"{place}: {GIVEN_UP}") from error
+
+
+class Agreement:
+    """All receivers land a version, or none does: one damaged bucket must not leave a model of two versions.
+
+    `num_receivers` are over all engines; `receiver` is this one.
+    """
+
+    def __init__(self, store: Store, *, receiver: int, num_receivers: int, timeout_s: float) -> None:
+        self._store = PrefixStore("agreement", store)
+        self._receiver = receiver
+        self._num_receivers = num_receivers
+        self._timeout = datetime.timedelta(seconds=timeout_s)
+        self._num_rounds = 0
+
+    def reach(self, trouble: Exception | None, *, what: str) -> None:
+        """Publish what became of this receiver's part of `what`, and learn what became of the others'.
+
+        Every receiver calls this once per round. Raises `trouble` if there is any; TransferError if another
+        receiver has trouble or says nothing within the time limit.
+        """
+        self._num_rounds += 1
+        store, number = self._store, self._num_rounds
+        result = f"result{number}"
+        if trouble:
+            store.compare_set(result, "", f"engine worker {self._receiver} refuses it: {trouble}")
+            raise trouble
+        store.set(f"receiver{self._receiver}", str(number))
+        if store.add(f"count{number}", 1) == self._num_receivers:
+            store.set(result, _FINE)
+            # Nobody reads those of the round before any more, because all have come to this one.
+            store.delete_key(f"result{number - 1}")
+            store.delete_key(f"count{number - 1}")
+            return
+        if (found := self._result(result, number, what)) != _FINE:
+            raise TransferError(f"{what}: {found}")
+
+    def _result(self, key: str, number: int, what: str) -> str:
+        try:
+            self._store.wait([key], self._timeout)
+        except dist.DistStoreError as error:
+            if not self._store.check([key]):
+                raise TransferError(
+                    f"{what}: engine worker {', '.join(self._missing(number))} did not say within "
+                    f"{self._timeout.total_seconds():g} s whether everything arrived"
+                ) from error
+        return self._store.get(key).decode()
+
+    def _missing(self, number: int) -> list[str]:
+        """Receivers that have not come to this round."""
+        keys = {str(i): f"receiver{i}" for i in range(self._num_receivers)}
+        came = {name for name, key in keys.items() if self._store.check([key])}
+        return [name for name, key in keys.items() if name not in came or int(self._store.get(key)) < number]
 
 
 def until(deadline: float) -> datetime.timedelta:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from rlstack.transfer.arena import arena, damage, windows
-from rlstack.transfer.deliveries import Delivery
 from rlstack.transfer.layout import View, shape
+from rlstack.transfer.move_buckets import Delivery
 from rlstack.transfer.outbox import Handle, Outgoing
 
 Arrival = tuple[View, tuple[int, ...], Tensor]  # window of the receiver's tensor, its shape, its new content

@@ -19,7 +19,7 @@ import torch
 from rlstack.config.weight_index import BUFFERS, OUTPUT_HEAD, weight_files
 from rlstack.transfer.errors import LandingError, TransferError
 from rlstack.transfer.gather import GatherReceiver
-from rlstack.transfer.plan import encode
+from rlstack.transfer.layout import encode
 from rlstack.transfer.quantised import quantised_weights
 from rlstack.transfer.scatter import repack_tied_weights
 

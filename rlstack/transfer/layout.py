@@ -6,6 +6,8 @@ lists of pieces, so that a plan between them is an intersection of boxes.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -50,3 +52,16 @@ def shape(box: Box) -> tuple[int, ...]:
 def volume(box: Box) -> int:
     """Elements of the box."""
     return prod(shape(box))
+
+
+def encode(pieces: Sequence[Piece]) -> str:
+    """A rank's layout as JSON."""
+    return json.dumps([[p.name, p.box, p.view.tensor, p.view.offset, p.view.strides] for p in pieces])
+
+
+def decode(text: str) -> list[Piece]:
+    """The inverse of `encode`."""
+    return [
+        Piece(name, tuple((low, high) for low, high in box), View(tensor, offset, tuple(strides)))
+        for name, box, tensor, offset, strides in json.loads(text)
+    ]

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from rlstack.transfer.arena import seal, sealed_bytes, window, windows
-from rlstack.transfer.deliveries import Delivery
 from rlstack.transfer.layout import shape
-from rlstack.transfer.move_buckets import NUM_SLOTS
+from rlstack.transfer.move_buckets import NUM_SLOTS, Delivery
 
 
 class Handle(Protocol):

@@ -1,7 +1,8 @@
 """Which source sends which part of which tensor to which receiver. Pure: no torch, nothing is moved here.
 
 Sources are the trainer's ranks, receivers the workers of all engines. Every rank builds the plan from the
-published layouts of all; equal digests say that all built the same one.
+published layouts of all; equal digests say that all built the same one. Ranks of one layout share what the
+plan says of them, and the moves themselves are made only for the rank that carries them out.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import hashlib
 import json
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from rlstack.transfer.layout import Box, Piece, View, intersection, volume
@@ -51,46 +52,144 @@ class Relay:
     receiver: int
 
 
+class Want(NamedTuple):
+    """Part of what a receiver holds whose source is still open: `replicas` hold the same box."""
+
+    piece: Piece
+    box: Box
+    replicas: Mapping[int, Piece]  # by source, in their order
+    num_bytes: int
+
+    def receiver_view(self) -> View:
+        return self.piece.view.narrowed(self.piece.box, self.box)
+
+    def source_view(self, source: int) -> View:
+        held = self.replicas[source]
+        return held.view.narrowed(held.box, self.box)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one receiver gets: `sources[i]` sends it `wants[i]`, which are those of all of its layout."""
+
+    wants: tuple[Want, ...]
+    sources: Sequence[int]
+
+    def moves(self, receiver: int, source: int | None) -> Iterator[Move]:
+        """Those from `source`, or from all sources."""
+        for want, chosen in zip(self.wants, self.sources, strict=True):
+            if source is None or source == chosen:
+                views = want.source_view(chosen), want.receiver_view()
+                yield Move(chosen, receiver, want.piece.name, want.box, *views)
+
+
 @dataclass(frozen=True)
 class Plan:
-    """Every move, in the receivers' order; `itemsizes` are the bytes of an element on the wire, by tensor."""
+    """What every receiver gets; `itemsizes` are the bytes of an element on the wire, by tensor.
 
-    moves: tuple[Move, ...]
+    A receiver that a relay goes to has an empty share.
+    """
+
+    shares: tuple[Share, ...]
     itemsizes: Mapping[str, int]
     relays: tuple[Relay, ...] = ()
+
+    def moves(self, *, source: int | None = None, receiver: int | None = None) -> Iterator[Move]:
+        """All moves, or those of one source or receiver, in the receivers' order."""
+        receivers = range(len(self.shares)) if receiver is None else [receiver]
+        return (move for index in receivers for move in self.shares[index].moves(index, source))
 
     def digest(self) -> str:
         """sha256 of the plan as JSON; whatever changes a byte on the wire or its place changes this."""
         sha = hashlib.sha256(json.dumps(sorted(self.itemsizes.items())).encode())
-        for move in self.moves:
-            views = [[v.tensor, v.offset, v.strides] for v in (move.source_view, move.receiver_view)]
-            sha.update(json.dumps([move.source, move.receiver, move.name, move.box, views]).encode())
+        known: dict[int, int] = {}  # wants that several receivers share are written once
+        for share in self.shares:
+            if id(share.wants) not in known:
+                known[id(share.wants)] = len(known)
+                sha.update(_as_json(share.wants).encode())
+            sha.update(json.dumps([known[id(share.wants)], share.sources]).encode())
         sha.update(json.dumps([[relay.sender, relay.receiver] for relay in self.relays]).encode())
         return sha.hexdigest()
 
     def num_bytes(self, move: Move) -> int:
         return volume(move.box) * self.itemsizes[move.name]
 
+    def first(self, receiver: int) -> int:
+        """The receiver at which the chain of relays to `receiver` begins: itself where there is none."""
+        return self._firsts.get(receiver, receiver)
+
     def bytes_sent(self, source: int) -> int:
         """Bytes that leave `source`, padding and trailers apart."""
-        return self._totals[0][source]
+        return self._sent[source]
 
     def bytes_received(self, receiver: int) -> int:
         """Bytes that arrive at `receiver`, from sources or through a relay, padding and trailers apart."""
-        senders = {relay.receiver: relay.sender for relay in self.relays}
-        while receiver in senders:
-            receiver = senders[receiver]
-        return self._totals[1][receiver]
+        return sum(want.num_bytes for want in self.shares[self.first(receiver)].wants)
 
     @cached_property
-    def _totals(self) -> tuple[Mapping[int, int], Mapping[int, int]]:
+    def _firsts(self) -> Mapping[int, int]:
+        firsts: dict[int, int] = {}
+        for relay in self.relays:  # each sender's own relay came before
+            firsts[relay.receiver] = firsts.get(relay.sender, relay.sender)
+        return firsts
+
+    @cached_property
+    def _sent(self) -> Mapping[int, int]:
         sent: dict[int, int] = defaultdict(int)
-        received: dict[int, int] = defaultdict(int)
-        for move in self.moves:
-            num_bytes = self.num_bytes(move)
-            sent[move.source] += num_bytes
-            received[move.receiver] += num_bytes
-        return sent, received
+        for share in self.shares:
+            for want, source in zip(share.wants, share.sources, strict=True):
+                sent[source] += want.num_bytes
+        return sent
+
+
+class Demand:
+    """What the receivers need and who holds it, before a source is chosen for anything."""
+
+    def __init__(
+        self,
+        sources: Sequence[Sequence[Piece]],
+        receivers: Sequence[Sequence[Piece]],
+        *,
+        shapes: Mapping[str, tuple[int, ...]],
+        itemsizes: Mapping[str, int],
+    ) -> None:
+        """Arguments and errors as of `build_plan`."""
+        for side in (sources, receivers):
+            _check_boxes(_distinct(side), shapes)
+        self._itemsizes = itemsizes
+        self.chains = chains(receivers)
+        self.wants: list[tuple[Want, ...]] = [()] * len(receivers)
+        holders = _holders(sources)
+        known: dict[tuple[str, Box], list[tuple[Box, Mapping[int, Piece]]]] = {}
+        for chain in self.chains:
+            wants = tuple(_wanted(chain[0], receivers[chain[0]], holders, itemsizes, known))
+            for receiver in chain:
+                self.wants[receiver] = wants
+
+    def plan(self) -> Plan:
+        """Let every receiver be sent to."""
+        return Plan(tuple(_spread(self.wants)), self._itemsizes)
+
+    def relayed_plan(self) -> Plan:
+        """Let the first receiver of each chain be sent to, and pass everything on."""
+        wants: list[tuple[Want, ...]] = [()] * len(self.wants)
+        for chain in self.chains:
+            wants[chain[0]] = self.wants[chain[0]]
+        relays = tuple(Relay(*pair) for chain in self.chains for pair in pairwise(chain))
+        return Plan(tuple(_spread(wants)), self._itemsizes, relays)
+
+    def max_received(self) -> int:
+        """Bytes that the busiest receiver gets."""
+        firsts = (self.wants[chain[0]] for chain in self.chains)
+        return max((sum(want.num_bytes for want in wants) for wants in firsts), default=0)
+
+    def least_sent(self) -> int:
+        """A lower bound on the bytes that the busiest source sends without relays: replicas share evenly."""
+        held: dict[tuple[int, ...], int] = defaultdict(int)
+        for chain in self.chains:
+            for want in self.wants[chain[0]]:
+                held[tuple(want.replicas)] += want.num_bytes * len(chain)
+        return max((-(-total // len(replicas)) for replicas, total in held.items()), default=0)
 
 
 def build_plan(
@@ -110,46 +209,18 @@ def build_plan(
     Raises PlanError if a tensor is unknown, a box leaves its tensor, different boxes of the sources overlap,
     or an element that a receiver holds has no source.
     """
-    for side in (sources, receivers):
-        _check_boxes(side, shapes)
-    holders = _holders(sources)
-    moves = list(_wanted(receivers, holders, itemsizes))
-    chosen = _spread(moves)
-    return Plan(tuple(move.to_move(source) for move, source in zip(moves, chosen, strict=True)), itemsizes)
+    return Demand(sources, receivers, shapes=shapes, itemsizes=itemsizes).plan()
 
 
-def encode(pieces: Sequence[Piece]) -> str:
-    """A rank's layout as JSON."""
-    return json.dumps([[p.name, p.box, p.view.tensor, p.view.offset, p.view.strides] for p in pieces])
-
-
-def decode(text: str) -> list[Piece]:
-    """The inverse of `encode`."""
-    return [
-        Piece(name, tuple((low, high) for low, high in box), View(tensor, offset, tuple(strides)))
-        for name, box, tensor, offset, strides in json.loads(text)
-    ]
-
-
-class _Wanted(NamedTuple):
-    """A move whose source is still open: `replicas` hold the same box."""
-
-    receiver: int
-    piece: Piece
-    box: Box
-    replicas: Mapping[int, Piece]
-    num_bytes: int
-
-    def to_move(self, source: int) -> Move:
-        held = self.replicas[source]
-        return Move(
-            source,
-            self.receiver,
-            self.piece.name,
-            self.box,
-            held.view.narrowed(held.box, self.box),
-            self.piece.view.narrowed(self.piece.box, self.box),
-        )
+def chains(receivers: Sequence[Sequence[Piece]]) -> list[list[int]]:
+    """Receivers grouped by layout, in their order: equal pieces in equal windows are equal bytes."""
+    alike: dict[tuple[Piece, ...], list[int]] = defaultdict(list)
+    known: dict[int, list[int]] = {}  # ranks that share one list need not be compared
+    for receiver, pieces in enumerate(receivers):
+        if id(pieces) not in known:
+            known[id(pieces)] = alike[tuple(pieces)]
+        known[id(pieces)].append(receiver)
+    return list(alike.values())
 
 
 class _Holders:
@@ -180,9 +251,13 @@ class _Holders:
 
 def _holders(sources: Sequence[Sequence[Piece]]) -> dict[str, _Holders]:
     replicas: dict[str, dict[Box, dict[int, Piece]]] = defaultdict(lambda: defaultdict(dict))
+    # Sorted, because a rank may hold a box twice and the choice must not depend on its order.
+    ordered = {
+        id(pieces): sorted(pieces, key=lambda p: (p.name, p.box, p.view.tensor, p.view.offset))
+        for pieces in _distinct(sources)
+    }
     for source, pieces in enumerate(sources):
-        # Sorted, for a rank may hold a box twice and the choice must not depend on its order.
-        for piece in sorted(pieces, key=lambda p: (p.name, p.box, p.view.tensor, p.view.offset)):
+        for piece in ordered[id(pieces)]:
             if volume(piece.box):
                 replicas[piece.name][piece.box].setdefault(source, piece)
     holders = {name: _Holders(boxes) for name, boxes in replicas.items()}
@@ -194,18 +269,19 @@ def _holders(sources: Sequence[Sequence[Piece]]) -> dict[str, _Holders]:
 
 
 def _wanted(
-    receivers: Sequence[Sequence[Piece]], holders: Mapping[str, _Holders], itemsizes: Mapping[str, int]
-) -> Iterator[_Wanted]:
-    # Engines of one layout ask for the same boxes again and again.
-    known: dict[tuple[str, Box], list[tuple[Box, Mapping[int, Piece]]]] = {}
-    for receiver, pieces in enumerate(receivers):
-        for piece in pieces:
-            key = (piece.name, piece.box)
-            if key not in known:
-                known[key] = _covering(piece, holders, receiver)
-            for box, replicas in known[key]:
-                num_bytes = volume(box) * itemsizes[piece.name]
-                yield _Wanted(receiver, piece, box, replicas, num_bytes)
+    receiver: int,
+    pieces: Sequence[Piece],
+    holders: Mapping[str, _Holders],
+    itemsizes: Mapping[str, int],
+    known: dict[tuple[str, Box], list[tuple[Box, Mapping[int, Piece]]]],
+) -> Iterator[Want]:
+    """known: who holds a box, of those that came before: workers of one engine need many of the same."""
+    for piece in pieces:
+        key = (piece.name, piece.box)
+        if key not in known:
+            known[key] = _covering(piece, holders, receiver)
+        for box, replicas in known[key]:
+            yield Want(piece, box, replicas, volume(box) * itemsizes[piece.name])
 
 
 def _covering(
@@ -224,35 +300,71 @@ def _covering(
 class _Load:
     """Bytes that each source and each pair has to move so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_receivers: int) -> None:
         self._sources: dict[int, int] = defaultdict(int)
-        self._pairs: dict[tuple[int, int], int] = defaultdict(int)
+        self._pairs: list[dict[int, int]] = [{} for _ in range(num_receivers)]  # by receiver, then source
 
-    def add(self, move: _Wanted, *, tiny: bool) -> int:
-        """Give `move` to the replica with the least to send, and return which one that is."""
+    def add(self, receiver: int, source: int, num_bytes: int) -> None:
+        pairs = self._pairs[receiver]
+        self._sources[source] += num_bytes
+        pairs[source] = pairs.get(source, 0) + num_bytes
 
-        def cost(source: int) -> tuple[bool, int, int, int]:
-            pair = (source, move.receiver)
-            new = pair not in self._pairs
-            return tiny and new, self._sources[source], 0 if new else self._pairs[pair], source
+    def choose(self, receiver: int, replicas: Iterable[int], *, tiny: bool) -> int:
+        """The replica with the least to send; among equal ones, with the least for `receiver`."""
+        pairs = self._pairs[receiver]
+        if tiny:
+            replicas = [source for source in replicas if source in pairs] or replicas
+        loads = [(self._sources[source], source) for source in replicas]
+        least, _ = min(loads)
+        return min((pairs.get(source, 0), source) for load, source in loads if load == least)[1]
 
-        source = min(move.replicas, key=cost)
-        self._sources[source] += move.num_bytes
-        self._pairs[source, move.receiver] += move.num_bytes
-        return source
+
+def _spread(wanted: Sequence[tuple[Want, ...]]) -> list[Share]:
+    """Choose the source of everything that each receiver wants, the largest parts being given away first."""
+    load = _Load(len(wanted))
+    open_parts: list[tuple[int, int, int]] = []  # size, negative; receiver; index among what that wants
+    shares: list[Share] = []
+    known: dict[int, Share] = {}  # where nothing is to be chosen, one share serves all receivers of a layout
+    for receiver, wants in enumerate(wanted):
+        if (share := known.get(id(wants))) is None:
+            share = Share(wants, [next(iter(want.replicas)) for want in wants])
+            known[id(wants)] = share
+        # Those without a choice come first of all, so that the others can make up for them.
+        is_open = False
+        for index, (want, source) in enumerate(zip(wants, share.sources, strict=True)):
+            if len(want.replicas) > 1:
+                open_parts.append((-want.num_bytes, receiver, index))
+                is_open = True
+            else:
+                load.add(receiver, source, want.num_bytes)
+        shares.append(Share(wants, list(share.sources)) if is_open else share)
+    limits = {id(wants): TINY_SHARE * sum(want.num_bytes for want in wants) for wants in wanted}
+    for _, receiver, index in sorted(open_parts):
+        share = shares[receiver]
+        want = share.wants[index]
+        tiny = want.num_bytes < limits[id(share.wants)]
+        share.sources[index] = source = load.choose(receiver, want.replicas, tiny=tiny)
+        load.add(receiver, source, want.num_bytes)
+    return shares
 
 
-def _spread(moves: Sequence[_Wanted]) -> list[int]:
-    """The source of each move, the largest moves being given away first."""
-    received: dict[int, int] = defaultdict(int)
-    for move in moves:
-        received[move.receiver] += move.num_bytes
-    load = _Load()
-    chosen = [0] * len(moves)
-    # Those without a choice come first of all, so that the others can make up for them.
-    for i in sorted(range(len(moves)), key=lambda i: (len(moves[i].replicas) > 1, -moves[i].num_bytes)):
-        chosen[i] = load.add(moves[i], tiny=moves[i].num_bytes < TINY_SHARE * received[moves[i].receiver])
-    return chosen
+def _distinct(side: Sequence[Sequence[Piece]]) -> list[Sequence[Piece]]:
+    """Each list of pieces once: ranks of one layout may share theirs."""
+    return list({id(pieces): pieces for pieces in side}.values())
+
+
+def _as_json(wants: Sequence[Want]) -> str:
+    """Everything that a move of them may be."""
+
+    def view(v: View) -> list[object]:
+        return [v.tensor, v.offset, v.strides]
+
+    return json.dumps(
+        [
+            [w.piece.name, w.box, view(w.receiver_view()), [[s, view(w.source_view(s))] for s in w.replicas]]
+            for w in wants
+        ]
+    )
 
 
 def _check_boxes(side: Sequence[Sequence[Piece]], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 from rlstack.transfer.layout import Piece
-from rlstack.transfer.plan import Plan, Relay, build_plan
+from rlstack.transfer.plan import Demand, Plan
 
 
 def build_relayed_plan(
@@ -23,31 +21,26 @@ def build_relayed_plan(
     A receiver that a relay goes to has no moves: it gets all buckets of its sender, each as soon as the
     sender has verified it. Relays are in the order of their chains: a sender's own relay comes before it.
     """
-    direct = build_plan(sources, receivers, shapes=shapes, itemsizes=itemsizes)
-    alike = chains(receivers)
-    relays = tuple(Relay(*pair) for chain in alike for pair in pairwise(chain))
-    if not relays:
-        return direct
-    relayed = {relay.receiver for relay in relays}
-    firsts = [() if receiver in relayed else pieces for receiver, pieces in enumerate(receivers)]
-    plan = build_plan(sources, firsts, shapes=shapes, itemsizes=itemsizes)
-    plan = Plan(plan.moves, itemsizes, relays)
-    worth_it = needs_relay(
-        sent_directly=max(map(direct.bytes_sent, range(len(sources)))),
-        sent_to_first=max(map(plan.bytes_sent, range(len(sources)))),
-        received=max(map(direct.bytes_received, range(len(receivers)))),
-        num_hops=max(map(len, alike)) - 1,
-        bucket_bytes=bucket_bytes,
-    )
-    return plan if worth_it else direct
+    demand = Demand(sources, receivers, shapes=shapes, itemsizes=itemsizes)
+    num_hops = max(map(len, demand.chains), default=1) - 1
+    if not num_hops:
+        return demand.plan()
+    relayed = demand.relayed_plan()
 
+    def worth_it(sent_directly: int) -> bool:
+        return needs_relay(
+            sent_directly=sent_directly,
+            sent_to_first=_busiest(relayed, len(sources)),
+            received=demand.max_received(),
+            num_hops=num_hops,
+            bucket_bytes=bucket_bytes,
+        )
 
-def chains(receivers: Sequence[Sequence[Piece]]) -> list[list[int]]:
-    """Receivers grouped by layout, in their order: equal pieces in equal windows are equal bytes."""
-    alike: dict[tuple[Piece, ...], list[int]] = defaultdict(list)
-    for receiver, pieces in enumerate(receivers):
-        alike[tuple(pieces)].append(receiver)
-    return list(alike.values())
+    # Most often the bound decides, and the plan without relays, which is far larger, need not be made.
+    if worth_it(demand.least_sent()):
+        return relayed
+    direct = demand.plan()
+    return relayed if worth_it(_busiest(direct, len(sources))) else direct
 
 
 def needs_relay(
@@ -60,3 +53,7 @@ def needs_relay(
     chain is a pipeline of buckets: its last receiver is behind the first one by a bucket per hop.
     """
     return max(sent_to_first, received) + num_hops * bucket_bytes < max(sent_directly, received)
+
+
+def _busiest(plan: Plan, num_sources: int) -> int:
+    return max(map(plan.bytes_sent, range(num_sources)))

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from rlstack.rendezvous import connect_store
 from rlstack.transfer.background import Background
-from rlstack.transfer.deliveries import Delivery, deliveries
 from rlstack.transfer.errors import TransferError
-from rlstack.transfer.group import PeerGroup, meet
+from rlstack.transfer.group import Meetings, PeerGroup
 from rlstack.transfer.inbox import Arrival, Channel, Inbox
 from rlstack.transfer.ipc import IpcGroup
 from rlstack.transfer.layout import Piece
-from rlstack.transfer.negotiation import Member, member_name, negotiate, published_shapes, reshard_store
+from rlstack.transfer.move_buckets import Delivery, member_name
+from rlstack.transfer.negotiation import LayoutCache, Member, negotiate, published_shapes, reshard_store
 from rlstack.transfer.outbox import Outbox
 
 __all__ = ["ReshardReceiver", "ReshardSender", "published_shapes"]
@@ -33,7 +33,7 @@ class ReshardSender:
     """Trainer rank `source` of `num_sources`.
 
     pieces: what it holds; tensor_of: the live tensors that the pieces' views name; backend: gloo, nccl or
-    ipc, which is for processes of one host.
+    ipc, which is for processes of one host; cache: what this process has learnt when it opened another one.
 
     Raises TransferError if someone does not come within `timeout_s`, or if the layouts do not fit together.
     """
@@ -51,10 +51,13 @@ class ReshardSender:
         bucket_bytes: int,
         timeout_s: float,
         backend: str,
+        cache: LayoutCache | None = None,
     ) -> None:
         member = Member(source, num_sources, num_receivers)
         self._link = _Link(store_host, store_port, member, timeout_s=timeout_s)
-        ways = self._link.open(pieces, dtypes={}, bucket_bytes=bucket_bytes, backend=backend)
+        ways = self._link.open(
+            pieces, dtypes={}, bucket_bytes=bucket_bytes, backend=backend, cache=cache or LayoutCache()
+        )
         self._names = list(
             dict.fromkeys(move.source_view.tensor for way in ways for move in way.bucket.moves)
         )
@@ -120,7 +123,8 @@ class ReshardSender:
 class ReshardReceiver:
     """Engine worker `receiver` of `num_receivers`, counted over the workers of all engines.
 
-    pieces: what it holds; dtypes: in what each tensor travels, as in "float32"; backend: as the senders'.
+    pieces: what it holds; dtypes: in what each tensor travels, as in "float32"; backend and cache: as the
+    senders'.
 
     Raises TransferError if someone does not come within `timeout_s`, or if the layouts do not fit together.
     """
@@ -141,10 +145,13 @@ class ReshardReceiver:
         timeout_s: float,
         backend: str,
         device: torch.device,
+        cache: LayoutCache | None = None,
     ) -> None:
         member = Member(num_sources + receiver, num_sources, num_receivers)
         self._link = _Link(store_host, store_port, member, timeout_s=timeout_s)
-        ways = self._link.open(pieces, dtypes=dtypes, bucket_bytes=bucket_bytes, backend=backend)
+        ways = self._link.open(
+            pieces, dtypes=dtypes, bucket_bytes=bucket_bytes, backend=backend, cache=cache or LayoutCache()
+        )
         self._inbox = Inbox(
             [way for way in ways if way.receiver == member.rank],
             [way for way in ways if way.sender == member.rank],
@@ -210,7 +217,13 @@ class _Link:
         self._broken: str | None = None
 
     def open(
-        self, pieces: Sequence[Piece], *, dtypes: Mapping[str, str], bucket_bytes: int, backend: str
+        self,
+        pieces: Sequence[Piece],
+        *,
+        dtypes: Mapping[str, str],
+        bucket_bytes: int,
+        backend: str,
+        cache: LayoutCache,
     ) -> list[Delivery]:
         """Agree on a plan and connect; the deliveries in which this member has a part, in their order."""
         member = self._member
@@ -221,15 +234,15 @@ class _Link:
             dtypes=dtypes,
             bucket_bytes=bucket_bytes,
             timeout_s=self._timeout_s,
+            cache=cache,
         )
         self.plan, self.dtypes = agreed.plan, agreed.dtypes
-        ways = deliveries(agreed.buckets, agreed.plan.relays, num_sources=member.num_sources)
-        mine = [way for way in ways if member.rank in (way.sender, way.receiver)]
-        senders = {way.sender for way in mine} - {member.rank}
-        receivers = {way.receiver for way in mine} - {member.rank}
-        self._peers = member.named(senders | receivers)
+        senders = {way.sender for way in agreed.deliveries} - {member.rank}
+        receivers = {way.receiver for way in agreed.deliveries} - {member.rank}
+        peers = member.named(senders | receivers)
+        self._meetings = Meetings(self._store, me=member.key, others=peers, timeout_s=self._timeout_s)
         self.group = self._connect(senders, receivers, backend=backend)
-        return mine
+        return agreed.deliveries
 
     def _connect(self, senders: Set[int], receivers: Set[int], *, backend: str) -> Channel:
         member = self._member
@@ -257,8 +270,7 @@ class _Link:
                 f"version {version} cannot be transferred since this happened: {self._broken}"
             )
         deadline = time.monotonic() + self._timeout_s
-        place, me = f"version{version}", self._member.key
-        meet(self._store, place=place, me=me, others=self._peers, timeout_s=self._timeout_s)
+        self._meetings.at(f"version{version}")
         return deadline
 
     def end(self, troubles: Sequence[str], *, lost: bool) -> None:

@@ -22,9 +22,10 @@ from vllm.utils.nccl import unpinned_nccl_env
 
 from rlstack.config.schema import Landing, TransferChannel
 from rlstack.rendezvous import connect_store
-from rlstack.transfer.agreement import Agreement
 from rlstack.transfer.bake import Layout, bake
 from rlstack.transfer.errors import LandingError, TransferError
+from rlstack.transfer.group import Agreement
+from rlstack.transfer.negotiation import LayoutCache
 from rlstack.transfer.reshard import ReshardReceiver, published_shapes
 from rlstack.transfer.scatter import Arrival, land_direct, land_staged, supports_direct
 
@@ -64,6 +65,8 @@ class ReshardEngine(WeightTransferEngine[ReshardInit, ReshardUpdate]):
     _agreement: Agreement
     _direct: bool
     _coming: int | None = None  # the version that is arriving
+    _cache: LayoutCache | None = None
+    _baked: dict[str, tuple[int, ...]] | None = None  # the shapes that `layout` is for
 
     def init_transfer_engine(self, init_info: ReshardInit) -> None:
         """Work out this worker's share and meet the trainer ranks and the other workers.
@@ -79,7 +82,9 @@ class ReshardEngine(WeightTransferEngine[ReshardInit, ReshardUpdate]):
         shapes = published_shapes(store, timeout_s=info.timeout_s)
         dtype = self.model_config.dtype
         assert isinstance(dtype, torch.dtype), "vLLM resolves it before it makes a worker"
-        self.layout = bake(self.model, shapes, dtype=dtype)
+        if self._baked != shapes:
+            self.layout, self._baked = bake(self.model, shapes, dtype=dtype), shapes
+        self._cache = self._cache or LayoutCache()
         self._direct = self._lands_directly(Landing(info.landing))
         receiver = info.first_receiver + self.parallel_config.rank
         self._agreement = Agreement(
@@ -98,6 +103,7 @@ class ReshardEngine(WeightTransferEngine[ReshardInit, ReshardUpdate]):
                 timeout_s=info.timeout_s,
                 backend=self._backend(TransferChannel(info.channel)),
                 device=self.device,
+                cache=self._cache,
             )
 
     def start_weight_update(self) -> None:

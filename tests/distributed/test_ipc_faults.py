@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from rlstack.rendezvous import connect_store, serve_store
-from rlstack.transfer.deliveries import deliveries
 from rlstack.transfer.inbox import Inbox
 from rlstack.transfer.ipc import IpcGroup
-from rlstack.transfer.move_buckets import plan_buckets
+from rlstack.transfer.move_buckets import deliveries, plan_buckets
 from rlstack.transfer.outbox import Handle, Outbox
 from rlstack.transfer.plan import build_plan
 from tests.distributed.test_reshard_faults import (

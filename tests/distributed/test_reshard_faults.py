@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from rlstack.transfer.deliveries import Delivery, deliveries
 from rlstack.transfer.inbox import Inbox
 from rlstack.transfer.layout import Box, Piece, View
-from rlstack.transfer.move_buckets import plan_buckets
+from rlstack.transfer.move_buckets import Delivery, deliveries, plan_buckets
 from rlstack.transfer.outbox import Outbox
 from rlstack.transfer.plan import Relay, build_plan
 

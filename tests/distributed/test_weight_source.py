@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from rlstack.orchestration.predict import predicted_source_pieces
 from rlstack.rendezvous import serve_store
-from rlstack.transfer.layout import Piece, View, shape
-from rlstack.transfer.plan import build_plan, decode
+from rlstack.transfer.layout import Piece, View, decode, shape
+from rlstack.transfer.plan import build_plan
 from tests.distributed.weight_source_job import CASES, NUM_RANKS, Case, hf_tensors
 from tests.ranks import run_ranks
 

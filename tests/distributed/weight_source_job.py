@@ -24,7 +24,7 @@ from rlstack.policy.hf_map import fuse
 from rlstack.policy.model import ModelChunk, PolicyModel
 from rlstack.policy.weight_source import source_pieces, source_tensor
 from rlstack.rendezvous import connect_store
-from rlstack.transfer.plan import encode
+from rlstack.transfer.layout import encode
 
 NUM_RANKS = 4
 LLAMA = Architecture(

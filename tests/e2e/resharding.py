@@ -21,8 +21,7 @@ from rlstack.config.schema import Landing, RunConfig, TransferMethod
 from rlstack.data.records import Prompt
 from rlstack.rendezvous import serve_store
 from rlstack.rollout.engine import Engine
-from rlstack.transfer.layout import Piece, View
-from rlstack.transfer.plan import decode
+from rlstack.transfer.layout import Piece, View, decode
 from rlstack.transfer.reshard import ReshardSender
 
 Weights = dict[str, torch.Tensor]

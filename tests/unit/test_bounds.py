@@ -1,6 +1,6 @@
 import pytest
 
-from rlstack.transfer.bounds import busiest_link_bytes, lower_bound_s
+from rlstack.orchestration.transfer_forecast import busiest_link_bytes, lower_bound_s
 from rlstack.transfer.layout import Piece, View
 from rlstack.transfer.plan import build_plan
 

@@ -9,8 +9,8 @@ from torch.distributed import HashStore
 
 from rlstack.config.schema import RunConfig, TransferMethod
 from rlstack.rollout.engine import Engine
-from rlstack.transfer.agreement import Agreement
 from rlstack.transfer.errors import LandingError, TransferError
+from rlstack.transfer.group import Agreement
 from rlstack.transfer.landing import WeightLanding
 
 FINE = {"error": None, "fatal": False, "bytes": 2.0, "receive_s": 1.0, "wait_s": 1.0, "land_s": 1.0}

@@ -41,8 +41,8 @@ def overlap(boxes: list[Box]) -> bool:
 @given(plans(), st.integers(8, 300))
 def test_buckets_hold_every_element_of_the_plan_once(plan: Plan, bucket_bytes: int) -> None:
     found = moves_by_origin(plan_buckets(plan, bucket_bytes=bucket_bytes))
-    assert found.keys() == {(move.source, move.receiver, move.name) for move in plan.moves}
-    for move in plan.moves:
+    assert found.keys() == {(move.source, move.receiver, move.name) for move in plan.moves()}
+    for move in plan.moves():
         parts = found[move.source, move.receiver, move.name]
         assert sum(volume(part.box) for part in parts) == volume(move.box)
         assert not overlap([part.box for part in parts])

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlstack.transfer.layout import Box, Piece, View, shape
-from rlstack.transfer.plan import Plan, PlanError, build_plan, decode, encode
+from rlstack.transfer.layout import Box, Piece, View, decode, encode, shape
+from rlstack.transfer.plan import Plan, PlanError, build_plan
 from rlstack.transfer.relay import build_relayed_plan
 
 Layout = list[list[Piece]]
@@ -51,7 +51,7 @@ def filled(layout: Sequence[Sequence[Piece]], whole: Mapping[str, np.ndarray] | 
 
 
 def execute(plan: Plan, sources: Storage, receivers: Storage) -> None:
-    for move in plan.moves:
+    for move in plan.moves():
         data = window(sources[move.source], move.source_view, move.box)
         window(receivers[move.receiver], move.receiver_view, move.box)[...] += data
     for relay in plan.relays:
@@ -215,7 +215,7 @@ def test_replicas_make_up_for_what_only_one_source_has() -> None:
     shapes = {"w": (12, 8), "v": (6, 8)}
     (only,), (both,) = rows(1, name="v", size=6)[0], rows(1)[0]
     plan = plan_of([[both, only], [both]], [[both, only]], shapes)
-    assert [(move.name, move.source) for move in plan.moves] == [("w", 1), ("v", 0)]
+    assert [(move.name, move.source) for move in plan.moves()] == [("w", 1), ("v", 0)]
 
 
 def test_tiny_tensors_make_no_new_pairs() -> None:
@@ -224,7 +224,7 @@ def test_tiny_tensors_make_no_new_pairs() -> None:
     sources = [[*pieces, *norms] for pieces in rows(4, size=40000)]
     receivers = [[*pieces, *norms] for pieces in rows(4, size=40000)]
     plan = plan_of(sources, receivers, shapes)
-    assert {(move.source, move.receiver) for move in plan.moves} == {(i, i) for i in range(4)}
+    assert {(move.source, move.receiver) for move in plan.moves()} == {(i, i) for i in range(4)}
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_scalars_and_empty_shares_are_planned() -> None:
     scale = Piece("scale", (), View("scale", 0, ()))
     nothing = Piece("w", ((12, 12), (0, 8)), View("w", 0, (8, 1)))
     plan = plan_of([[*rows(1)[0], scale, nothing]], [[scale], [nothing]], {**SHAPES, "scale": ()})
-    assert [(move.name, move.receiver) for move in plan.moves] == [("scale", 0)]
+    assert [(move.name, move.receiver) for move in plan.moves()] == [("scale", 0)]
 
 
 @settings(deadline=None)

@@ -159,7 +159,7 @@ def test_predicted_layouts_fit_together(tensor_parallel: int, tied: bool, layout
     ]
     shapes = model_shapes(architecture)
     plan = build_plan(sources, receivers, shapes=shapes, itemsizes=dict.fromkeys(shapes, 2))
-    assert {move.name for move in plan.moves} == set(shapes)
+    assert {move.name for move in plan.moves()} == set(shapes)
     for rank, pieces in enumerate(receivers):
         assert plan.bytes_received(rank) == 2 * sum(volume(piece.box) for piece in pieces)
     if LAYOUTS[layout].get("context_parallel", 1) > 1 and tensor_parallel > 1:
