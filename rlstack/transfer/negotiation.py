@@ -135,7 +135,7 @@ def publish(store: Store, member: Member, layout: MemberLayout) -> None:
     text = f"{encode(layout.pieces)}\n{json.dumps(dict(layout.dtypes))}".encode()
     digest = hashlib.sha256(text).hexdigest()
     if not store.check([f"text/{digest}"]):
-        store.set(f"text/{digest}", zlib.compress(text))
+        store.set(f"text/{digest}", zlib.compress(text))  # type: ignore[arg-type]  # torch takes bytes
     store.set(f"layout/{member.key}", digest)
 
 
@@ -167,7 +167,8 @@ def publish_shapes(store: Store, sources: Mapping[str, str], cache: LayoutCache,
     digests = collect(store, place="layout", others=sources, timeout_s=timeout_s)
     cache.fetch(store, digests)
     shapes = _shapes(cache.layouts[digest] for digest in set(digests))
-    store.set("shapes/source0", zlib.compress(json.dumps(shapes).encode()))
+    packed = zlib.compress(json.dumps(shapes).encode())
+    store.set("shapes/source0", packed)  # type: ignore[arg-type]  # torch takes bytes
 
 
 def _shapes(layouts: Iterable[MemberLayout]) -> dict[str, tuple[int, ...]]:

@@ -73,7 +73,7 @@ class Share:
     """What one receiver gets: `sources[i]` sends it `wants[i]`, which are those of all of its layout."""
 
     wants: tuple[Want, ...]
-    sources: Sequence[int]
+    sources: list[int]
 
     def moves(self, receiver: int, source: int | None) -> Iterator[Move]:
         """Those from `source`, or from all sources."""
