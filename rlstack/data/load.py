@@ -2,54 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from rlstack.config.reward_names import used_models
 from rlstack.config.schema import RunConfig, Task
 from rlstack.config.weight_index import weight_files
 from rlstack.data.chat_template import WORD, refuse_template
-from rlstack.data.datasets import load_task
+from rlstack.data.datasets import prompt_batches, that_fit
+from rlstack.data.prompt_table import PromptTable, load_table, longest_tokens, table_key
 from rlstack.data.records import Prompt
 from rlstack.data.sampling import PromptSampler
-from rlstack.data.tokenizer import load_tokenizer
 from rlstack.errors import ConfigError
 from rlstack.model.files import CONFIG, read_object
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Tokenizer = Callable[[], "PreTrainedTokenizerBase"]
 
 
 def load_prompts(config: RunConfig) -> tuple[PromptSampler, list[Prompt]]:
     """The sampler of the training prompts, and the held-out prompts of `evaluation.tasks` (may be empty).
 
+    The tokenizer is loaded only for tasks whose prompts have not been kept on disk.
+
     Raises:
         ConfigError: a file is missing or malformed, or a prompt leaves no room for `rollout.max_new_tokens`.
     """
-    tokenizer, room = tokenizer_and_room(config)
+    tokenizer = _tokenizer_of(config)
     refuse_reward_models(config)
     training = _load_tasks(
-        config, config.data.tasks, "data.tasks", tokenizer, room, filter_overlong=config.data.filter_overlong
+        config, config.data.tasks, "data.tasks", tokenizer, filter_overlong=config.data.filter_overlong
     )
     weights = {task.name: task.weight for task in config.data.tasks}
     sampler = PromptSampler(training, weights, seed=config.run.seed)
-    return sampler, _held_out(config, tokenizer, room)
+    return sampler, _held_out(config, tokenizer)
 
 
 def max_prompt_tokens(sampler: PromptSampler, held_out: Sequence[Prompt]) -> int:
     """Of the longest prompt of a run."""
-    return max(sampler.max_tokens, *(len(prompt.token_ids) for prompt in held_out), 0)
+    return max(sampler.max_tokens, longest_tokens(held_out))
 
 
 def load_held_out(config: RunConfig) -> list[Prompt]:
     """The prompts of `evaluation.tasks` alone; raises as `load_prompts`."""
     refuse_reward_models(config)
-    return _held_out(config, *tokenizer_and_room(config))
+    return _held_out(config, _tokenizer_of(config))
 
 
 def tokenizer_and_room(config: RunConfig) -> tuple[PreTrainedTokenizerBase, int]:
     """The tokenizer of `policy.model`, and the longest prompt that leaves room for an answer, in tokens."""
-    tokenizer = load_tokenizer(Path(config.policy.model))
-    return tokenizer, _setting(config, "max_position_embeddings") - config.rollout.max_new_tokens
+    return _tokenizer_of(config)(), _room(config)
+
+
+def _tokenizer_of(config: RunConfig) -> Tokenizer:
+    """What loads the tokenizer of `policy.model` when it is first called."""
+
+    @cache
+    def load() -> PreTrainedTokenizerBase:
+        from rlstack.data.tokenizer import load_tokenizer  # takes seconds, with transformers
+
+        return load_tokenizer(Path(config.policy.model))
+
+    return load
+
+
+def _room(config: RunConfig) -> int:
+    return _setting(config, "max_position_embeddings") - config.rollout.max_new_tokens
 
 
 def load_reward_tokenizer(folder: Path, *, setting: str) -> PreTrainedTokenizerBase:
@@ -57,6 +79,8 @@ def load_reward_tokenizer(folder: Path, *, setting: str) -> PreTrainedTokenizerB
 
     Raises ConfigError, naming `setting`, if it cannot be loaded, or if the template does not take them.
     """
+    from rlstack.data.tokenizer import load_tokenizer  # takes seconds, with transformers
+
     tokenizer = load_tokenizer(folder, setting=setting)
     turns = [{"role": "user", "content": "1 + 1"}, {"role": "assistant", "content": WORD}]
     refuse_template(tokenizer, setting=setting, chat=turns, add_generation_prompt=False)
@@ -78,8 +102,8 @@ def refuse_reward_models(config: RunConfig) -> None:
             load_reward_tokenizer(folder, setting=setting)
 
 
-def _held_out(config: RunConfig, tokenizer: PreTrainedTokenizerBase, room: int) -> list[Prompt]:
-    held_out = _load_tasks(config, config.evaluation.tasks, "evaluation.tasks", tokenizer, room)
+def _held_out(config: RunConfig, tokenizer: Tokenizer) -> list[Prompt]:
+    held_out = _load_tasks(config, config.evaluation.tasks, "evaluation.tasks", tokenizer)
     limit = config.evaluation.num_prompts
     return [prompt for prompts in held_out.values() for prompt in prompts[:limit]]
 
@@ -87,24 +111,26 @@ def _held_out(config: RunConfig, tokenizer: PreTrainedTokenizerBase, room: int) 
 def _load_tasks(
     config: RunConfig,
     tasks: Sequence[Task],
-    where: str,
-    tokenizer: PreTrainedTokenizerBase,
-    room: int,
+    section: str,
+    tokenizer: Tokenizer,
     *,
     filter_overlong: bool = False,
-) -> dict[str, list[Prompt]]:
-    vocab_size = _setting(config, "vocab_size")
-    return {
-        task.name: load_task(
+) -> dict[str, PromptTable]:
+    room, vocab_size = _room(config), _setting(config, "vocab_size")
+    tables = {}
+    for i, task in enumerate(tasks):
+        where = f"{section}[{i}]"
+        key = table_key(task, Path(config.policy.model), where=where)
+        table = load_table(task, key, lambda: prompt_batches(task, tokenizer(), where=where))  # noqa: B023
+        tables[task.name] = that_fit(
+            table,
             task,
-            tokenizer,
             max_prompt_tokens=room,
-            where=f"{where}[{i}]",
+            where=where,
             filter_overlong=filter_overlong,
             vocab_size=vocab_size,
         )
-        for i, task in enumerate(tasks)
-    }
+    return tables
 
 
 def _setting(config: RunConfig, key: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,21 @@ def read_rows(
     files = files_of_dataset(path, split, here=here)
     kind = kind_of(files[0], here=here)
     if kind is FileKind.jsonl:
-        for index, record in json_records(path, here=here):
-            yield Row(index=index, record=record, at=line_name(index, here=here))
-        return
-    for index, record in enumerate(_records(files, kind, columns, here=here)):
-        yield Row(index=index, record=record, at=f"{here}, row {index} (from 0)")
+        records: Iterable[tuple[int, dict[str, Any]]] = json_records(path, here=here)
+    else:
+        records = enumerate(_records(files, kind, columns, here=here))
+    for index, record in records:
+        yield Row(index=index, record=record, at=_at(index, kind, here))
+
+
+def row_name(path: Path, index: int, *, where: str, split: str | None = None) -> str:
+    """Where the row `index` of a dataset is, for messages; arguments as of `read_rows`."""
+    here = f"{where} = {str(path)!r}"
+    return _at(index, kind_of(files_of_dataset(path, split, here=here)[0], here=here), here)
+
+
+def _at(index: int, kind: FileKind, here: str) -> str:
+    return line_name(index, here=here) if kind is FileKind.jsonl else f"{here}, row {index} (from 0)"
 
 
 def count_rows(path: Path, *, where: str, split: str | None = None) -> int:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from itertools import accumulate, pairwise
 from math import floor
 
+from rlstack.data.prompt_table import longest_tokens
 from rlstack.data.records import Prompt
 
 # 2^64 over the golden ratio, odd: multiples of it modulo 2^64 never bunch up (Knuth, TAOCP 3, section 6.4).
@@ -37,7 +38,7 @@ class PromptSampler:
     @property
     def max_tokens(self) -> int:
         """Of the longest prompt."""
-        return max(len(prompt.token_ids) for prompts in self._tasks.values() for prompt in prompts)
+        return max(map(longest_tokens, self._tasks.values()))
 
     @property
     def sizes(self) -> dict[str, int]:

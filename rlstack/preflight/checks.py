@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -60,13 +61,19 @@ def _loss(planned: Planned) -> Iterator[str]:
 
 
 def _rows(planned: Planned) -> Iterator[str]:
-    """Every dataset for itself, without a tokenizer, which takes seconds to import."""
-    from rlstack.data.datasets import read_task
+    """Every dataset for itself, without a tokenizer, which takes seconds to import.
 
+    One whose prompts have been kept on disk was found to be right when they were made.
+    """
+    from rlstack.data.datasets import read_task
+    from rlstack.data.prompt_table import is_kept, table_key
+
+    model = Path(planned.config.policy.model)
     for where, task in tasks_by_setting(planned.config).items():
         if os.path.exists(task.path):  # otherwise it has been said
             try:
-                read_task(task, where=where)
+                if not is_kept(table_key(task, model, where=where)):
+                    deque(read_task(task, where=where), maxlen=0)
             except ConfigError as error:
                 yield from str(error).splitlines()
 

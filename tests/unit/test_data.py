@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from rlstack.config.schema import Task
-from rlstack.data.datasets import load_task
+from rlstack.data.datasets import ChatFramer, load_task
+from rlstack.data.prompt_table import BATCH_ROWS
 from rlstack.data.records import Prompt
 from rlstack.errors import ConfigError
 
@@ -53,6 +55,18 @@ def test_rows_become_prompts_in_the_order_of_the_file(load: Load) -> None:
     assert first.token_ids.dtype == np.int32
     assert first != replace(first, token_ids=tuple(map(ord, "<1+2>:"))) and first != second
     assert (second.row, second.problem, second.answer) == (2, "x", "0.5")
+
+
+def test_rows_are_tokenised_in_batches(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, tokenise = [], ChatFramer.tokenise
+
+    def counting(self: ChatFramer, chats: list[Any]) -> list[np.ndarray]:
+        sizes.append(len(chats))
+        return tokenise(self, chats)
+
+    monkeypatch.setattr(ChatFramer, "tokenise", counting)
+    prompts = load(b'{"problem": "1+1", "answer": "2"}\n' * (BATCH_ROWS + 3))
+    assert sizes == [BATCH_ROWS, 3] and [prompt.row for prompt in prompts] == list(range(BATCH_ROWS + 3))
 
 
 def test_the_template_surrounds_the_problem(load: Load) -> None:
