@@ -202,7 +202,7 @@ def sync_all(played: Played, plan: Plan, rounds: int, server: Any) -> Iterator[i
         meetings.append(Meetings(reshard_store(store), me=member.key, others=others, timeout_s=TIMEOUT_S))
         if (receiver := member.rank - num_sources) >= 0:
             agreements[member.rank] = Agreement(
-                store, receiver=receiver, num_receivers=member.num_receivers, timeout_s=TIMEOUT_S
+                store, receiver=receiver, receivers=range(member.num_receivers), timeout_s=TIMEOUT_S
             )
 
     def take_part(rank: int, version: int) -> None:

@@ -71,8 +71,11 @@ class PolicyRank(Probed, Protocol):
         """Leave the engines' workers, those that still wait for something from here included."""
 
     @phase("sync")
-    def begin_send(self, version: int, method: TransferMethod) -> None:
-        """Start to send the weights, which are `version`; they stay as they are until fence()."""
+    def begin_send(self, version: int, method: TransferMethod, receivers: list[int] | None = None) -> None:
+        """Start to send the weights, which are `version`; they stay as they are until fence().
+
+        receivers: the engine workers that take part, counted over all engines; None: all.
+        """
 
     @phase("sync")
     def fence(self, method: TransferMethod) -> dict[str, float]:
@@ -147,8 +150,11 @@ class GeneratorEngine(Probed, Protocol):
         """Meet the policy's ranks at the store at (`host`, `port`), as receivers `first_receiver` and up."""
 
     @phase("sync")
-    def begin_receive(self, version: int, method: TransferMethod) -> None:
-        """Receive the weights of `version` while the engine samples with those that it has."""
+    def begin_receive(self, version: int, method: TransferMethod, receivers: list[int] | None = None) -> None:
+        """Receive the weights of `version` while the engine samples with those that it has.
+
+        receivers: as of PolicyRank.begin_send; this engine's workers are among them.
+        """
 
     @phase("sync")
     def commit_receive(self, version: int, method: TransferMethod) -> Mapping[str, float]:

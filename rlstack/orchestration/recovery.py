@@ -32,13 +32,16 @@ class EngineRecovery:
             RoleError: `error`, if nobody was lost, or one loss too many.
         """
         lost: EngineLost | None = self._who(error)
+        fresh: list[EngineSeat] = []  # those replaced so far, of which none answers anything yet
         while lost is not None and (seat := self._engines.seat_of(lost.role)) is not None:
             under_way = self._weight_sync.under_way if self._weight_sync is not None else None
             if under_way is not None and seat.open_before(under_way.version):
                 raise OlderVersionLost(str(lost), role=lost.role, exception=lost.exception) from lost
             try:
+                if seat not in fresh:
+                    fresh.append(seat)
                 with self._restarts.replacing(lost):
-                    self._replace(seat)
+                    self._replace(seat, fresh)
                 lost = None
             except EngineLost as another:
                 lost = another
@@ -52,7 +55,8 @@ class EngineRecovery:
             return lost
         raise lost or error
 
-    def _replace(self, seat: EngineSeat) -> None:
+    def _replace(self, seat: EngineSeat, fresh: list[EngineSeat]) -> None:
+        """Replace `seat`, the last of the `fresh` ones that was lost, and let all of these go on."""
         engines, sync = self._engines, self._weight_sync
         seat.replace()
         if sync is not None and sync.under_way is not None:
@@ -66,7 +70,8 @@ class EngineRecovery:
             return
         engines.load(seat.role)
         if sync is not None and engines.version:
-            sync.bring(engines.version, [seat.role])
+            sync.bring(engines.version, [each.role for each in fresh])
         elif sync is not None:
-            sync.check_loaded([seat.role])
-        seat.ask_again()
+            sync.check_loaded([each.role for each in fresh])
+        for each in fresh:
+            each.ask_again()

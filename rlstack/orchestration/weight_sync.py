@@ -141,14 +141,15 @@ class WeightSync:
     def bring(self, version: int, engines: Sequence[Role[GeneratorEngine]]) -> dict[str, Any]:
         """Have these `engines`, which are asked for nothing meanwhile, hold `version`; as run().
 
-        Of the policy's versions it is the last that was begun. Raises EngineLost, after which this can be
-        called again.
+        Of the policy's versions it is the last that was begun. The transfer is opened with all engines, so
+        that the next round finds it open. Raises EngineLost, after which this can be called again.
         """
         self._before_round()
         self._policy.serve(version)
         try:
             self._give_up()
-            self._open(engines)
+            # A broadcast, of the other methods, goes to everyone with whom it is open.
+            self._open(self._engines.roles if self._method is TransferMethod.reshard else engines)
             self._begin(engines, version)
             ordered = Ordered(version)
             self._order(engines, ordered)
@@ -237,9 +238,18 @@ class WeightSync:
 
     def _begin(self, engines: Sequence[Role[GeneratorEngine]], version: int) -> None:
         receive, send = GeneratorEngine.begin_receive, PolicyRank.begin_send
-        calls = [role.start_beside(receive, version, self._method) for role in engines]
-        calls += [role.start(send, version, self._method) for role in self._policy.roles]
+        receivers = self._receivers(engines)
+        calls = [role.start_beside(receive, version, self._method, receivers) for role in engines]
+        calls += [role.start(send, version, self._method, receivers) for role in self._policy.roles]
         self._wait(calls, f"beginning the sync of version {version}")
+
+    def _receivers(self, engines: Sequence[Role[GeneratorEngine]]) -> list[int] | None:
+        """The workers of `engines`, counted over all that the transfer is open with; None: those of all."""
+        if self._members == list(engines):
+            return None
+        size = self._ranks_per_engine
+        places = (self._members.index(role) for role in engines)
+        return [receiver for place in places for receiver in range(place * size, (place + 1) * size)]
 
     def _order(self, engines: Sequence[Role[GeneratorEngine]], round_: Ordered) -> None:
         round_.commits = self._commits(engines, round_.version)

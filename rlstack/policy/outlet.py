@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch.distributed as dist
@@ -21,8 +21,11 @@ from rlstack.transfer.reshard import ReshardSender
 class WeightOutlet(Protocol):
     """begin() and fence() are collective over the ranks, or over those of the first replica."""
 
-    def begin(self, version: int) -> None:
-        """Start to send the weights, which are `version` and stay as they are until fence() returns."""
+    def begin(self, version: int, receivers: Sequence[int] | None = None) -> None:
+        """Start to send the weights, which are `version` and stay as they are until fence() returns.
+
+        receivers: the workers that take part; None: all of those that it was opened for.
+        """
 
     def settle(self) -> None:
         """Wait until they may be written to, whatever became of the round: fence() has yet to say that."""
@@ -73,7 +76,8 @@ class GatherOutlet:
             **ends,
         )
 
-    def begin(self, version: int) -> None:
+    def begin(self, version: int, receivers: Sequence[int] | None = None) -> None:
+        assert receivers is None, "a broadcast goes to all"
         self._version = version
 
     def settle(self) -> None:

@@ -179,13 +179,16 @@ class PolicyWorker:
             del source
             gc.collect()  # the error of a round that failed refers to it, and to itself
 
-    def begin_send(self, version: int, method: TransferMethod) -> None:
-        """Let the weights, which are `version`, go out; they stay as they are until fence()."""
+    def begin_send(self, version: int, method: TransferMethod, receivers: list[int] | None = None) -> None:
+        """Let the weights, which are `version`, go out; they stay as they are until fence().
+
+        receivers: the workers that take part, counted over all engines; None: all.
+        """
         held = self.version if self._serving is None else self._serving
         assert version == held, f"the policy is at version {held}, not {version}"
         self.trainer.gather_weights()
         self._served.take_over(version)
-        self._sources[method].begin(version)
+        self._sources[method].begin(version, receivers)
 
     def fence(self, method: TransferMethod) -> dict[str, float]:
         """Wait until what begin_send started has left; what the sender measured, {} on ranks without one."""

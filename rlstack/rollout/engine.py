@@ -215,14 +215,16 @@ class Engine:
         }
         self._turns.do(lambda: self._call("open_reshard", init_info))
 
-    def begin_receive(self, version: int, method: TransferMethod) -> None:
+    def begin_receive(self, version: int, method: TransferMethod, receivers: list[int] | None = None) -> None:
         """Let the policy's weights of `version` come in while the engine goes on with those that it has.
+
+        receivers: those that take part, this engine's workers among them; None: all.
 
         May be called while another thread generates, between two tokens of which it begins. With the gather
         methods the weights come in only when they are committed.
         """
         if method is TransferMethod.reshard:
-            self._turns.do(lambda: self._call("begin_reshard", version))
+            self._turns.do(lambda: self._call("begin_reshard", version, receivers))
 
     def commit_receive(self, version: int, method: TransferMethod) -> dict[str, Any]:
         """Take over the policy's weights of `version`, which was begun.

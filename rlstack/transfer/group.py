@@ -9,7 +9,7 @@ import datetime
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -186,13 +186,13 @@ class Meetings:
 class Agreement:
     """All receivers land a version, or none does: one damaged bucket must not leave a model of two versions.
 
-    `num_receivers` are over all engines; `receiver` is this one.
+    `receivers` are those that take part, counted over all engines; `receiver` is this one.
     """
 
-    def __init__(self, store: Store, *, receiver: int, num_receivers: int, timeout_s: float) -> None:
+    def __init__(self, store: Store, *, receiver: int, receivers: Sequence[int], timeout_s: float) -> None:
         self._store = PrefixStore("agreement", store)
         self._receiver = receiver
-        self._num_receivers = num_receivers
+        self._receivers = receivers
         self._timeout = datetime.timedelta(seconds=timeout_s)
         self._num_rounds = 0
 
@@ -209,7 +209,7 @@ class Agreement:
             store.compare_set(result, "", f"engine worker {self._receiver} refuses it: {trouble}")
             raise trouble
         store.set(f"receiver{self._receiver}", str(number))
-        if store.add(f"count{number}", 1) == self._num_receivers:
+        if store.add(f"count{number}", 1) == len(self._receivers):
             store.set(result, _FINE)
             # Nobody reads those of the round before any more, because all have come to this one.
             store.delete_key(f"result{number - 1}")
@@ -231,7 +231,7 @@ class Agreement:
 
     def _missing(self, number: int) -> list[str]:
         """Receivers that have not come to this round."""
-        keys = {str(i): f"receiver{i}" for i in range(self._num_receivers)}
+        keys = {str(i): f"receiver{i}" for i in self._receivers}
         came = {name for name, key in keys.items() if self._store.check([key])}
         return [name for name, key in keys.items() if name not in came or int(self._store.get(key)) < number]
 

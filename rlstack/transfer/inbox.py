@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -58,18 +59,32 @@ class Inbox:
             )
         ]
 
-    def receive(self, *, version: int, deadline: float) -> tuple[list[str], bool]:
+    def receive(self, *, version: int, deadline: float, directly: bool = False) -> tuple[list[str], bool]:
         """Take in `version`; after that `arrivals` is its content, if nothing went wrong.
+
+        directly: all of it comes from the sources, and nothing is relayed.
 
         A damaged bucket does not keep the others from coming, so that the next round finds the channel empty.
         Returns what went wrong, and whether a peer was lost, after which the channel is of no use.
         """
-        return _Round(self, version, deadline).run()
+        if not directly:
+            return _Round(self, self._incoming, self._relayed, version, deadline).run()
+        incoming = [replace(delivery, sender=delivery.bucket.source) for delivery in self._incoming]
+        return _Round(self, incoming, {}, version, deadline).run()
 
 
 class _Round:
-    def __init__(self, inbox: Inbox, version: int, deadline: float) -> None:
+    def __init__(
+        self,
+        inbox: Inbox,
+        incoming: Sequence[Delivery],
+        relayed: Mapping[int, Delivery],
+        version: int,
+        deadline: float,
+    ) -> None:
         self._inbox = inbox
+        self._incoming = incoming
+        self._relayed = relayed
         self._version = version
         self._deadline = deadline
         self._lost: set[int] = set()
@@ -78,10 +93,8 @@ class _Round:
         self._passed_on: list[tuple[Delivery, Handle]] = []
 
     def run(self) -> tuple[list[str], bool]:
-        incoming = self._inbox._incoming
-        ahead = (
-            _NUM_AHEAD_IN_ORDER if self._inbox._channel.ordered and self._inbox._relayed else len(incoming)
-        )
+        incoming = self._incoming
+        ahead = _NUM_AHEAD_IN_ORDER if self._inbox._channel.ordered and self._relayed else len(incoming)
         for i, delivery in enumerate(incoming):
             for later in range(len(self._posted), min(i + ahead, len(incoming))):
                 self._posted.append(self._post(incoming[later], self._inbox._buffers[later]))
@@ -103,7 +116,7 @@ class _Round:
         if found := damage(buffer, delivery.bucket, version=self._version):
             self._troubles.append(f"{self._describe(delivery)} is not what was sent: {found}")
         # Damaged or not: whoever comes next sees for itself, and must not be kept waiting.
-        if (onward := self._inbox._relayed.get(delivery.tag)) and onward.receiver not in self._lost:
+        if (onward := self._relayed.get(delivery.tag)) and onward.receiver not in self._lost:
             try:
                 handle = self._inbox._channel.send(buffer, to=onward.receiver, tag=onward.tag)
                 self._passed_on.append((onward, handle))

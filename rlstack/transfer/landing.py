@@ -81,9 +81,9 @@ class WeightLanding:
         return {"names": " ".join(sorted(quantised_weights(self.model_runner.get_model())))}
 
     @answered
-    def rlstack_begin_reshard(self, version: int) -> dict[str, float]:
-        """Let `version` come in; returns at once."""
-        self._rlstack_update(version, "begin")
+    def rlstack_begin_reshard(self, version: int, receivers: list[int] | None) -> dict[str, float]:
+        """Let `version` come in, at these `receivers` or at all (None); returns at once."""
+        self._rlstack_update(version, "begin", receivers)
         return {}
 
     @answered
@@ -96,13 +96,13 @@ class WeightLanding:
         stats: dict[str, float] = self.weight_transfer_engine.stats
         return stats
 
-    def _rlstack_update(self, version: int, mode: str) -> None:
+    def _rlstack_update(self, version: int, mode: str, receivers: list[int] | None = None) -> None:
         """Each half of a round as a session of vLLM's own.
 
         One session for both would be left open where the policy is lost in between, and bar the next.
         """
         self.start_weight_update()
-        self.update_weights({"version": version, "mode": mode})
+        self.update_weights({"version": version, "mode": mode, "receivers": receivers})
         self.finish_weight_update()
 
     @answered

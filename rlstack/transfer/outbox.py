@@ -44,15 +44,25 @@ class Outbox:
         num_slots = min(NUM_SLOTS, len(sizes))
         # Zeros, so that the padding between moves never is somebody's old memory.
         slots = [torch.zeros(max(sizes), dtype=torch.uint8, device=device) for _ in range(num_slots)]
+        self._places = {id(delivery.bucket): i for i, delivery in enumerate(deliveries)}
         self._buffers = [slots[i % num_slots][:size] for i, size in enumerate(sizes)]
         self._windows = [
             windows(delivery.bucket, buffer, dtypes)
             for delivery, buffer in zip(deliveries, self._buffers, strict=True)
         ]
-        self.num_bytes = sum(sizes)  # of a round, trailers and padding included
 
-    def send(self, tensor_of: Callable[[str], Tensor], *, version: int, deadline: float) -> list[str]:
+    def send(
+        self,
+        tensor_of: Callable[[str], Tensor],
+        *,
+        version: int,
+        deadline: float,
+        deliveries: Sequence[Delivery] | None = None,
+    ) -> list[str]:
         """Send `version`; `tensor_of` takes the names of the sources' views.
+
+        deliveries: other ones for this time, in the order of their buckets, which are some of those that were
+        given before; None: those.
 
         Goes on with the other receivers where one is lost, so that they are not kept waiting. Returns what
         went wrong, [] if everything has gone.
@@ -69,7 +79,8 @@ class Outbox:
                 except RuntimeError as error:
                     lost.setdefault(delivery.receiver, self._trouble(delivery, version, error))
 
-        for i, delivery in enumerate(self._deliveries):
+        for delivery in self._deliveries if deliveries is None else deliveries:
+            i = self._places[id(delivery.bucket)]
             settle(i % NUM_SLOTS)
             if delivery.receiver in lost:
                 continue
@@ -80,7 +91,7 @@ class Outbox:
             except RuntimeError as error:
                 lost[delivery.receiver] = self._trouble(delivery, version, error)
         for slot in range(NUM_SLOTS):
-            settle((len(self._deliveries) + slot) % NUM_SLOTS)
+            settle(slot)
         return list(lost.values())
 
     @torch.no_grad()

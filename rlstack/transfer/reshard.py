@@ -11,14 +11,16 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from rlstack.rendezvous import connect_store
+from rlstack.transfer.arena import sealed_bytes
 from rlstack.transfer.background import Background
 from rlstack.transfer.errors import TransferError
-from rlstack.transfer.group import Meetings, PeerGroup
+from rlstack.transfer.group import Meetings, PeerGroup, meet
 from rlstack.transfer.inbox import Arrival, Channel, Inbox
 from rlstack.transfer.ipc import IpcGroup
 from rlstack.transfer.layout import Piece
@@ -66,19 +68,22 @@ class ReshardSender:
         self._outbox = Outbox(
             ways, self._link.group, dtypes=self._link.dtypes, num_sources=num_sources, device=device
         )
-        self._num_bytes = self._link.plan.bytes_sent(source)
         self._stream = _SideStream(device)
         self._round: Background[dict[str, float]] | None = None
 
-    def begin(self, version: int) -> None:
+    def begin(self, version: int, receivers: Sequence[int] | None = None) -> None:
         """Start to send the weights as they are, which must stay as they are until `fence`.
+
+        receivers: those that take part in this round, and get everything from the sources; None: all.
 
         Exchanging a parameter's storage for another one is harmless; writing to it is not.
         """
         assert self._round is None, "fence comes first"
         self._stream.follow()
         tensors = {name: self._tensor_of(name) for name in self._names}
-        self._round = Background(lambda: self._send(tensors, version), name=f"send version {version}")
+        self._round = Background(
+            lambda: self._send(tensors, version, receivers), name=f"send version {version}"
+        )
 
     def fence(self) -> dict[str, float]:
         """Wait until what was begun has gone; {} if nothing was.
@@ -107,15 +112,21 @@ class ReshardSender:
         self.begin(version)
         return self.fence()
 
-    def _send(self, tensors: Mapping[str, Tensor], version: int) -> dict[str, float]:
-        deadline = self._link.start(version)
+    def _send(
+        self, tensors: Mapping[str, Tensor], version: int, receivers: Sequence[int] | None
+    ) -> dict[str, float]:
+        deadline = self._link.start(version, receivers)
         started = time.perf_counter()
+        ways = self._link.ways(receivers)
         with self._stream.current():
-            troubles = self._outbox.send(tensors.__getitem__, version=version, deadline=deadline)
+            troubles = self._outbox.send(
+                tensors.__getitem__, version=version, deadline=deadline, deliveries=ways
+            )
         self._link.end(troubles, lost=bool(troubles))
+        plan = self._link.plan
         return {
-            "bytes": float(self._num_bytes),
-            "wire_bytes": float(self._outbox.num_bytes),
+            "bytes": float(sum(plan.num_bytes(move) for way in ways for move in way.bucket.moves)),
+            "wire_bytes": float(sum(sealed_bytes(way.bucket) for way in ways)),
             "send_s": time.perf_counter() - started,
         }
 
@@ -165,11 +176,17 @@ class ReshardReceiver:
         self._round: tuple[int, Background[dict[str, float]]] | None = None
         self.stats = {}
 
-    def begin(self, version: int) -> None:
-        """Start to take in `version` beside the live weights; what the last `finish` gave is overwritten."""
+    def begin(self, version: int, receivers: Sequence[int] | None = None) -> None:
+        """Start to take in `version` beside the live weights; what the last `finish` gave is overwritten.
+
+        receivers: as of ReshardSender.begin; this is one of them.
+        """
         assert self._round is None, "finish comes first"
         self._stream.follow()
-        self._round = version, Background(lambda: self._receive(version), name=f"receive version {version}")
+        self._round = (
+            version,
+            Background(lambda: self._receive(version, receivers), name=f"receive version {version}"),
+        )
 
     def finish(self, version: int) -> list[Arrival]:
         """Wait for `version`, which was begun: all of it, verified, or nothing.
@@ -193,11 +210,13 @@ class ReshardReceiver:
         if self._round is not None:
             self._round[1].wait()
 
-    def _receive(self, version: int) -> dict[str, float]:
-        deadline = self._link.start(version)
+    def _receive(self, version: int, receivers: Sequence[int] | None) -> dict[str, float]:
+        deadline = self._link.start(version, receivers)
         started = time.perf_counter()
         with self._stream.current():
-            troubles, lost = self._inbox.receive(version=version, deadline=deadline)
+            troubles, lost = self._inbox.receive(
+                version=version, deadline=deadline, directly=receivers is not None
+            )
         self._link.end(troubles, lost=lost)
         return {
             "bytes": float(self._num_bytes),
@@ -236,13 +255,33 @@ class _Link:
             timeout_s=self._timeout_s,
             cache=cache,
         )
-        self.plan, self.dtypes = agreed.plan, agreed.dtypes
-        senders = {way.sender for way in agreed.deliveries} - {member.rank}
-        receivers = {way.receiver for way in agreed.deliveries} - {member.rank}
-        peers = member.named(senders | receivers)
+        self.plan, self.dtypes, self._ways = agreed.plan, agreed.dtypes, agreed.deliveries
+        peers = self._peers(self._ways)
         self._meetings = Meetings(self._store, me=member.key, others=peers, timeout_s=self._timeout_s)
+        ever = [*self._ways, *self.ways(range(member.num_receivers))]
+        senders = {way.sender for way in ever} - {member.rank}
+        receivers = {way.receiver for way in ever} - {member.rank}
         self.group = self._connect(senders, receivers, backend=backend)
-        return agreed.deliveries
+        return self._ways
+
+    def ways(self, receivers: Sequence[int] | None) -> list[Delivery]:
+        """What this member sends and gets if only these `receivers` take part, without relays; None: all."""
+        if receivers is None:
+            return self._ways
+        member = self._member
+        if member.rank >= member.num_sources:
+            incoming = (way for way in self._ways if way.receiver == member.rank)
+            return [replace(way, sender=way.bucket.source) for way in incoming]
+        return [
+            replace(way, receiver=member.num_sources + receiver)
+            for way in self._ways
+            for receiver in receivers
+            if self.plan.first(receiver) == way.bucket.receiver
+        ]
+
+    def _peers(self, ways: Sequence[Delivery]) -> dict[str, str]:
+        ranks = {rank for way in ways for rank in (way.sender, way.receiver)}
+        return self._member.named(ranks - {self._member.rank})
 
     def _connect(self, senders: Set[int], receivers: Set[int], *, backend: str) -> Channel:
         member = self._member
@@ -263,14 +302,18 @@ class _Link:
             peer_host=self._host,
         )
 
-    def start(self, version: int) -> float:
+    def start(self, version: int, receivers: Sequence[int] | None) -> float:
         """Wait for those with whom bytes are exchanged; the round's deadline, of time.monotonic()."""
         if self._broken:
             raise TransferError(
                 f"version {version} cannot be transferred since this happened: {self._broken}"
             )
         deadline = time.monotonic() + self._timeout_s
-        self._meetings.at(f"version{version}")
+        if receivers is None:
+            self._meetings.at(f"version{version}")
+        else:
+            place, others = f"version{version} of some", self._peers(self.ways(receivers))
+            meet(self._store, place=place, me=self._member.key, others=others, timeout_s=self._timeout_s)
         return deadline
 
     def end(self, troubles: Sequence[str], *, lost: bool) -> None:

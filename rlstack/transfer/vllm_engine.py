@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from torch.distributed import PrefixStore, Store
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
     WeightTransferInitInfo,
@@ -49,6 +52,7 @@ class ReshardInit(WeightTransferInitInfo):
 class ReshardUpdate(WeightTransferUpdateInfo):
     version: int
     mode: str = "sync"  # sync | begin | commit
+    receivers: list[int] | None = None  # those that take part, where it begins; None: all
 
 
 class ReshardEngine(WeightTransferEngine[ReshardInit, ReshardUpdate]):
@@ -62,7 +66,10 @@ class ReshardEngine(WeightTransferEngine[ReshardInit, ReshardUpdate]):
     stats: dict[str, float]  # of the last version that was landed
 
     _opened: ReshardReceiver | None = None
-    _agreement: Agreement
+    _store: Store
+    _agreement_in: Callable[..., Agreement]  # this worker's, in a store and with receivers
+    _of_all: Agreement
+    _agreement: Agreement  # of the round
     _direct: bool
     _coming: int | None = None  # the version that is arriving
     _cache: LayoutCache | None = None
@@ -87,9 +94,8 @@ class ReshardEngine(WeightTransferEngine[ReshardInit, ReshardUpdate]):
         self._cache = self._cache or LayoutCache()
         self._direct = self._lands_directly(Landing(info.landing))
         receiver = info.first_receiver + self.parallel_config.rank
-        self._agreement = Agreement(
-            store, receiver=receiver, num_receivers=info.num_receivers, timeout_s=info.timeout_s
-        )
+        self._agreement_in = partial(Agreement, receiver=receiver, timeout_s=info.timeout_s)
+        self._store, self._of_all = store, self._agreement_in(store, receivers=range(info.num_receivers))
         with unpinned_nccl_env():  # which vLLM sets for its own communicators alone
             self._opened = ReshardReceiver(
                 store_host=info.store_host,
@@ -124,8 +130,7 @@ class ReshardEngine(WeightTransferEngine[ReshardInit, ReshardUpdate]):
         if update_info.mode not in ("sync", "begin", "commit"):
             raise ValueError(f"mode: {update_info.mode}; accepted are sync, begin and commit")
         if update_info.mode != "commit":
-            self._coming = update_info.version
-            self._receiver.begin(update_info.version)
+            self._begin(update_info.version, update_info.receivers)
         if update_info.mode != "begin":
             self._commit(update_info.version)
 
@@ -147,6 +152,15 @@ class ReshardEngine(WeightTransferEngine[ReshardInit, ReshardUpdate]):
             self._opened.settle()
             self._opened = None
             gc.collect()  # the error of a round that failed refers to it, and to itself
+
+    def _begin(self, version: int, receivers: list[int] | None) -> None:
+        self._coming = version
+        if receivers is None:
+            self._agreement = self._of_all
+        else:
+            store = PrefixStore(f"version{version}", self._store)
+            self._agreement = self._agreement_in(store, receivers=receivers)
+        self._receiver.begin(version, receivers)
 
     def _commit(self, version: int) -> None:
         if version != self._coming:

@@ -32,6 +32,7 @@ SHAPES = {"embed": (64, 8), "down": (16, 12), "norm": (12,)}
 NUM_SOURCES = 2
 DEFAULTS = {"backend": "gloo", "bucket_bytes": 256, "timeout_s": 20.0}
 GROUPS = {"gloo": PeerGroup, "ipc": IpcGroup, "nccl": PeerGroup}
+ALONE = {11: [4], 12: [0, 5, 4]}  # receivers that take a version without the others
 over_each = pytest.mark.parametrize("backend", GROUPS)
 
 
@@ -93,7 +94,8 @@ def send(port: int, source: int, versions: list[int], **settings) -> list[dict[s
     for version in versions:
         for name, tensor in weights(version).items():
             held[name].copy_(tensor)
-        stats.append(sender.send(version))
+        sender.begin(version, ALONE.get(version))
+        stats.append(sender.fence())
     assert sender.fence() == {}
     return stats
 
@@ -101,11 +103,15 @@ def send(port: int, source: int, versions: list[int], **settings) -> list[dict[s
 def receive(port: int, receiver: int, versions: list[int], **settings) -> list[tuple[bool, dict[str, float]]]:
     """Of each version: whether exactly its layout arrived, and the stats."""
     opened = open_receiver(port, receiver, **settings)
-    return [(take(opened, receiver, version), opened.stats) for version in versions]
+    return [
+        (take(opened, receiver, version), opened.stats)
+        for version in versions
+        if receiver in ALONE.get(version, [receiver])
+    ]
 
 
 def take(opened: ReshardReceiver, receiver: int, version: int) -> bool:
-    opened.begin(version)
+    opened.begin(version, ALONE.get(version))
     arrived = {name: torch.full(shape, 9.0) for name, shape in SHAPES.items()}
     for view, shape, data in opened.finish(version):
         arrived[view.tensor].as_strided(shape, view.strides, view.offset).copy_(data)
@@ -220,6 +226,9 @@ def test_every_worker_gets_exactly_its_share_round_after_round(port, start, back
         assert [stats["bytes"] for _, stats in results] == [share] * 3
     sent = [sender.result(60)[0]["bytes"] for sender in senders]
     assert sum(sent) == sum(num_bytes) and max(sent) < 1.1 * min(sent)
+    store = connect_store(HOST, port, timeout_s=20.0)
+    left = [version for version in versions if store.check([f"reshard/version{version}/receiver0"])]
+    assert left == [5]
 
 
 @over_each
@@ -233,6 +242,23 @@ def test_equal_engines_pass_the_weights_on(port, start, backend):
     sent = sum(sender.result(60)[0]["bytes"] for sender in senders)
     received = sum(receiver.result(60)[0][1]["bytes"] for receiver in receivers)
     assert sent < received / 2
+
+
+@over_each
+@pytest.mark.parametrize("bucket_bytes", [64, 4096])  # with relays and without
+def test_some_workers_alone_take_a_version_between_rounds_of_all(port, start, backend, bucket_bytes):
+    versions, settings = [1, 11, 2, 12, 3], {"bucket_bytes": bucket_bytes, "backend": backend}
+    senders = [start(send, port, i, versions, num_receivers=6, **settings) for i in range(NUM_SOURCES)]
+    receivers = [start(receive, port, i, versions, num_receivers=6, **settings) for i in range(6)]
+    received = [[stats["bytes"] for _, stats in receiver.result(120)] for receiver in receivers]
+    assert [len(rounds) for rounds in received] == [4, 3, 3, 3, 5, 4]
+    assert all(whole for receiver in receivers for whole, _ in receiver.result(0))
+    sent = [sum(figures) for figures in zip(*(_bytes(sender.result(60)) for sender in senders), strict=True)]
+    assert sent[1] == received[4][0] and sent[3] == received[0][0] + 2 * received[4][0]
+
+
+def _bytes(rounds: list[dict[str, float]]) -> list[float]:
+    return [figures["bytes"] for figures in rounds]
 
 
 @over_each

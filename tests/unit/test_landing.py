@@ -76,7 +76,7 @@ def agree(troubles) -> list[Exception | None]:
     raised: list[Exception | None] = [None] * len(troubles)
 
     def take_part(receiver: int) -> None:
-        agreement = Agreement(store, receiver=receiver, num_receivers=len(troubles), timeout_s=0.5)
+        agreement = Agreement(store, receiver=receiver, receivers=range(len(troubles)), timeout_s=0.5)
         try:
             agreement.reach(troubles[receiver], what="version 4")
         except TransferError as error:

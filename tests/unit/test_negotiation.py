@@ -160,7 +160,7 @@ def test_the_keys_of_50_rounds_do_not_add_up() -> None:
         for side in (0, 1)
         for me in names[side]
     ]
-    agreements = [Agreement(store, receiver=i, num_receivers=3, timeout_s=TIMEOUT_S) for i in range(3)]
+    agreements = [Agreement(store, receiver=i, receivers=range(3), timeout_s=TIMEOUT_S) for i in range(3)]
 
     def take_part(index: int) -> None:
         for version in range(1, 51):
@@ -197,7 +197,7 @@ def test_an_agreement_takes_every_receiver_the_same_few_requests() -> None:
     num_receivers, counts = 6, []
 
     def take_part(receiver: int) -> None:
-        agreement = Agreement(shared, receiver=receiver, num_receivers=num_receivers, timeout_s=TIMEOUT_S)
+        agreement = Agreement(shared, receiver=receiver, receivers=range(num_receivers), timeout_s=TIMEOUT_S)
         agreement._store = counting = mock.Mock(wraps=agreement._store)
         agreement.reach(None, what="version 1")
         counts.append([call[0] for call in counting.method_calls])

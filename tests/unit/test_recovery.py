@@ -250,6 +250,25 @@ def test_an_engine_that_is_lost_while_it_takes_anothers_place_is_replaced_as_wel
     assert [role.killed for role in team.roles if role.index == 1] == [True, True, False]
 
 
+def test_an_engine_that_is_lost_while_all_meet_a_new_one_is_replaced_and_both_go_on(
+    make: Callable[..., Team],
+) -> None:
+    team = make()
+    team.hold(3)
+    first, second = team.now
+    second.dead = True
+
+    def lose(version: int, roles: list[Any]) -> None:
+        team.sync.bring = bring  # type: ignore[method-assign]
+        first.dead = True
+        raise EngineLost("opening: engine 0 died", role=first)  # type: ignore[arg-type]
+
+    bring, team.sync.bring = team.sync.bring, lose  # type: ignore[method-assign]
+    assert team.texts(team.ask(4) + team.ask(5)) == undisturbed(make, 3)
+    assert team.sync.brought == [(3, [1, 0])]
+    assert [row["role"] for row in team.rows] == ["engine 1", "engine 0"]
+
+
 def test_in_a_round_everyone_finishes_the_older_version_and_the_round_is_done_again(
     make: Callable[..., Team],
 ) -> None:

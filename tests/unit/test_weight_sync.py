@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from typing import Any, cast
+from unittest import mock
 
 import pytest
 
-from rlstack.config.schema import RunConfig, Transfer, TransferMethod
+from rlstack.config.schema import Rollout, RunConfig, Transfer, TransferMethod
 from rlstack.orchestration import roles, weight_sync
 from rlstack.orchestration.home import Home
 from rlstack.orchestration.protocols import GeneratorEngine
@@ -15,6 +16,8 @@ from rlstack.orchestration.roles import Call, EngineLost, PolicyLost, RoleError
 from rlstack.orchestration.weight_sync import GIVE_UP_S, Ordered, WeightSync
 from rlstack.telemetry.clocks import Reading, RoleClock
 
+FIGURES = dict.fromkeys(("receive_s", "wait_s", "land_s", "bytes", "verified"), 1.0)
+
 
 class Role:
     """Stands for a role; the references of its calls are its name and the method."""
@@ -22,16 +25,27 @@ class Role:
     def __init__(self, name: str, lost: type[EngineLost | PolicyLost]) -> None:
         self.name = self.title = name
         self.lost, self.log, self.home, self.clock = lost, "x", Home(), RoleClock(name)
+        self.called: list[tuple[str, tuple[Any, ...]]] = []
 
     def start(self, method: Any, /, *args: Any, **kwargs: Any) -> Call[Any]:
+        self.called.append((method.__name__, args))
         return Call(cast(Any, self), cast(Any, f"{self.name}: {method.__name__}"))
 
     start_beside = start
 
 
 class Group:
+    """The policy, or the engines."""
+
+    version = 0
+
     def __init__(self, *members: Role) -> None:
         self.roles = list(members)
+
+    def serve(self, version: int) -> None:
+        """Nothing has to be put in the weights' place."""
+
+    end_serving = mock.Mock()
 
 
 class Store:
@@ -100,3 +114,35 @@ def test_a_round_that_others_gave_up_names_no_setting(sync: WeightSync) -> None:
     sync.under_way = Ordered(6, commits=[commit])
     lost = sync.who_is_lost()
     assert str(lost) == "syncing version 6: no answer from engine 0 within the 20 s after it was given up"
+
+
+@pytest.mark.parametrize("method", TransferMethod)
+def test_an_engine_in_the_place_of_another_is_met_once(
+    monkeypatch: pytest.MonkeyPatch, method: TransferMethod
+) -> None:
+    """Counted: openings of the transfer, until the next round of all."""
+    policy = Role("policy rank 0", PolicyLost)
+    engines = [Role(f"engine {index}", EngineLost) for index in range(3)]
+    monkeypatch.setattr(weight_sync, "serve_store", lambda *_, **__: Store())
+    monkeypatch.setattr(weight_sync, "wait_for", lambda calls, **_: None)
+    monkeypatch.setattr(Call, "result", FIGURES)
+    monkeypatch.setattr(weight_sync.Probe, "check_synced", lambda *_, **__: 0.0)
+    config = RunConfig(transfer=Transfer(method=method), rollout=Rollout(tensor_parallel=2))
+    sync = WeightSync(
+        cast(Any, Group(policy)), cast(Any, Group(*engines)), config, host="127.0.0.1", probe=[0, 1]
+    )
+    fresh = engines[1]  # that the group has in the place of another one now
+    sync.run(3)
+    for role in (policy, *engines):
+        role.called.clear()
+    sync.bring(3, [fresh])
+    sync.run(6)
+    openings = {role.name: [name for name, _ in role.called].count("open_transfer") for role in engines}
+    sends = [arguments[-1] for name, arguments in policy.called if name == "begin_send"]
+    if method is TransferMethod.reshard:
+        assert openings == {"engine 0": 1, "engine 1": 1, "engine 2": 1}
+        assert sends == [[2, 3], None]
+        assert [arguments[-1] for name, arguments in fresh.called if name == "begin_receive"] == sends
+    else:  # whose broadcasts reach everyone with whom it is open
+        assert openings == {"engine 0": 1, "engine 1": 2, "engine 2": 1}
+        assert sends == [None, None]
