@@ -30,7 +30,7 @@ from rlstack.config.load import load_config
 from rlstack.config.machine import gpu_names
 from rlstack.config.schema import Precision, RolloutPrecision, RunConfig
 from rlstack.data.load import load_prompts
-from rlstack.data.records import PreferencePair, Prompt, Rollout
+from rlstack.data.records import Prompt, Rollout, TrainingExample
 from rlstack.model.architecture import Architecture
 from rlstack.model.flops import ModelFlops
 from rlstack.orchestration.cluster import Cluster
@@ -164,7 +164,7 @@ def policy_config(sizes: TrainerLayout, settings: Sequence[str]) -> RunConfig:
     )
 
 
-def pair(index: int, answer_tokens: int) -> PreferencePair:
+def pair(index: int, answer_tokens: int) -> TrainingExample:
     """Two answers of `answer_tokens` tokens each."""
     chosen, rejected = (
         Rollout(
@@ -176,7 +176,7 @@ def pair(index: int, answer_tokens: int) -> PreferencePair:
         )
         for offset in (0, 100)
     )
-    return PreferencePair(prompt=PROMPT, chosen=chosen, rejected=rejected)
+    return TrainingExample.of_pair(prompt=PROMPT, chosen=chosen, rejected=rejected)
 
 
 def median_s(rounds: int, work: Callable[[], object]) -> float:

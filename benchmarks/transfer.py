@@ -25,7 +25,7 @@ from report import write
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlstack.config.schema import RunConfig, TransferMethod
-from rlstack.data.records import PreferencePair, Prompt, Rollout
+from rlstack.data.records import Prompt, Rollout, TrainingExample
 from rlstack.model.architecture import Architecture
 from rlstack.orchestration.cluster import Cluster
 from rlstack.orchestration.layout_text import EngineLayout, TrainerLayout, parse_engines, parse_trainer
@@ -192,13 +192,13 @@ def run_config(trainer: TrainerLayout, engine: EngineLayout, model: Path) -> Run
     return config
 
 
-def training_pair() -> PreferencePair:
+def training_pair() -> TrainingExample:
     """Enough to change every weight."""
     chosen, rejected = (
         Rollout(token_ids=tokens, generator_logprobs=(0.0,) * 8, text="", finished=True, version=0)
         for tokens in (tuple(range(30, 38)), tuple(range(40, 48)))
     )
-    return PreferencePair(prompt=PROMPT, chosen=chosen, rejected=rejected)
+    return TrainingExample.of_pair(prompt=PROMPT, chosen=chosen, rejected=rejected)
 
 
 if __name__ == "__main__":

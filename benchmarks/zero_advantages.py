@@ -32,9 +32,9 @@ from report import write
 from rlstack.collectives import SECRET, new_secret
 from rlstack.config.load import load_config
 from rlstack.config.schema import RunConfig
-from rlstack.credit.zero_loss import has_zero_loss
+from rlstack.credit.assign import has_zero_loss
 from rlstack.data.packing import pack
-from rlstack.data.records import MicroBatch, Prompt, Rollout, WeightedRollout
+from rlstack.data.records import MicroBatch, Prompt, Rollout, TrainingExample
 from rlstack.policy.worker import PolicyWorker
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstart.yaml"
@@ -131,11 +131,11 @@ def step_of(share: float, config: RunConfig, *, num_groups: int, is_whole: bool)
     return batches, sum(len(batch.token_ids) for batch in batches[0] if batch.num_examples)
 
 
-def rollouts(random: np.random.Generator, row: int, n: int, *, has_contrast: bool) -> list[WeightedRollout]:
+def rollouts(random: np.random.Generator, row: int, n: int, *, has_contrast: bool) -> list[TrainingExample]:
     """The n answers to one prompt, every other one right where they have contrast; n is even."""
     prompt = Prompt(task="a", row=row, problem="", token_ids=tokens(random, PROMPT_TOKENS))
     return [
-        WeightedRollout(
+        TrainingExample.of_rollout(
             prompt=prompt,
             rollout=Rollout(
                 token_ids=(answer := tokens(random, int(random.integers(*ANSWER_TOKENS)))),

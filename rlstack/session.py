@@ -26,9 +26,9 @@ from typing import Any
 from rlstack.config.schedule_words import WITH_GENERATOR
 from rlstack.config.schema import RunConfig
 from rlstack.credit.cut_off import as_trained
-from rlstack.credit.pair_yield import pair_yield
+from rlstack.credit.metrics import pair_yield, rollout_metrics
 from rlstack.data.load import max_prompt_tokens as longest_prompt
-from rlstack.data.records import Example, Prompt, RolloutGroup, ScoredGroup
+from rlstack.data.records import Prompt, RolloutGroup, ScoredGroup, TrainingExample
 from rlstack.data.samples import sample_rows
 from rlstack.evaluation.evaluator import Evaluator
 from rlstack.losses.build import Loss
@@ -37,7 +37,6 @@ from rlstack.orchestration.engine_seat import Sampling
 from rlstack.orchestration.pending import PendingGroups
 from rlstack.orchestration.policy_group import PolicyGroup
 from rlstack.orchestration.team import Team, assembled
-from rlstack.rollout.metrics import rollout_metrics
 from rlstack.running import prepare
 from rlstack.telemetry.recorder import Recorder
 from rlstack.telemetry.run_dir import folder_of
@@ -157,7 +156,7 @@ class Session:
         with self._recording.phase("reward"):
             return self.team.rewards.score(groups)
 
-    def train_step(self, examples: Sequence[Example]) -> dict[str, Any]:
+    def train_step(self, examples: Sequence[TrainingExample]) -> dict[str, Any]:
         """One optimiser step on `examples`, whose rollouts are of the engines' version; its metrics.
 
         Without an example the weights stay, and the step counts all the same. Rollouts may be as old as

@@ -10,7 +10,7 @@ from typing import Any
 from rlstack.config.own_code import OwnCode
 from rlstack.config.schema import RunConfig
 from rlstack.credit.assign import assign
-from rlstack.credit.pair_yield import pair_yield
+from rlstack.credit.metrics import dynamics, pair_yield, rollout_metrics
 from rlstack.data.load import load_prompts, max_prompt_tokens
 from rlstack.data.records import Prompt, ScoredGroup
 from rlstack.data.samples import sample_rows
@@ -27,8 +27,6 @@ from rlstack.orchestration.schedule import Schedule
 from rlstack.orchestration.stream import RolloutStream
 from rlstack.orchestration.sync_rounds import SyncRounds
 from rlstack.orchestration.team import Team, assembled
-from rlstack.rollout.dynamics import dynamics
-from rlstack.rollout.metrics import rollout_metrics
 from rlstack.telemetry.alarms import StoppedByAlarm
 from rlstack.telemetry.recorder import Recorder
 
@@ -119,6 +117,7 @@ class _Loop:
             config,
             first_step=first.step,
             kept=place.rollouts,
+            phase=recorder.phase,
         )
         syncs = SyncRounds(
             team.weight_sync, rollouts, schedule, config, phase=recorder.phase, settled=first.sync
@@ -144,10 +143,8 @@ class _Loop:
     def _train(self, step: int, rollouts: RolloutStream) -> tuple[Sequence[ScoredGroup], dict[str, Any]]:
         """The optimiser step on the rollouts of `step`; these with their scores, and its metrics."""
         config, recorder = self.config, self.recorder
-        with recorder.phase("generate_wait"):
-            groups = rollouts.take(step)
+        scored = rollouts.take(step)
         with recorder.phase("reward"):
-            scored = rollouts.scores()
             credit = assign(
                 scored,
                 config.objective,
@@ -155,7 +152,11 @@ class _Loop:
                 step=step,
                 max_new_tokens=config.rollout.max_new_tokens,
             )
-        metrics = rollout_metrics(groups, step) | self.team.rewards.metrics(scored) | credit.metrics()
+        metrics = (
+            rollout_metrics([each.group for each in scored], step)
+            | self.team.rewards.metrics(scored)
+            | credit.metrics()
+        )
         metrics |= pair_yield(credit.groups) | dynamics(scored, credit.examples) | self.schedule.metrics(step)
         with recorder.phase("train"):
             version = self.schedule.version_for(step)

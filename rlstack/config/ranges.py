@@ -84,6 +84,7 @@ RANGES: dict[str, Range] = {
     "rollout.max_new_tokens": ONE_OR_MORE,
     "rollout.max_num_seqs": ONE_OR_MORE,
     "rollout.max_steps_ahead": ONE_OR_MORE,
+    "rollout.max_ahead_gib": POSITIVE,
     "rollout.kv_cache_gib": POSITIVE,
     "rollout.gpu_memory_fraction": FRACTION,
     "rollout.start_timeout_s": POSITIVE,

@@ -40,6 +40,7 @@ MAY_DIFFER = (
     "rollout.max_num_seqs",
     "rollout.overlap",
     "rollout.max_steps_ahead",
+    "rollout.max_ahead_gib",
     "rollout.kv_cache_gib",
     "rollout.gpu_memory_fraction",
     "reward.workers",

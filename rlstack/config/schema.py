@@ -235,6 +235,7 @@ class Rollout:
     max_num_seqs: int = 256  # sequences decoded together by one engine
     overlap: bool = True  # sample, score and train side by side; false: in turns, with the same results
     max_steps_ahead: int = 16  # training steps whose rollouts may wait to be trained on, in memory
+    max_ahead_gib: float = 16.0  # memory of rollouts that wait, at full length; one step always may
     kv_cache_gib: float = 1.0  # per engine rank, on CPU
     gpu_memory_fraction: float = 0.85  # of a GPU, for weights and cache
     start_timeout_s: float = 600.0  # for the engines to load the model

@@ -1,4 +1,4 @@
-"""How long the sequences are that engines compute, and whether their cache holds one."""
+"""Lengths of the sequences that engines compute, and the memory that they take in engines and controller."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rlstack.model.files import CONFIG, read_object
 
 BLOCK_TOKENS = 128  # of vLLM's cache on a CPU
 GIB = 2**30
+ROLLOUT_TOKEN_BYTES = 14  # in the controller: an int32 id, a float32 logprob and about 4 to 6 bytes of text
 
 
 class CacheShape(Protocol):
@@ -26,6 +27,17 @@ class CacheShape(Protocol):
 
     @property
     def head_dim(self) -> int: ...
+
+
+def max_steps_ahead(config: RunConfig) -> int:
+    """Steps whose rollouts may wait in the controller: what both of its limits allow, and at least one.
+
+    rollout.max_ahead_gib counts every answer at its full length, so that the number depends on settings
+    alone: engines are given the same prompts together whatever the answers' lengths turn out to be.
+    """
+    rollout = config.rollout
+    step_bytes = config.batch.prompts_per_step * rollout.n * rollout.max_new_tokens * ROLLOUT_TOKEN_BYTES
+    return max(1, min(rollout.max_steps_ahead, int(rollout.max_ahead_gib * GIB // step_bytes)))
 
 
 def longest_sequence(config: RunConfig, *, max_prompt_tokens: int | None) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from rlstack.config.schedule_words import AUTO, NEVER, WITH_GENERATOR
 from rlstack.config.schema import RunConfig
+from rlstack.config.sequences import max_steps_ahead
 
 
 def schedule_problems(config: RunConfig) -> list[str]:
@@ -37,10 +38,16 @@ def _lag(config: RunConfig) -> Iterator[str]:
             f"schedule.lag = {schedule.lag}: 0 is accepted when schedule.sync_interval is null (offline "
             "never syncs); set one or the other"
         )
-    if schedule.lag > config.rollout.max_steps_ahead:
+    most, rollout = max_steps_ahead(config), config.rollout
+    if schedule.lag > rollout.max_steps_ahead:
         yield (
             f"schedule.lag = {schedule.lag}: at most rollout.max_steps_ahead = "
-            f"{config.rollout.max_steps_ahead} is accepted; raise that or lower the lag"
+            f"{rollout.max_steps_ahead} is accepted; raise that or lower the lag"
+        )
+    elif schedule.lag > most:
+        yield (
+            f"schedule.lag = {schedule.lag}: at most {most} is accepted, the steps whose rollouts fit "
+            f"rollout.max_ahead_gib = {rollout.max_ahead_gib:g}; raise that or lower the lag"
         )
 
 

@@ -1,4 +1,4 @@
-"""Scored groups to rollouts with advantages."""
+"""Scored groups to examples of one rollout with its advantage."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 
 from rlstack.credit.rewarded import exceeds, rewarded
-from rlstack.data.records import ScoredGroup, WeightedRollout
+from rlstack.data.records import ScoredGroup, TrainingExample
 
 _STD_FLOOR = 1e-6  # added to the standard deviation, as in TRL
 
@@ -24,7 +24,7 @@ def group_advantages(rewards: Sequence[float], *, std_normalised: bool = False) 
     return [(reward - baseline) / scale for reward in rewards]
 
 
-def weigh_rollouts(scored: ScoredGroup, *, std_normalised: bool = False) -> list[WeightedRollout]:
+def weigh_rollouts(scored: ScoredGroup, *, std_normalised: bool = False) -> list[TrainingExample]:
     """Every rewarded rollout of the group with its advantage.
 
     Rollouts without a reward are left out, also of the mean.
@@ -33,8 +33,10 @@ def weigh_rollouts(scored: ScoredGroup, *, std_normalised: bool = False) -> list
     if not rewards:
         return []
     return [
-        WeightedRollout(prompt=scored.group.prompt, rollout=rollout, advantage=advantage)
-        for rollout, advantage in zip(
-            rollouts, group_advantages(rewards, std_normalised=std_normalised), strict=True
+        TrainingExample.of_rollout(
+            prompt=scored.group.prompt, rollout=rollout, advantage=advantage, reward=reward
+        )
+        for rollout, reward, advantage in zip(
+            rollouts, rewards, group_advantages(rewards, std_normalised=std_normalised), strict=True
         )
     ]

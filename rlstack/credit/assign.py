@@ -13,14 +13,14 @@ from rlstack.credit.advantages import weigh_rollouts
 from rlstack.credit.cut_off import as_trained
 from rlstack.credit.pairs import form_group, form_pair
 from rlstack.credit.rewarded import ties
-from rlstack.data.records import Example, ScoredGroup
+from rlstack.data.records import ScoredGroup, TrainingExample
 
 
 @dataclass(frozen=True, slots=True)
 class Credit:
     """What one step learns from."""
 
-    examples: list[Example]  # of one kind, in the order of the groups
+    examples: list[TrainingExample]  # in the order of the groups
     num_formed: int  # groups in which one rollout is better than another: each can give a pair
     num_skipped: int  # groups whose rewards tie or are missing
     groups: list[ScoredGroup]  # those of the step, with the scores that were compared
@@ -91,7 +91,7 @@ def _mean_change(before: Sequence[ScoredGroup], after: Sequence[ScoredGroup]) ->
     return fmean(changes) if changes else None
 
 
-def _examples(scored: ScoredGroup, objective: Objective, rng: random.Random) -> Sequence[Example]:
+def _examples(scored: ScoredGroup, objective: Objective, rng: random.Random) -> Sequence[TrainingExample]:
     match objective.name:
         case ObjectiveName.dpo:
             pair = form_pair(scored, rng)
@@ -103,3 +103,19 @@ def _examples(scored: ScoredGroup, objective: Objective, rng: random.Random) -> 
             return weigh_rollouts(scored, std_normalised=objective.std_normalised)
         case name:
             assert_never(name)
+
+
+def has_zero_loss(example: TrainingExample, objective: Objective) -> bool:
+    """Return True if `example` adds nothing to the loss of `objective`, nor to its gradient.
+
+    Such an example counts in the loss's divisor and needs no pass through the policy. Under grpo these are
+    rollouts that objective.cut_off=mask keeps out of the loss, and, where the loss has no other term (a KL,
+    the entropy, a loss of the user's own), those with an advantage of 0: all of a group whose rewards tie. An
+    example of pairs always has a loss.
+    """
+    if example.pairs:
+        return False
+    if objective.cut_off is CutOff.mask and not any(rollout.finished for rollout in example.rollouts):
+        return True
+    has_other_terms = objective.kl_scale > 0 or objective.entropy_scale > 0 or objective.loss is not None
+    return not any(example.advantages) and not has_other_terms

@@ -31,7 +31,7 @@ def as_trained(
 
     A masked rollout loses its score where pairs are formed. Under grpo it keeps it, as with TRL's
     mask_truncated_completions: the group's mean is over all rewards, and only the loss leaves the rollout out
-    (credit/zero_loss.py).
+    (credit.assign.has_zero_loss).
 
     Raises ValueError if the penalty is to be measured and `max_new_tokens` is None.
     """

@@ -6,10 +6,10 @@ import random
 
 from rlstack.credit.advantages import group_advantages
 from rlstack.credit.rewarded import better_pairs, exceeds, rewarded
-from rlstack.data.records import PreferenceGroup, PreferencePair, ScoredGroup
+from rlstack.data.records import ScoredGroup, TrainingExample
 
 
-def form_pair(scored: ScoredGroup, rng: random.Random) -> PreferencePair | None:
+def form_pair(scored: ScoredGroup, rng: random.Random) -> TrainingExample | None:
     """A random rollout of the highest reward against a random one of the lowest; None if all rewards tie.
 
     With binary rewards this is a random correct against a random incorrect rollout, with scalar rewards the
@@ -25,10 +25,15 @@ def form_pair(scored: ScoredGroup, rng: random.Random) -> PreferencePair | None:
     pairs = extreme or pairs
     chosen = rng.choice(list(dict.fromkeys(i for i, _ in pairs)))
     rejected = rng.choice([j for i, j in pairs if i == chosen])
-    return PreferencePair(prompt=scored.group.prompt, chosen=rollouts[chosen], rejected=rollouts[rejected])
+    return TrainingExample.of_pair(
+        prompt=scored.group.prompt,
+        chosen=rollouts[chosen],
+        rejected=rollouts[rejected],
+        rewards=(rewards[chosen], rewards[rejected]),
+    )
 
 
-def form_group(scored: ScoredGroup, *, std_normalised: bool = False) -> PreferenceGroup | None:
+def form_group(scored: ScoredGroup, *, std_normalised: bool = False) -> TrainingExample | None:
     """All pairs of the group in which one rollout has the higher reward; None if all rewards tie.
 
     With binary rewards these are all pairs of a correct and an incorrect rollout (arXiv 2506.21495, Eq. 4).
@@ -39,9 +44,10 @@ def form_group(scored: ScoredGroup, *, std_normalised: bool = False) -> Preferen
     if not pairs:
         return None
     rewards, rollouts = rewarded(scored)
-    return PreferenceGroup(
+    return TrainingExample(
         prompt=scored.group.prompt,
         rollouts=tuple(rollouts),
+        rewards=tuple(rewards),
         pairs=pairs,
         advantages=tuple(group_advantages(rewards, std_normalised=std_normalised)),
     )

@@ -1,8 +1,8 @@
 """The records that flow through the loop, in the order in which they come to be.
 
-Prompt -> Rollout, RolloutGroup -> ScoredGroup
-       -> PreferencePair | PreferenceGroup | WeightedRollout -> MicroBatch
+Prompt -> Rollout, RolloutGroup -> ScoredGroup -> TrainingExample -> MicroBatch
 
+Token ids are int32 and log-probabilities float32, in numpy arrays, from the engine to the trainer's ranks.
 Shapes: P prompt tokens, T tokens of a rollout or of a micro-batch, n rollouts per prompt, S sequences and
 N pairs of a micro-batch. Log-probabilities are natural logarithms.
 """
@@ -39,15 +39,29 @@ class Prompt:
     __hash__ = None  # type: ignore[assignment]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rollout:
-    """One sampled answer."""
+    """One sampled answer; equal to another one with the same content. Sequences become arrays."""
 
-    token_ids: tuple[int, ...]  # [T] the end token included, if it was sampled
-    generator_logprobs: tuple[float, ...]  # [T] of the sampled tokens, before temperature and top-p
+    token_ids: np.ndarray  # [T] int32, the end token included, if it was sampled
+    generator_logprobs: np.ndarray  # [T] float32 of the sampled tokens, before temperature and top-p
     text: str  # without the end token
     finished: bool  # False: cut off at rollout.max_new_tokens
     version: int  # optimiser steps taken by the weights that sampled it
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "token_ids", np.asarray(self.token_ids, np.int32))
+        object.__setattr__(self, "generator_logprobs", np.asarray(self.generator_logprobs, np.float32))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Rollout)
+            and (self.text, self.finished, self.version) == (other.text, other.finished, other.version)
+            and np.array_equal(self.token_ids, other.token_ids)
+            and np.array_equal(self.generator_logprobs, other.generator_logprobs)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,34 +98,42 @@ class ScoredGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PreferencePair:
-    """A rollout that is to become likelier than another one of the same prompt."""
+class TrainingExample:
+    """Rollouts of one prompt that the loss takes together; each is one sequence, however many its pairs.
 
-    prompt: Prompt
-    chosen: Rollout
-    rejected: Rollout
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightedRollout:
-    """A rollout with its advantage."""
-
-    prompt: Prompt
-    rollout: Rollout
-    advantage: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreferenceGroup:
-    """Rollouts of one prompt, all compared with each other; each is one sequence, however many its pairs."""
+    Under DPO one pair of rollouts, under GroupDPO a group with all its pairs, under GRPO one rollout.
+    """
 
     prompt: Prompt
     rollouts: tuple[Rollout, ...]  # [n]
-    pairs: tuple[tuple[int, int], ...]  # (chosen, rejected) as indices of rollouts
-    advantages: tuple[float, ...]  # [n]
+    rewards: tuple[float, ...]  # [n] as they were compared, with a penalty of objective.cut_off
+    pairs: tuple[tuple[int, int], ...]  # (chosen, rejected) as indices of rollouts; () without pairs
+    advantages: tuple[float, ...]  # [n]; zeros for a single pair
 
+    @classmethod
+    def of_pair(
+        cls,
+        *,
+        prompt: Prompt,
+        chosen: Rollout,
+        rejected: Rollout,
+        rewards: tuple[float, float] = (1.0, 0.0),
+    ) -> TrainingExample:
+        """A pair; rewards: of the chosen and of the rejected rollout."""
+        return cls(
+            prompt=prompt,
+            rollouts=(chosen, rejected),
+            rewards=rewards,
+            pairs=((0, 1),),
+            advantages=(0.0, 0.0),
+        )
 
-Example = PreferencePair | PreferenceGroup | WeightedRollout
+    @classmethod
+    def of_rollout(
+        cls, *, prompt: Prompt, rollout: Rollout, advantage: float, reward: float = 0.0
+    ) -> TrainingExample:
+        """One rollout with its advantage."""
+        return cls(prompt=prompt, rollouts=(rollout,), rewards=(reward,), pairs=(), advantages=(advantage,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,14 +141,14 @@ class MicroBatch:
     """Sequences packed end to end, without padding: what one forward and backward pass takes.
 
     A sequence is prompt + rollout without its last token; position i predicts labels[i], the token after it.
-    `num_examples` is this micro-batch's share of the divisor of the step's loss: pairs, groups or weighted
+    `num_examples` is this micro-batch's share of the divisor of the step's loss: pairs, groups or single
     rollouts. The weights of an example's pairs sum to 1, and so do those of its rollouts.
     Examples whose loss is 0 whatever the policy is may count there and have no sequences (num_zero_examples).
     A filler (num_examples = 0, loss_mask all False) keeps data-parallel ranks in step.
     """
 
-    token_ids: np.ndarray  # [T] int64
-    labels: np.ndarray  # [T] int64
+    token_ids: np.ndarray  # [T] int32
+    labels: np.ndarray  # [T] int32
     loss_mask: np.ndarray  # [T] bool: the label is a sampled token
     generator_logprobs: np.ndarray  # [T] float32 of the labels, 0 where loss_mask is False
     sequence_starts: np.ndarray  # [S + 1] int32: offsets of the sequences; the last one is T

@@ -10,9 +10,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from rlstack.checkpoint.manifest import Digest
 from rlstack.config.parallel import micro_batch_multiple, num_policy_ranks
 from rlstack.config.schema import RunConfig
-from rlstack.credit.zero_loss import has_zero_loss
+from rlstack.credit.assign import has_zero_loss
 from rlstack.data.packing import pack
-from rlstack.data.records import Example
+from rlstack.data.records import TrainingExample
 from rlstack.errors import CheckpointError
 from rlstack.model.architecture import Architecture
 from rlstack.model.flops import ModelFlops
@@ -79,7 +79,7 @@ class PolicyGroup:
         """Have `do` called before the ranks do what takes more memory than their state does."""
         self._before_work = do
 
-    def train_step(self, examples: Sequence[Example], *, version: int) -> dict[str, Any]:
+    def train_step(self, examples: Sequence[TrainingExample], *, version: int) -> dict[str, Any]:
         """One optimiser step on `examples`, whose rollouts are of `version`; its metrics.
 
         Without a single example the weights stay as they are and only the policy's version advances. Examples

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
-from rlstack.checkpoint.run_state import RunState, write_rollouts
+from rlstack.checkpoint.manifest import Digest
+from rlstack.checkpoint.run_state import ROLLOUTS, RunState, write_rollouts
 from rlstack.checkpoint.store import CheckpointStore
 from rlstack.config.schema import RunConfig
 from rlstack.errors import CheckpointError
@@ -26,6 +28,8 @@ class Saver:
         self._recorder = recorder
         self._store = CheckpointStore(recorder.checkpoints, config.checkpoint, note=recorder.note)
         self._under_way: int | None = None  # the step of the checkpoint that is being written
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._rollouts: Future[Digest] | None = None  # the file that the thread writes
 
     def go_to(self, place: Place) -> None:
         """Take the run's files and its schedule to `place`.
@@ -45,7 +49,8 @@ class Saver:
 
         Raises CheckpointError, with all as it was, if none is whole any more, or it cannot be read.
         """
-        self._under_way = None  # who was writing it has gone
+        self._drop_rollouts()
+        self._under_way = None  # the ranks that were writing it have gone
         place = newest_place(self._store)
         if place is None and self._recorder.saved_step is not None:
             raise CheckpointError(
@@ -61,7 +66,7 @@ class Saver:
         Finishes the one before if it has been written, or has to be. Raises OSError or RoleError if a
         checkpoint cannot be written; those before it stay.
         """
-        if self._under_way is not None and policy.is_saved():
+        if self._under_way is not None and self._are_rollouts_written() and policy.is_saved():
             self.finish(policy)
         if self._schedule.saves_at(version):
             self._begin(version, policy, rollouts, syncs)
@@ -77,7 +82,8 @@ class Saver:
         if (step := self._under_way) is None:
             return
         with self._recorder.saving(), self._written(step):
-            digests = policy.finish_save()
+            assert self._rollouts is not None
+            digests = {**policy.finish_save(), ROLLOUTS: self._rollouts.result()}
             evaluation = self._recorder.history.evaluations.get(step, {})
             self._store.commit(step, evaluation.get("eval/selection"), digests)
             self._recorder.saved_step, self._under_way = step, None
@@ -90,7 +96,7 @@ class Saver:
                 draft = self._store.draft(version)
                 policy.save(draft)
                 self._under_way = version
-                write_rollouts(draft, rollouts.finished())
+                self._rollouts = self._writer.submit(write_rollouts, draft, rollouts.finished())
                 self._state(version, syncs).write(draft)
 
     @contextmanager
@@ -101,8 +107,18 @@ class Saver:
                 yield
         except Exception:
             self._under_way = None
+            self._drop_rollouts()
             self._store.empty_draft(step)
             raise
+
+    def _are_rollouts_written(self) -> bool:
+        return self._rollouts is not None and self._rollouts.done()
+
+    def _drop_rollouts(self) -> None:
+        """Wait until the thread writes nothing; what it could not write is of no interest any more."""
+        if self._rollouts is not None:
+            wait([self._rollouts])
+            self._rollouts = None
 
     def _state(self, version: int, syncs: SyncRounds) -> RunState:
         return RunState(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 
 from rlstack.config.schema import Placement, RunConfig
+from rlstack.config.sequences import max_steps_ahead
 from rlstack.data.records import Prompt, RolloutGroup, ScoredGroup
 from rlstack.data.sampling import PromptSampler
 from rlstack.errors import ConfigError
@@ -21,7 +23,8 @@ class RolloutStream:
     """Asks for step t's rollouts once the generator holds, or is about to hold, `schedule.version_for(t)`.
 
     That rule is the back-pressure between versions; within a version at most `rollout.max_steps_ahead` steps
-    wait to be taken. What is sampled depends on (run.seed, step, version), not on timing.
+    wait to be taken, and fewer where those could exceed `rollout.max_ahead_gib`. What is sampled depends on
+    (run.seed, step, version), not on timing.
 
     Without `rollout.overlap` a step is sampled when it is taken, and scored after that. Engines that sleep
     while the policy trains (cluster.placement=colocated) sample as much as they may before they do.
@@ -37,8 +40,11 @@ class RolloutStream:
         *,
         first_step: int = 0,
         kept: Mapping[int, Mapping[int, RolloutGroup]] | None = None,
+        phase: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext(),
     ) -> None:
         """first_step: the first that will be taken; kept: groups that are there, by step and position.
+
+        phase: counts the time in it towards a part of the step, generate_wait or reward.
 
         Raises ConfigError if a group that is kept answers another prompt than its place has.
         """
@@ -49,38 +55,34 @@ class RolloutStream:
         self._num_prompts = config.batch.prompts_per_step
         self._overlap = config.rollout.overlap
         self._in_shifts = config.cluster.placement is Placement.colocated
-        self._max_steps_ahead = config.rollout.max_steps_ahead
+        self._max_steps_ahead = max_steps_ahead(config)
+        self._phase = phase
         rollout = config.rollout
         self._sampling = Sampling(n=rollout.n, temperature=rollout.temperature, top_p=rollout.top_p)
         self._version: int | None = None  # of the generator; nothing may start before the first admit
         self._next_step = first_step  # the first step that has not been asked for
         self._kept = {step: dict(groups) for step, groups in (kept or {}).items()}  # of steps not asked for
         self._ahead: dict[int, PendingScores] = {}  # asked for and not taken
-        self._taken: PendingScores | None = None  # whose scores are to be asked for next
 
     def admit(self, *, version: int) -> None:
         """What is asked of the engines from now on finds `version` there: its steps may start."""
         self._version = version
         self._ask_ahead()
 
-    def take(self, step: int) -> list[RolloutGroup]:
-        """The groups of `step`; waits for them. Steps are taken in order, each once."""
-        if step not in self._ahead:
-            self._ask(self._together(step))
-        self._taken = self._ahead.pop(step)
-        self._ask_ahead()
-        groups = self._taken.groups()
-        if self._in_shifts:
-            for pending in self._ahead.values():
-                pending.groups()
-        self._check_version(step, groups)
-        return groups
-
-    def scores(self) -> list[ScoredGroup]:
-        """The groups taken last, with their scores; waits for them."""
-        assert self._taken is not None, "take comes first"
-        taken, self._taken = self._taken, None
-        return taken.scored()
+    def take(self, step: int) -> list[ScoredGroup]:
+        """The groups of `step` with their scores; waits for them. Steps are taken in order, each once."""
+        with self._phase("generate_wait"):
+            if step not in self._ahead:
+                self._ask(self._together(step))
+            taken = self._ahead.pop(step)
+            self._ask_ahead()
+            groups = taken.groups()
+            if self._in_shifts:
+                for pending in self._ahead.values():
+                    pending.groups()
+            self._check_version(step, groups)
+        with self._phase("reward"):
+            return taken.scored()
 
     def complete(self, *, before: int) -> None:
         """Wait until all rollouts are sampled that versions older than `before` have to write."""

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from rlstack.data.records import Rollout
 
 
@@ -24,12 +26,12 @@ def to_rollout(completion: Any, *, version: int, decode: Callable[[Sequence[int]
 
     `decode` gives the text of tokens, special ones left out; of the end token it is not asked.
     """
-    token_ids = tuple(completion.token_ids)
-    logprobs = tuple(at[token].logprob for at, token in zip(completion.logprobs, token_ids, strict=True))
+    token_ids = completion.token_ids
+    logprobs = [at[token].logprob for at, token in zip(completion.logprobs, token_ids, strict=True)]
     finished = completion.finish_reason == "stop"
     return Rollout(
-        token_ids=token_ids,
-        generator_logprobs=logprobs,
+        token_ids=np.array(token_ids, np.int32),
+        generator_logprobs=np.array(logprobs, np.float32),
         text=decode(token_ids[:-1] if finished else token_ids),
         finished=finished,
         version=version,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from rlstack.config.schedule_words import WITH_GENERATOR
 from rlstack.config.schema import Placement, RunConfig
+from rlstack.config.sequences import max_steps_ahead
 from rlstack.losses.build import build_loss
 from rlstack.losses.own import load_loss
 from rlstack.orchestration.schedule import Schedule
@@ -48,7 +49,7 @@ class Setup:
             engines=config.rollout.engines,
             layout=Layout.of(config.policy),
             max_num_seqs=config.rollout.max_num_seqs,
-            max_steps_ahead=config.rollout.max_steps_ahead,
+            max_steps_ahead=max_steps_ahead(config),
             overlap=config.rollout.overlap,
             in_shifts=config.cluster.placement is Placement.colocated,
             num_steps=schedule.num_steps,

@@ -11,7 +11,7 @@ from transformers import LlamaConfig
 
 from rlstack.config.schema import Precision, Recompute, RunConfig
 from rlstack.data.packing import pack
-from rlstack.data.records import PreferencePair, Prompt, Rollout
+from rlstack.data.records import Prompt, Rollout, TrainingExample
 from rlstack.model.architecture import Architecture
 from rlstack.tuning.parts import Layout
 from rlstack.tuning.planning.assumptions import Assumptions
@@ -49,7 +49,9 @@ def job_of(folder: Path, layout: Mapping[str, Any], *, num_tokens: int, num_step
     )
     data_parallel = layout.get("data_parallel", 1)
     batches = pack(
-        [PreferencePair(prompt=prompt, chosen=chosen, rejected=rejected)] * NUM_MICRO_BATCHES * data_parallel,
+        [TrainingExample.of_pair(prompt=prompt, chosen=chosen, rejected=rejected)]
+        * NUM_MICRO_BATCHES
+        * data_parallel,
         data_parallel=data_parallel,
         micro_batch_tokens=num_tokens,
         version=0,

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from rlstack.data.packing import pack
-from rlstack.data.records import MicroBatch, Prompt, Rollout, WeightedRollout
+from rlstack.data.records import MicroBatch, Prompt, Rollout, TrainingExample
 from tests.distributed.policy_ranks import FAMILIES, LAYOUTS, SHAPE, Job, run_jobs, seed_model, stages
 
 PROGRAM = ("-m", "tests.distributed.non_finite_job")
@@ -25,7 +25,7 @@ VALUES = {"nan": math.nan, "inf": math.inf, "overflow": 3e38}
 def batches(data_parallel: int) -> list[list[MicroBatch]]:
     random = np.random.default_rng(0)
     examples = [
-        WeightedRollout(
+        TrainingExample.of_rollout(
             prompt=Prompt(task="a", row=i, problem="", token_ids=(i + 1, 7, 9)),
             rollout=Rollout(
                 token_ids=tuple(random.integers(0, SHAPE["vocab_size"], 6).tolist()),

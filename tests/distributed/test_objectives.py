@@ -12,15 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from rlstack.config.schema import Objective, ObjectiveName
 from rlstack.data.packing import pack
-from rlstack.data.records import (
-    Example,
-    MicroBatch,
-    PreferenceGroup,
-    PreferencePair,
-    Prompt,
-    Rollout,
-    WeightedRollout,
-)
+from rlstack.data.records import MicroBatch, Prompt, Rollout, TrainingExample
 from tests.distributed.policy_ranks import (
     FAMILIES,
     LAYOUTS,
@@ -66,14 +58,15 @@ def rollout(random: np.random.Generator, length: int) -> Rollout:
     )
 
 
-def given_groups() -> list[PreferenceGroup]:
+def given_groups() -> list[TrainingExample]:
     """Two: three rollouts with two pairs, two with one."""
     random = np.random.default_rng(0)
     lengths, pairs = [[6, 11, 3], [8, 5]], [((1, 0), (1, 2)), ((0, 1),)]
     return [
-        PreferenceGroup(
+        TrainingExample(
             prompt=Prompt(task="a", row=i, problem="", token_ids=(i + 1, 7, 9)),
             rollouts=tuple(rollout(random, length) for length in lengths[i]),
+            rewards=(0.0,) * len(lengths[i]),
             pairs=pairs[i],
             advantages=tuple(random.normal(size=len(lengths[i])).tolist()),
         )
@@ -81,17 +74,17 @@ def given_groups() -> list[PreferenceGroup]:
     ]
 
 
-def examples_for(name: ObjectiveName, groups: Sequence[PreferenceGroup]) -> list[Example]:
+def examples_for(name: ObjectiveName, groups: Sequence[TrainingExample]) -> list[TrainingExample]:
     match name:
         case ObjectiveName.dpo:
             return [
-                PreferencePair(prompt=g.prompt, chosen=g.rollouts[c], rejected=g.rollouts[r])
+                TrainingExample.of_pair(prompt=g.prompt, chosen=g.rollouts[c], rejected=g.rollouts[r])
                 for g in groups
                 for c, r in g.pairs
             ]
         case ObjectiveName.grpo:
             return [
-                WeightedRollout(prompt=g.prompt, rollout=rollout, advantage=advantage)
+                TrainingExample.of_rollout(prompt=g.prompt, rollout=rollout, advantage=advantage)
                 for g in groups
                 for rollout, advantage in zip(g.rollouts, g.advantages, strict=True)
             ]
@@ -99,11 +92,11 @@ def examples_for(name: ObjectiveName, groups: Sequence[PreferenceGroup]) -> list
             return list(groups)
 
 
-def answers_of(model: PreTrainedModel, frozen: PreTrainedModel, group: PreferenceGroup) -> list[Answer]:
+def answers_of(model: PreTrainedModel, frozen: PreTrainedModel, group: TrainingExample) -> list[Answer]:
     answers = []
     for rollout, advantage in zip(group.rollouts, group.advantages, strict=True):
-        tokens = torch.tensor([[*group.prompt.token_ids.tolist(), *rollout.token_ids]])
-        skip, labels = len(group.prompt.token_ids) - 1, torch.tensor(rollout.token_ids)[:, None]
+        tokens = torch.tensor([[*group.prompt.token_ids.tolist(), *rollout.token_ids.tolist()]])
+        skip, labels = len(group.prompt.token_ids) - 1, torch.tensor(rollout.token_ids.tolist())[:, None]
         logprobs = model(tokens[:, :-1]).logits[0, skip:].log_softmax(-1)
         with torch.no_grad():
             reference = frozen(tokens[:, :-1]).logits[0, skip:].log_softmax(-1)
@@ -120,7 +113,7 @@ def answers_of(model: PreTrainedModel, frozen: PreTrainedModel, group: Preferenc
 
 
 def oracle(
-    model: PreTrainedModel, frozen: PreTrainedModel, groups: Sequence[PreferenceGroup], objective: Objective
+    model: PreTrainedModel, frozen: PreTrainedModel, groups: Sequence[TrainingExample], objective: Objective
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """The loss of a step and its gradient by the weights."""
     comparisons = [Comparison(answers_of(model, frozen, group), list(group.pairs)) for group in groups]

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from rlstack.config.schema import CutOff, Objective, ObjectiveName
-from rlstack.credit.zero_loss import has_zero_loss
+from rlstack.credit.assign import has_zero_loss
 from rlstack.data.packing import pack
-from rlstack.data.records import Prompt, Rollout, WeightedRollout
+from rlstack.data.records import Prompt, Rollout, TrainingExample
 from tests.distributed.policy_ranks import FAMILIES, LAYOUTS, SHAPE, Job, read_metrics, run_jobs, seed_model
 
 # Decay moves the weights in a step whose gradient is 0 too, if the step is taken.
@@ -31,12 +31,12 @@ STEPS = {
 CASES = {"tp2": ("some", "mask"), "dp2": ("one", "none")}
 
 
-def rollouts(advantages: tuple[float, ...]) -> list[WeightedRollout]:
+def rollouts(advantages: tuple[float, ...]) -> list[TrainingExample]:
     """Of different lengths, the first finished and every other one cut off."""
     random = np.random.default_rng(0)
     lengths = [3 + 2 * i % 7 for i in range(len(advantages))]
     return [
-        WeightedRollout(
+        TrainingExample.of_rollout(
             prompt=Prompt(task="a", row=i, problem="", token_ids=(i + 1, 7, 9)),
             rollout=Rollout(
                 token_ids=tuple(random.integers(0, SHAPE["vocab_size"], lengths[i]).tolist()),
@@ -56,13 +56,13 @@ def jobs_of(name: str, config: dict[str, Any], *, data_parallel: int) -> dict[st
     objective = Objective(name=ObjectiveName.grpo, cut_off=CutOff.mask if name == "mask" else CutOff.train)
     examples = rollouts(STEPS[name])
     zeroed = [
-        replace(example, advantage=0.0) if has_zero_loss(example, objective) else example
+        replace(example, advantages=(0.0,)) if has_zero_loss(example, objective) else example
         for example in examples
     ]
     sizes = {"data_parallel": data_parallel, "micro_batch_tokens": 24, "version": 0}
     fewer = pack(examples, has_zero_loss=partial(has_zero_loss, objective=objective), **sizes)
     left_out = sum(batch.num_zero_examples for rank in fewer for batch in rank)
-    assert left_out == sum(example.advantage == 0 for example in zeroed) > 0
+    assert left_out == sum(example.advantages == (0.0,) for example in zeroed) > 0
     idle = [not any(batch.num_examples for batch in rank) for rank in fewer]
     assert sum(idle) == {"one": 1, "none": data_parallel}.get(name, 0)
     return {

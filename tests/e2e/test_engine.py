@@ -59,9 +59,9 @@ def test_logprobs_are_the_models_own_before_temperature_and_top_p(folder, groups
     model = AutoModelForCausalLM.from_pretrained(folder)
     for prompt, group in zip(PROMPTS, groups["all"], strict=True):
         for rollout in group:
-            ids = torch.tensor([[*prompt.token_ids.tolist(), *rollout.token_ids]])
+            ids = torch.tensor([[*prompt.token_ids.tolist(), *rollout.token_ids.tolist()]])
             logprobs = model(ids).logits[0, len(prompt.token_ids) - 1 : -1].log_softmax(-1)
-            expected = logprobs.gather(1, torch.tensor(rollout.token_ids)[:, None])[:, 0]
+            expected = logprobs.gather(1, torch.tensor(rollout.token_ids.tolist())[:, None])[:, 0]
             torch.testing.assert_close(torch.tensor(rollout.generator_logprobs), expected, atol=1e-4, rtol=0)
 
 

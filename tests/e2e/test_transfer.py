@@ -96,7 +96,7 @@ def run(
 def assert_generated_by(folder: Path, rollouts: list[Rollout]) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder)
     for prompt, rollout in zip(PROMPTS, rollouts, strict=True):
-        ids = torch.tensor([[*prompt.token_ids.tolist(), *rollout.token_ids]])
+        ids = torch.tensor([[*prompt.token_ids.tolist(), *rollout.token_ids.tolist()]])
         best = model(ids).logits[0, len(prompt.token_ids) - 1 : -1].log_softmax(-1).max(-1)
         assert best.indices.tolist() == list(rollout.token_ids)
         torch.testing.assert_close(torch.tensor(rollout.generator_logprobs), best.values, atol=1e-4, rtol=0)

@@ -21,11 +21,11 @@ from torch.distributed.checkpoint.metadata import (
 )
 
 from rlstack.checkpoint.manifest import MANIFEST, Digest, Manifest
-from rlstack.checkpoint.run_state import ROLLOUTS, RUN_STATE, RunState, read_rollouts
+from rlstack.checkpoint.run_state import ROLLOUTS, RUN_STATE, RunState, read_rollouts, write_rollouts
 from rlstack.data.records import Prompt, Rollout, RolloutGroup
 from rlstack.errors import CheckpointError
 from rlstack.policy.checkpoint_contents import read_contents
-from tests.fuzz.hostile import damaged, lines, outcome, values
+from tests.fuzz.hostile import damaged, outcome, values
 
 STATE = RunState(step=4, served_version=2, reference_version=2, positions={"metrics.jsonl": 7})
 GROUP = RolloutGroup(
@@ -33,7 +33,6 @@ GROUP = RolloutGroup(
     prompt=Prompt(task="a", row=0, problem="1+1", token_ids=(1, 2), answer="2"),
     rollouts=(Rollout(token_ids=(3,), generator_logprobs=(-0.5,), text="2", finished=True, version=2),),
 )
-LINE = json.dumps({"step": 5, "position": 0, "group": asdict(GROUP)}).encode() + b"\n"
 
 
 def table() -> bytes:
@@ -71,9 +70,11 @@ def test_a_run_s_state_is_read_or_refused(folder: Path, content: bytes) -> None:
     assert state is None or (type(state.step), type(state.positions)) == (int, dict)
 
 
-@given(content=damaged(LINE) | lines(values))
-def test_kept_rollouts_are_read_or_refused(folder: Path, content: bytes) -> None:
-    (folder / ROLLOUTS).write_bytes(content)
+@given(data=st.data())
+def test_kept_rollouts_are_read_or_refused(folder: Path, data: st.DataObject) -> None:
+    write_rollouts(folder, {5: {0: GROUP}})
+    whole = (folder / ROLLOUTS).read_bytes()
+    (folder / ROLLOUTS).write_bytes(data.draw(damaged(whole) | st.binary(max_size=100)))
     outcome(lambda: read_rollouts(folder))
 
 

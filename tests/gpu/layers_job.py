@@ -16,7 +16,7 @@ from rlstack.checkpoint.store import CheckpointStore
 from rlstack.collectives import SECRET, new_secret
 from rlstack.config.schema import Checkpoint, Precision, RunConfig
 from rlstack.data.packing import pack
-from rlstack.data.records import PreferencePair, Prompt, Rollout
+from rlstack.data.records import Prompt, Rollout, TrainingExample
 from rlstack.policy.worker import PolicyWorker
 
 PROBE = tuple(range(3, 33))
@@ -39,7 +39,7 @@ def take_step(worker: PolicyWorker) -> None:
         Rollout(token_ids=ids, generator_logprobs=(0.0,) * len(ids), text="", finished=True, version=0)
         for ids in (PROBE[5:20], PROBE[12:])
     )
-    pair = PreferencePair(prompt=prompt, chosen=chosen, rejected=rejected)
+    pair = TrainingExample.of_pair(prompt=prompt, chosen=chosen, rejected=rejected)
     worker.train_step(pack([pair], data_parallel=1, micro_batch_tokens=512, version=0))
 
 

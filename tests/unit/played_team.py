@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from rlstack.data.records import Example, Prompt, Rollout, Score
+from rlstack.checkpoint.manifest import Digest
+from rlstack.data.records import Prompt, Rollout, Score, TrainingExample
 from rlstack.orchestration import team
 from rlstack.orchestration.engine_seat import Sampling
 from rlstack.orchestration.roles import BackToCheckpoint
@@ -104,7 +105,7 @@ class Policy:
         self.serving: tuple[int, int] | None = None
         self._draft: Path | None = None
 
-    def train_step(self, examples: Sequence[Example], *, version: int) -> dict[str, float]:
+    def train_step(self, examples: Sequence[TrainingExample], *, version: int) -> dict[str, float]:
         self.faults("train", self.version)
         assert self.serving is None
         self.weights = hash((self.weights, self.lr, repr(examples))) % 2**31
@@ -133,10 +134,11 @@ class Policy:
     def is_saved(self) -> bool:
         return self.version % 2 == 0
 
-    def finish_save(self) -> None:
+    def finish_save(self) -> dict[str, Digest]:
         assert self._draft is not None
         self.faults("finish", self.version)
         self._draft = None
+        return {}
 
     def restore(self, folder: Path) -> None:
         state = json.loads((folder / "policy.json").read_text())

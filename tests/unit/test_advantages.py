@@ -13,7 +13,7 @@ from tests.scored import scored_group
 def advantages(rewards: list[float | None], *, std_normalised: bool = False) -> dict[int, float]:
     """Advantages by the index of the rollout."""
     examples = weigh_rollouts(scored_group(rewards), std_normalised=std_normalised)
-    return {example.rollout.token_ids[0]: example.advantage for example in examples}
+    return {int(example.rollouts[0].token_ids[0]): example.advantages[0] for example in examples}
 
 
 def test_the_advantage_is_the_reward_less_the_mean_of_the_group() -> None:

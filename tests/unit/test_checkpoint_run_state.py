@@ -3,7 +3,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,10 +22,14 @@ STATE = RunState(
     recorder={"elapsed_s": 1.1},
 )
 TEXT = st.text(max_size=20)
+TOKENS = st.tuples(st.integers(0, 10**6), st.floats(max_value=0, allow_nan=False, width=32))
 ROLLOUT = st.builds(
-    Rollout,
-    token_ids=st.lists(st.integers(0, 10**6), max_size=4).map(tuple),
-    generator_logprobs=st.lists(st.floats(max_value=0, allow_nan=False), max_size=4).map(tuple),
+    lambda tokens, **others: Rollout(
+        token_ids=[token for token, _ in tokens],
+        generator_logprobs=[logprob for _, logprob in tokens],
+        **others,
+    ),
+    st.lists(TOKENS, max_size=4),
     text=TEXT,
     finished=st.booleans(),
     version=st.integers(0, 100),
@@ -73,7 +79,7 @@ def test_rollouts_come_back_to_the_bit(tmp_path_factory, rollouts) -> None:
 
 
 def test_the_smallest_and_infinite_logprobs_come_back(tmp_path) -> None:
-    logprobs = (-5e-324, -0.1, -math.inf, -1.7976931348623157e308)
+    logprobs = np.array([-1e-45, -0.1, -math.inf, np.finfo(np.float32).min], np.float32)
     rollout = Rollout(
         token_ids=(1,) * 4, generator_logprobs=logprobs, text="\ud83d", finished=True, version=1
     )
@@ -83,10 +89,33 @@ def test_the_smallest_and_infinite_logprobs_come_back(tmp_path) -> None:
     assert found == rollout
 
 
-@pytest.mark.parametrize("line", ["{}", "[]", "nonsense", '{"step": 1, "position": 0, "group": {"step": 1}}'])
-def test_a_line_that_is_no_group_is_named(tmp_path, line) -> None:
-    write_rollouts(tmp_path, {})
-    with (tmp_path / ROLLOUTS).open("a") as file:
-        file.write(line + "\n")
-    with pytest.raises(CheckpointError, match=r"rollouts\.jsonl:1: is not a group of rollouts"):
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"ARROW1\0\0" * 9])
+def test_a_file_of_rollouts_that_is_none_is_refused(tmp_path, content) -> None:
+    (tmp_path / ROLLOUTS).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"rollouts\.arrow: holds no groups of rollouts"):
         read_rollouts(tmp_path)
+
+
+def test_the_file_of_rollouts_is_missing_in_a_checkpoint_of_an_earlier_form(tmp_path) -> None:
+    with pytest.raises(CheckpointError, match=r"rollouts\.arrow: is missing"):
+        read_rollouts(tmp_path)
+
+
+def test_a_sampled_token_takes_ten_bytes_and_no_python_object(tmp_path) -> None:
+    """Of text like English; what an answer takes besides is small where answers are long."""
+    numbers = random.Random(0)
+    words = [" the", " sum", " of", " three", " and", " seven", " is", " ten", " so", " x", " =", " 10"]
+    rollouts = tuple(
+        Rollout(
+            token_ids=[numbers.randrange(120_000) for _ in range(4096)],
+            generator_logprobs=[-numbers.random() for _ in range(4096)],
+            text="".join(numbers.choice(words) for _ in range(4096)),
+            finished=True,
+            version=1,
+        )
+        for _ in range(4)
+    )
+    prompt = Prompt(task="t", row=0, problem="p", token_ids=(1,))
+    digest = write_rollouts(tmp_path, {3: {0: RolloutGroup(step=3, prompt=prompt, rollouts=rollouts)}})
+    assert digest.num_bytes == (tmp_path / ROLLOUTS).stat().st_size
+    assert digest.num_bytes / (4 * 4096) < 11

@@ -83,7 +83,7 @@ def test_checkpoints_of_which_none_is_whole_are_not_none(
 
 
 @pytest.mark.parametrize("trouble", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM, errno.ETIMEDOUT])
-@pytest.mark.parametrize("name", [MANIFEST, "run.json", "rollouts.jsonl", "weights"])
+@pytest.mark.parametrize("name", [MANIFEST, "run.json", "rollouts.arrow", "weights"])
 def test_a_file_that_cannot_be_read_ends_the_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: int, name: str
 ) -> None:

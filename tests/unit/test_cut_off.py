@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from rlstack.config.objective import cut_off_problems
 from rlstack.config.resume import resume_problems
 from rlstack.config.schema import CutOff, Objective, ObjectiveName, RunConfig
-from rlstack.credit.assign import Credit, assign
+from rlstack.credit.assign import Credit, assign, has_zero_loss
 from rlstack.credit.cut_off import length_penalty
-from rlstack.credit.zero_loss import has_zero_loss
-from rlstack.data.records import PreferenceGroup, PreferencePair, Rollout, ScoredGroup
+from rlstack.data.records import Rollout, ScoredGroup, TrainingExample
 from tests.scored import scored_group
 
 LIMIT = 10
@@ -90,11 +89,11 @@ def test_a_penalty_without_the_limit_is_refused() -> None:
 def test_masked_rollouts_are_in_no_pair() -> None:
     scored = group([1.0, 0.0, 0.0, 1.0], [LIMIT, 3, LIMIT, 4])
     (pair,) = credit_of(scored, DPO, cut_off=CutOff.mask).examples
-    assert isinstance(pair, PreferencePair)
-    assert (pair.chosen.token_ids[0], pair.rejected.token_ids[0]) == (3, 1)
+    assert isinstance(pair, TrainingExample)
+    assert (pair.rollouts[0].token_ids[0], pair.rollouts[1].token_ids[0]) == (3, 1)
     for name in (GROUP_DPO, COMBINED):
         (found,) = credit_of(scored, name, cut_off=CutOff.mask).examples
-        assert isinstance(found, PreferenceGroup)
+        assert isinstance(found, TrainingExample)
         assert [rollout.token_ids[0] for rollout in found.rollouts] == [1, 3]
         assert found.pairs == ((1, 0),) and found.advantages == (-0.5, 0.5)
 
@@ -111,7 +110,7 @@ def test_under_grpo_a_masked_rollout_has_no_loss_and_counts_in_the_mean(scale: f
     objective = Objective(name=GRPO, cut_off=CutOff.mask, kl_scale=scale)
     scored = group([1.0, 0.0, 0.0, 0.0], [3, LIMIT, 3, LIMIT])
     examples = assign([scored], objective, seed=0, step=0).examples
-    assert [example.advantage for example in examples] == [0.75, -0.25, -0.25, -0.25]
+    assert [example.advantages[0] for example in examples] == [0.75, -0.25, -0.25, -0.25]
     assert [has_zero_loss(example, objective) for example in examples] == [False, True, False, True]
 
 

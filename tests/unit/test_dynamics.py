@@ -4,17 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlstack.data.records import (
-    PreferenceGroup,
-    PreferencePair,
-    Prompt,
-    Rollout,
-    RolloutGroup,
-    ScoredGroup,
-    WeightedRollout,
-)
-from rlstack.rollout.dynamics import dynamics
-from rlstack.rollout.metrics import rollout_metrics
+from rlstack.credit.metrics import dynamics, rollout_metrics
+from rlstack.data.records import Prompt, Rollout, RolloutGroup, ScoredGroup, TrainingExample
 from tests.scored import scored_group
 
 PROMPT = Prompt(task="a", row=0, problem="", token_ids=(1,))
@@ -35,14 +26,29 @@ def group_of(*lengths_and_rewards: tuple[int, float | None]) -> ScoredGroup:
     return scored_group(rewards, map(rollout, lengths))
 
 
-def pair(scored: ScoredGroup, chosen: int, rejected: int) -> PreferencePair:
-    rollouts = scored.group.rollouts
-    return PreferencePair(prompt=PROMPT, chosen=rollouts[chosen], rejected=rollouts[rejected])
+def rewards_of(scored: ScoredGroup) -> tuple[float, ...]:
+    return tuple(0.0 if score.reward is None else score.reward for score in scored.scores)
 
 
-def whole_group(scored: ScoredGroup, *pairs: tuple[int, int]) -> PreferenceGroup:
+def pair(scored: ScoredGroup, chosen: int, rejected: int) -> TrainingExample:
+    rollouts, rewards = scored.group.rollouts, rewards_of(scored)
+    return TrainingExample.of_pair(
+        prompt=PROMPT,
+        chosen=rollouts[chosen],
+        rejected=rollouts[rejected],
+        rewards=(rewards[chosen], rewards[rejected]),
+    )
+
+
+def whole_group(scored: ScoredGroup, *pairs: tuple[int, int]) -> TrainingExample:
     rollouts = scored.group.rollouts
-    return PreferenceGroup(prompt=PROMPT, rollouts=rollouts, pairs=pairs, advantages=(0.0,) * len(rollouts))
+    return TrainingExample(
+        prompt=PROMPT,
+        rollouts=rollouts,
+        rewards=rewards_of(scored),
+        pairs=pairs,
+        advantages=(0.0,) * len(rollouts),
+    )
 
 
 def test_lengths_cut_offs_and_entropy_are_those_of_all_rollouts() -> None:
@@ -94,7 +100,7 @@ def test_each_example_counts_once_however_many_its_pairs() -> None:
 
 def test_weighted_rollouts_and_groups_without_a_verdict_have_no_pairs() -> None:
     scored = group_of((10, 0.0), (20, 0.0), (30, None))
-    weighted = [WeightedRollout(prompt=PROMPT, rollout=scored.group.rollouts[0], advantage=0.0)]
+    weighted = [TrainingExample.of_rollout(prompt=PROMPT, rollout=scored.group.rollouts[0], advantage=0.0)]
     for examples in (weighted, []):
         assert dynamics([scored], examples) == {"pairs/yield": 0, "rollout/length_incorrect_mean": 15}
 

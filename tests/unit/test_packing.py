@@ -9,15 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlstack.data.packing import pack
-from rlstack.data.records import (
-    Example,
-    MicroBatch,
-    PreferenceGroup,
-    PreferencePair,
-    Prompt,
-    Rollout,
-    WeightedRollout,
-)
+from rlstack.data.records import MicroBatch, Prompt, Rollout, TrainingExample
 
 tokens = st.lists(st.integers(0, 99), min_size=1, max_size=12).map(tuple)
 prompts = tokens.map(lambda ids: Prompt(task="a", row=0, problem="", token_ids=ids))
@@ -30,17 +22,20 @@ rollouts = tokens.map(
         version=3,
     )
 )
-pairs = st.builds(PreferencePair, prompt=prompts, chosen=rollouts, rejected=rollouts)
-weighted = st.builds(WeightedRollout, prompt=prompts, rollout=rollouts, advantage=st.floats(-2, 2, width=32))
+pairs = st.builds(TrainingExample.of_pair, prompt=prompts, chosen=rollouts, rejected=rollouts)
+weighted = st.builds(
+    TrainingExample.of_rollout, prompt=prompts, rollout=rollouts, advantage=st.floats(-2, 2, width=32)
+)
 
 
 @st.composite
-def preference_groups(draw: st.DrawFn) -> PreferenceGroup:
+def preference_groups(draw: st.DrawFn) -> TrainingExample:
     of_group = draw(st.lists(rollouts, min_size=2, max_size=5))
     num_chosen = draw(st.integers(1, len(of_group) - 1))
-    return PreferenceGroup(
+    return TrainingExample(
         prompt=draw(prompts),
         rollouts=tuple(of_group),
+        rewards=tuple(float(i < num_chosen) for i in range(len(of_group))),
         pairs=tuple((c, r) for c in range(num_chosen) for r in range(num_chosen, len(of_group))),
         advantages=tuple(draw(st.floats(-2, 2, width=32)) for _ in of_group),
     )
@@ -62,8 +57,9 @@ def quadratic(num_tokens: int) -> float:
 Sequence_ = tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...]]
 
 
-def expected_sequence(example: Example, rollout: Rollout) -> Sequence_:
-    return tuple(example.prompt.token_ids.tolist()), rollout.token_ids, rollout.generator_logprobs
+def expected_sequence(example: TrainingExample, rollout: Rollout) -> Sequence_:
+    read = (tuple(rollout.token_ids.tolist()), tuple(rollout.generator_logprobs.tolist()))
+    return tuple(example.prompt.token_ids.tolist()), *read
 
 
 def sequences(batch: MicroBatch) -> list[Sequence_]:
@@ -96,21 +92,16 @@ def terms_of(batch: MicroBatch) -> list[tuple[object, ...]]:
     return paired + list(zip(read, batch.advantages.tolist(), batch.rollout_weights.tolist(), strict=True))
 
 
-def expected_terms(example: Example) -> list[tuple[object, ...]]:
-    if isinstance(example, WeightedRollout):
-        return [(expected_sequence(example, example.rollout), example.advantage, 1.0)]
-    if isinstance(example, PreferencePair):
-        chosen, rejected = (expected_sequence(example, r) for r in (example.chosen, example.rejected))
-        return [(chosen, rejected, 1.0), (chosen, 0.0, 0.5), (rejected, 0.0, 0.5)]
+def expected_terms(example: TrainingExample) -> list[tuple[object, ...]]:
     read = [expected_sequence(example, rollout) for rollout in example.rollouts]
-    weight, share = (float(np.float32(1 / len(x))) for x in (example.pairs, read))
+    weight, share = (float(np.float32(1 / (len(x) or 1))) for x in (example.pairs, read))
     paired = [(read[chosen], read[rejected], weight) for chosen, rejected in example.pairs]
     return paired + [(*both, share) for both in zip(read, example.advantages, strict=True)]
 
 
 @given(examples=steps, **layouts)
 def test_every_example_is_packed_once_with_its_labels_and_mask(
-    examples: list[Example], data_parallel: int, budget: int
+    examples: list[TrainingExample], data_parallel: int, budget: int
 ) -> None:
     ranks = pack(examples, data_parallel=data_parallel, micro_batch_tokens=budget, version=3)
     batches = [batch for rank in ranks for batch in rank]
@@ -126,7 +117,7 @@ def test_every_example_is_packed_once_with_its_labels_and_mask(
 
 @given(examples=steps, multiple=multiples, **layouts)
 def test_ranks_have_equally_many_micro_batches_within_the_budget(
-    examples: list[Example], data_parallel: int, budget: int, multiple: int
+    examples: list[TrainingExample], data_parallel: int, budget: int, multiple: int
 ) -> None:
     ranks = pack(
         examples,
@@ -145,13 +136,13 @@ def test_ranks_have_equally_many_micro_batches_within_the_budget(
 
 @given(examples=steps, **layouts)
 def test_shapes_and_dtypes_are_those_of_the_record(
-    examples: list[Example], data_parallel: int, budget: int
+    examples: list[TrainingExample], data_parallel: int, budget: int
 ) -> None:
     ranks = pack(examples, data_parallel=data_parallel, micro_batch_tokens=budget, version=3)
     for batch in (batch for rank in ranks for batch in rank):
         per_token = (batch.token_ids, batch.labels, batch.loss_mask, batch.generator_logprobs)
         assert {x.shape for x in per_token} == {(batch.sequence_starts[-1],)}
-        assert [x.dtype for x in per_token] == [np.int64, np.int64, np.bool_, np.float32]
+        assert [x.dtype for x in per_token] == [np.int32, np.int32, np.bool_, np.float32]
         assert batch.sequence_starts.dtype == batch.pairs.dtype == np.int32
         per_sequence = (batch.advantages, batch.rollout_weights)
         assert {x.shape for x in per_sequence} == {(len(batch.sequence_starts) - 1,)}
@@ -159,10 +150,10 @@ def test_shapes_and_dtypes_are_those_of_the_record(
         assert batch.pairs.shape == (len(batch.pair_weights), 2)
 
 
-def rollouts_of(lengths: Sequence[int]) -> list[WeightedRollout]:
+def rollouts_of(lengths: Sequence[int]) -> list[TrainingExample]:
     prompt = Prompt(task="a", row=0, problem="", token_ids=(1,))
     return [
-        WeightedRollout(
+        TrainingExample.of_rollout(
             prompt=prompt,
             rollout=Rollout(
                 token_ids=(2,) * n, generator_logprobs=(0.0,) * n, text="", finished=True, version=0
@@ -188,10 +179,10 @@ def test_examples_keep_their_order_within_a_micro_batch() -> None:
 
 @given(examples=st.lists(weighted, max_size=20), **layouts)
 def test_examples_without_a_loss_count_and_take_no_place(
-    examples: list[WeightedRollout], data_parallel: int, budget: int
+    examples: list[TrainingExample], data_parallel: int, budget: int
 ) -> None:
-    def is_zero(example: Example) -> bool:
-        return example.advantage < 0
+    def is_zero(example: TrainingExample) -> bool:
+        return example.advantages[0] < 0
 
     sizes = {"data_parallel": data_parallel, "micro_batch_tokens": budget, "version": 3}
     found = pack(examples, has_zero_loss=is_zero, **sizes)
@@ -221,6 +212,8 @@ def test_a_rollout_of_another_version_is_refused() -> None:
 
 def test_kinds_of_examples_are_not_mixed() -> None:
     (single,) = rollouts_of([3])
-    pair = PreferencePair(prompt=single.prompt, chosen=single.rollout, rejected=single.rollout)
+    pair = TrainingExample.of_pair(
+        prompt=single.prompt, chosen=single.rollouts[0], rejected=single.rollouts[0]
+    )
     with pytest.raises(AssertionError, match="several kinds"):
         pack([single, pair], data_parallel=1, micro_batch_tokens=100, version=0)

@@ -50,6 +50,6 @@ def test_reward_model_scores_give_best_against_worst_pairs() -> None:
         pair = form_pair(scored, random.Random(number))
         assert (pair is None) == (min(given) == max(given))
         if pair is not None:
-            chosen, rejected = (given[r.token_ids[0]] for r in (pair.chosen, pair.rejected))
+            chosen, rejected = (given[r.token_ids[0]] for r in (pair.rollouts[0], pair.rollouts[1]))
             assert (chosen, rejected) == (max(given), min(given))
     assert len(rows) == 60

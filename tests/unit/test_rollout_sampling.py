@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from rlstack.rollout.sampling import prompt_seed, to_rollout
@@ -28,5 +29,7 @@ def test_the_end_token_is_in_the_tokens_and_not_in_the_text(finish_reason, text)
         finish_reason=finish_reason,
     )
     rollout = to_rollout(completion, version=3, decode=lambda token_ids: " ".join(map(str, token_ids)))
-    assert (rollout.token_ids, rollout.generator_logprobs) == ((5, 6, 7), (-0.5, -0.6, -0.7))
+    assert (rollout.token_ids.dtype, rollout.token_ids.tolist()) == (np.int32, [5, 6, 7])
+    assert rollout.generator_logprobs.dtype == np.float32
+    assert rollout.generator_logprobs.tolist() == np.array([-0.5, -0.6, -0.7], np.float32).tolist()
     assert (rollout.text, rollout.finished, rollout.version) == (text, finish_reason == "stop", 3)

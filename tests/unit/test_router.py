@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlstack.config.schema import Data, RunConfig, Task
-from rlstack.credit.pair_yield import pair_yield
+from rlstack.credit.metrics import pair_yield
 from rlstack.data.records import Outcome, Prompt, Rollout, RolloutGroup, Score, ScoredGroup
 from rlstack.rewards.metrics import length_normalised, reward_metrics
 from rlstack.rewards.router import Rewards

@@ -163,9 +163,7 @@ def run(
     taken = []
     with stream_of(engines, schedule, config(overlap=overlap, max_steps_ahead=max_steps_ahead)) as stream:
         for step in range(schedule.num_steps):
-            groups = stream.take(step)
-            taken.append(stream.scores())
-            assert [scored.group for scored in taken[-1]] == groups
+            taken.append(stream.take(step))
             if schedule.syncs_at(version := step + 1):
                 stream.complete(before=version)
                 engines.hold(version)
@@ -231,9 +229,8 @@ def test_engines_that_share_gpus_have_answered_a_whole_interval_before_they_slee
     in_shifts = config(overlap=False, max_steps_ahead=24, placement=Placement.colocated)
     with stream_of(engines, schedule, in_shifts) as stream:
         for step in range(schedule.num_steps):
-            stream.take(step)
+            taken.append(stream.take(step))
             assert all(answer.done() for answer in engines.answers)
-            taken.append(stream.scores())
             if schedule.syncs_at(version := step + 1):
                 stream.complete(before=version)
                 engines.hold(version)
@@ -282,6 +279,10 @@ def test_what_ends_an_engine_is_raised_where_the_step_is_taken() -> None:
         stream.take(0)
 
 
+def groups_of(stream: RolloutStream, step: int) -> list[RolloutGroup]:
+    return [scored.group for scored in stream.take(step)]
+
+
 def texts(groups: Sequence[RolloutGroup]) -> list[list[str]]:
     """Without what else was asked for at the same time, which a resumed run does not repeat."""
     return [[rollout.text.partition("[")[0] for rollout in group.rollouts] for group in groups]
@@ -302,7 +303,7 @@ def test_a_stream_goes_on_from_what_another_one_had_finished(
                 stream.complete(before=schedule.generator_version_at(step))
                 engines.finish()
                 kept = stream.finished()
-            groups = stream.take(step)
+            groups = groups_of(stream, step)
             rest += [groups] if step >= first_step else []
             if schedule.syncs_at(version := step + 1):
                 stream.complete(before=version)
@@ -320,8 +321,7 @@ def test_a_stream_goes_on_from_what_another_one_had_finished(
     with stream_of(again, schedule, chosen, first_step=first_step, kept=kept) as stream:
         assert all(stream.finished()[step].items() >= kept[step].items() for step in kept)
         for step in range(first_step, schedule.num_steps):
-            assert texts(stream.take(step)) == texts(rest[step - first_step])
-            stream.scores()
+            assert texts(groups_of(stream, step)) == texts(rest[step - first_step])
             if schedule.syncs_at(version := step + 1):
                 stream.complete(before=version)
                 again.hold(version)
@@ -334,7 +334,7 @@ def test_what_is_kept_is_still_finished_before_it_is_asked_for() -> None:
     schedule = Schedule(num_steps=6, sync_interval=1)
     engines = Engines(random.Random(0))
     with stream_of(engines, schedule, config(overlap=False)) as stream:
-        kept = {3: dict(enumerate(stream.take(0)))}
+        kept = {3: dict(enumerate(groups_of(stream, 0)))}
     with stream_of(engines, schedule, config(), first_step=2, kept=kept) as stream:
         assert stream.finished()[3] == kept[3]
 
@@ -343,7 +343,7 @@ def test_a_group_that_is_kept_for_another_prompt_is_refused() -> None:
     schedule = Schedule(num_steps=2, sync_interval=None)
     engines = Engines(random.Random(0))
     with stream_of(engines, schedule, config()) as stream:
-        kept = {0: dict(enumerate(stream.take(0)))}
+        kept = {0: dict(enumerate(groups_of(stream, 0)))}
     with (
         pytest.raises(ConfigError, match="another prompt for place 0 of step 0: row"),
         stream_of(engines, schedule, config(), kept=kept, seed=1),

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 from rlstack.data.packing import pack
-from rlstack.data.records import Prompt, Rollout, WeightedRollout
+from rlstack.data.records import Prompt, Rollout, TrainingExample
 from rlstack.model.flops import ModelFlops
 from rlstack.orchestration.work import work_metrics
 
 FLOPS = ModelFlops(matrices=50, attention_width=1)
 
 
-def rollout_of(num_tokens: int) -> WeightedRollout:
+def rollout_of(num_tokens: int) -> TrainingExample:
     """A sequence of `num_tokens`, of which the last token of the rollout is no part."""
-    return WeightedRollout(
+    return TrainingExample.of_rollout(
         prompt=Prompt(task="a", row=0, problem="", token_ids=(1,)),
         rollout=Rollout(
             token_ids=(2,) * num_tokens,
