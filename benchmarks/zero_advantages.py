@@ -88,7 +88,7 @@ def measure(
     for repetition in range(WARM_UP + repetitions):
         for case, (batches, _) in steps.items():
             started = time.process_time()
-            metrics = worker.train_step(batches)
+            metrics = worker.train_step(batches[0])
             if repetition >= WARM_UP:
                 seconds[case].append(time.process_time() - started)
             assert metrics is not None, "the only rank is the leader"

@@ -13,6 +13,11 @@ def num_policy_ranks(policy: Policy) -> int:
     return policy.tensor_parallel * policy.pipeline_parallel * policy.context_parallel * policy.data_parallel
 
 
+def data_parallel_rank(rank: int, policy: Policy) -> int:
+    """The data-parallel rank of `rank`; megatron-core counts tensor, context, data, then pipeline ranks."""
+    return rank // (policy.tensor_parallel * policy.context_parallel) % policy.data_parallel
+
+
 def micro_batch_multiple(policy: Policy) -> int:
     """What the number of a rank's micro-batches has to be a multiple of.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from rlstack.checkpoint.manifest import Digest
-from rlstack.config.parallel import micro_batch_multiple, num_policy_ranks
+from rlstack.config.parallel import data_parallel_rank, micro_batch_multiple, num_policy_ranks
 from rlstack.config.schema import RunConfig
 from rlstack.credit.assign import has_zero_loss
 from rlstack.data.packing import pack
@@ -99,7 +99,12 @@ class PolicyGroup:
             has_zero_loss=partial(has_zero_loss, objective=self._config.objective),
         )
         self._before_work()
-        reports = self._wait(self._start(PolicyRank.train_step, shared(batches)), doing="training")
+        shards = [shared(of_rank) for of_rank in batches]  # each goes to the nodes of its own ranks only
+        calls = [
+            role.start(PolicyRank.train_step, shards[data_parallel_rank(rank, policy)])
+            for rank, role in enumerate(self.roles)
+        ]
+        reports = self._wait(calls, doing="training")
         report: dict[str, Any] = next(report for report in reports if report is not None)
         has_reference_pass = "time/reference_s" in report
         return report | work_metrics(batches, self._flops, has_reference_pass=has_reference_pass)

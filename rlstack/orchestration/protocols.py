@@ -44,8 +44,8 @@ class PolicyRank(Probed, Protocol):
         """Meet the other ranks, build the model and the optimiser, load the weights."""
 
     @phase("train")
-    def train_step(self, batches: Sequence[Sequence[MicroBatch]]) -> dict[str, float] | None:
-        """One optimiser step on [data-parallel rank][micro-batch]; its metrics on one rank, else None."""
+    def train_step(self, batches: Sequence[MicroBatch]) -> dict[str, float] | None:
+        """One optimiser step on the micro-batches of its data-parallel rank; the metrics on one rank."""
 
     @phase("train")
     def skip_step(self) -> None:

@@ -118,20 +118,21 @@ class PolicyWorker:
         """Optimiser steps taken, skipped ones included."""
         return self.trainer.version
 
-    def train_step(self, batches: Sequence[Sequence[MicroBatch]]) -> dict[str, float] | None:
-        """One optimiser step on [data-parallel rank][micro-batch]; the metrics on one rank, None elsewhere.
+    def train_step(self, batches: Sequence[MicroBatch]) -> dict[str, float] | None:
+        """One optimiser step; the metrics on one rank, None elsewhere.
 
-        At least one micro-batch for each rank, and at least one example in all.
+        batches: of this data-parallel rank, at least one and as many as the others have; at least one example
+            in all.
 
         Raises RuntimeError if they are of rollouts that are older than the schedule allows.
         """
         check_versions(
-            (batch.version for of_rank in batches for batch in of_rank),
+            (batch.version for batch in batches),
             policy_version=self.version,
             max_age=max_age(self._config.schedule),
         )
         with self._profiler.step(self.version + 1):
-            return self.trainer.train_step(batches[data_rank()], before_update=self._finish_sending)
+            return self.trainer.train_step(batches, before_update=self._finish_sending)
 
     def skip_step(self) -> None:
         """Count a step without examples."""

@@ -26,7 +26,7 @@ from rlstack.config.schema import Checkpoint, RunConfig, TransferMethod
 from rlstack.policy import saving
 from rlstack.policy.backend import dist_checkpointing, get_cuda_rng_tracker
 from rlstack.policy.hf_io import stage_tensors
-from rlstack.policy.parallel import stage
+from rlstack.policy.parallel import data_rank, stage
 from rlstack.policy.worker import PolicyWorker
 from tests.distributed.policy_job import read_batches, save_stage
 
@@ -86,7 +86,7 @@ class Run:
                 worker.skip_step()
             else:
                 batches = [[replace(batch, version=version) for batch in share] for share in self.batches]
-                metrics = worker.train_step(batches)
+                metrics = worker.train_step(batches[data_rank()])
                 if metrics is not None:
                     (self.folder / f"metrics-{version}.json").write_text(json.dumps(metrics))
             if worker.version % (self.config.schedule.sync_interval or 10**9) == 0:

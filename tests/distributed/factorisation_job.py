@@ -13,8 +13,10 @@ from typing import Any
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
+from rlstack.config.parallel import data_parallel_rank
 from rlstack.config.schema import RunConfig
 from rlstack.policy.hf_io import model_tensors
+from rlstack.policy.parallel import data_rank
 from rlstack.policy.worker import PolicyWorker
 from tests.distributed.policy_job import read_batches
 
@@ -25,9 +27,10 @@ def run(folder: Path, job: dict[str, Any], rank: int) -> None:
     assert isinstance(config, RunConfig)
     worker = PolicyWorker(config, rank=rank, world_size=job["world_size"])
     worker.start("127.0.0.1", job["port"])
+    assert data_rank() == data_parallel_rank(rank, config.policy)
     batches = read_batches(folder, config.policy.data_parallel)
     for step in range(job["num_steps"]):
-        metrics = worker.train_step(batches)
+        metrics = worker.train_step(batches[data_rank()])
         if metrics is not None:
             (folder / f"metrics-{step}.json").write_text(json.dumps(metrics))
     worker.export(folder / "exported")

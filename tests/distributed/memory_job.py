@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 from rlstack.config.schema import RunConfig
 from rlstack.policy.backend import ShardedTensor, ShardedTensorFactory
 from rlstack.policy.checkpoint_state import sharded_optimizer
-from rlstack.policy.parallel import stage
+from rlstack.policy.parallel import data_rank, stage
 from rlstack.policy.trainer import Trainer
 from rlstack.policy.worker import PolicyWorker
 from tests.distributed.policy_job import read_batches
@@ -120,11 +120,11 @@ def run(folder: Path, job: dict[str, Any], rank: int) -> None:
     batches = read_batches(folder, config.policy.data_parallel)
     kept = trainer.reference.copies if trainer.reference else []
     with SavedBytes([*trainer.model.parameters(), *kept]) as saved:
-        worker.train_step(batches)
+        worker.train_step(batches[data_rank()])
     report = allocated(trainer) | {"stage": stage(), "saved": saved.peak}
     report["checkpoint"] = checkpoint_bytes(trainer)
     if job["num_steps"] > 1:
-        report["peak"] = peak_bytes(lambda: worker.train_step(batches))
+        report["peak"] = peak_bytes(lambda: worker.train_step(batches[data_rank()]))
     (folder / f"memory-{rank}.json").write_text(json.dumps(report))
     worker.stop()
 

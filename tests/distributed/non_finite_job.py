@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from rlstack.config.schema import RunConfig
 from rlstack.losses.types import LossInputs, LossOutput
 from rlstack.policy.hf_io import stage_tensors
-from rlstack.policy.parallel import stage
+from rlstack.policy.parallel import data_rank, stage
 from rlstack.policy.trainer import Trainer
 from rlstack.policy.worker import PolicyWorker
 from tests.distributed.policy_job import read_batches, save_stage
@@ -74,19 +74,19 @@ def run(folder: Path, job: dict[str, Any], rank: int) -> None:
     worker.start("127.0.0.1", job["port"])
     trainer = worker.trainer
     batches = read_batches(folder, config.policy.data_parallel)
-    reports = [worker.train_step(batches)]
+    reports = [worker.train_step(batches[data_rank()])]
     if spoil:
         before = held(trainer)
         if spoil["rank"] == rank:
             with spoilt(trainer, spoil["what"], float(spoil["value"])):
-                reports.append(worker.train_step(batches))
+                reports.append(worker.train_step(batches[data_rank()]))
         else:
-            reports.append(worker.train_step(batches))
+            reports.append(worker.train_step(batches[data_rank()]))
         after = held(trainer)
         assert before.keys() == after.keys()
         assert any(name.startswith("exp_avg") for name in before)
         assert all(torch.equal(before[name], after[name]) for name in before), f"rank {rank} took the step"
-    reports += [worker.train_step(batches) for _ in range(job["num_steps"] - 1)]
+    reports += [worker.train_step(batches[data_rank()]) for _ in range(job["num_steps"] - 1)]
     assert worker.version == len(reports)
     if reports[0] is not None:
         (folder / "metrics.json").write_text(json.dumps(reports))

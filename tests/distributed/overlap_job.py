@@ -96,7 +96,7 @@ def run(folder: Path, job: dict[str, Any], rank: int) -> None:
 
     def step() -> None:
         version = worker.version
-        metrics = worker.train_step([[replace(batch, version=version) for batch in b] for b in batches])
+        metrics = worker.train_step([replace(batch, version=version) for batch in batches[data_rank()]])
         exchanges.after_step()
         if metrics is not None:
             (folder / f"metrics-{exchanges.num_steps}.json").write_text(json.dumps(metrics))

@@ -76,7 +76,7 @@ def run(folder: Path, job: dict[str, Any], rank: int) -> None:
         save_file({str(i): tensor for i, tensor in enumerate(logprobs)}, folder / "logprobs.safetensors")
     for step in range(job["num_steps"]):
         timeline.take()
-        metrics = worker.train_step(batches)
+        metrics = worker.train_step(batches[data_rank()])
         (folder / f"spans-{step}-{rank}.json").write_text(json.dumps(timeline.take()))
         assert (metrics is not None) == last
         if last:

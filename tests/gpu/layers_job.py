@@ -40,7 +40,7 @@ def take_step(worker: PolicyWorker) -> None:
         for ids in (PROBE[5:20], PROBE[12:])
     )
     pair = TrainingExample.of_pair(prompt=prompt, chosen=chosen, rejected=rejected)
-    worker.train_step(pack([pair], data_parallel=1, micro_batch_tokens=512, version=0))
+    worker.train_step(pack([pair], data_parallel=1, micro_batch_tokens=512, version=0)[0])
 
 
 def main(folder: Path, name: str, checkpoint: Path | None) -> None:
