@@ -98,16 +98,20 @@ class _Loop:
     def back(self, lost: BackToCheckpoint) -> Place:
         """Where the run goes on after its policy was lost. Raises RoleError if there is no place any more."""
         self.interrupts.settle()
-        with self.recorder.starting("the policy again"):
-            self.team.rebuild_policy(lost)
-        try:
-            return self.saver.go_back()
-        except ConfigError as error:
-            raise RoleError(f"{lost.reason}; the run cannot go back: {error}") from error
+        while True:
+            with self.recorder.starting("the policy again"):
+                self.team.rebuild_policy(lost)
+            try:
+                return self.saver.go_back(self.team.policy)
+            except BackToCheckpoint as another:
+                lost = another
+            except ConfigError as error:
+                raise RoleError(f"{lost.reason}; the run cannot go back: {error}") from error
 
     def run(self, place: Place) -> None:
-        """From `place` to the end."""
+        """From `place` to the end; from an older place if the ranks find its checkpoint damaged."""
         team, schedule, config, recorder = self.team, self.schedule, self.config, self.recorder
+        place = self.saver.whole(place, team.policy)
         first = place.state
         rollouts = RolloutStream(
             self.training,
@@ -125,6 +129,7 @@ class _Loop:
         evaluator = Evaluator(self.held_out, team.engines, team.rewards, config)
 
         team.go_to(place)
+        self.saver.go_on()
         with recorder.phase("evaluate"):
             recorder.evaluated(evaluator.run() if place.checkpoint is None else {})
         if place.checkpoint is None:

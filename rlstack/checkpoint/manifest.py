@@ -21,6 +21,7 @@ from rlstack.errors import CheckpointError, UnreadableCheckpoint
 from rlstack.files import written_at_once
 
 MANIFEST = "manifest.json"
+POLICY = "policy"  # the folder in a checkpoint that the policy's ranks write and read
 _CHUNK_BYTES = 8 * 1024**2
 _NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
@@ -142,29 +143,38 @@ def check_files(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:
             )
 
 
-def check(folder: Path) -> Manifest:
+def check(folder: Path, *, without_policy: bool = False) -> Manifest:
     """The manifest of the checkpoint `folder`, of which every file has been read.
+
+    without_policy: but for those of the policy, of which the names and sizes are checked, and the content is
+        for its ranks to check.
 
     Raises CheckpointError naming the first file that is damaged, missing or too many; UnreadableCheckpoint
     naming one that cannot be read.
     """
     manifest = Manifest.read(folder)
     check_names(folder, manifest)
+    names = [name for name in sorted(manifest.files) if not (without_policy and _is_of_policy(name))]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        list(pool.map(lambda name: check_files(folder, manifest, [name]), sorted(manifest.files)))
+        list(pool.map(lambda name: check_files(folder, manifest, [name]), names))
     return manifest
 
 
 def share(manifest: Manifest, *, rank: int, num_ranks: int) -> list[str]:
-    """The files that `rank` of `num_ranks` is to check: each belongs to one, with bytes spread evenly."""
+    """The policy's files that `rank` of `num_ranks` is to check: each is one's, with bytes spread evenly."""
     loads = [0] * num_ranks
     mine = []
-    for name, digest in sorted(manifest.files.items(), key=lambda item: (-item[1].num_bytes, item[0])):
+    files = [(name, digest) for name, digest in manifest.files.items() if _is_of_policy(name)]
+    for name, digest in sorted(files, key=lambda item: (-item[1].num_bytes, item[0])):
         chosen = loads.index(min(loads))
         loads[chosen] += digest.num_bytes
         if chosen == rank:
             mine.append(name)
     return mine
+
+
+def _is_of_policy(name: str) -> bool:
+    return name.startswith(f"{POLICY}/")
 
 
 def _text(manifest: Manifest) -> str:

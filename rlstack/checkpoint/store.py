@@ -69,16 +69,17 @@ class CheckpointStore:
         self._delete_superseded(step)
         return folder
 
-    def newest(self) -> Path | None:
+    def newest(self, also: Callable[[Path], object] | None = None) -> Path | None:
         """The newest checkpoint of which every byte is as it was written; None only if there are none at all.
 
-        Those that are damaged are passed over, with a note each.
+        Those that are damaged are passed over, with a note each. also: checks the policy's files, which are
+        not read here then; as `check` it raises.
 
         Raises:
             CheckpointError: there are checkpoints, and none is whole; what is wrong with each, line by line.
             UnreadableCheckpoint: one that may be the newest cannot be read now.
         """
-        return self._first_whole(sorted(self._folders(), key=_step, reverse=True))
+        return self._first_whole(sorted(self._folders(), key=_step, reverse=True), also)
 
     def best(self) -> Path | None:
         """As `newest`, the best of those with an evaluation; of two that are equally good the later one."""
@@ -120,11 +121,15 @@ class CheckpointStore:
             for folder in self._root.glob(pattern):
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _first_whole(self, folders: Iterable[Path]) -> Path | None:
+    def _first_whole(
+        self, folders: Iterable[Path], also: Callable[[Path], object] | None = None
+    ) -> Path | None:
         passed: list[str] = []
         for folder in folders:
             try:
-                _check(folder)
+                _check(folder, without_policy=also is not None)
+                if also is not None:
+                    also(folder)
             except UnreadableCheckpoint:
                 raise
             except CheckpointError as error:
@@ -186,9 +191,9 @@ def _step(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
-def _check(folder: Path) -> None:
+def _check(folder: Path, *, without_policy: bool = False) -> None:
     """Raise CheckpointError unless `folder` is a whole checkpoint, of the step in its name."""
-    if check(folder).step != _step(folder):
+    if check(folder, without_policy=without_policy).step != _step(folder):
         raise CheckpointError(f"{folder}: is the checkpoint of another step")
 
 

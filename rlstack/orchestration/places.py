@@ -30,12 +30,14 @@ class Place:
     rollouts: Rollouts = field(default_factory=dict)  # finished ones of steps not trained on
 
 
-def newest_place(store: CheckpointStore) -> Place | None:
+def newest_place(store: CheckpointStore, *, verify: Callable[[Path], object]) -> Place | None:
     """That of the newest checkpoint; None if there are none at all.
+
+    verify: checks the policy's files of a checkpoint, which are not read here, as PolicyGroup.verify.
 
     Raises CheckpointError if there are some and none is whole, UnreadableCheckpoint if they cannot be read.
     """
-    folder = store.newest()
+    folder = store.newest(verify)
     if folder is None:
         return None
     return Place(checkpoint=folder, state=RunState.read(folder), rollouts=read_rollouts(folder))
@@ -47,6 +49,8 @@ def place_to_resume(
     """Where the run in the folder of `config` is to go on, with all its files as they are.
 
     inputs: see run_dir.take_over; note: as CheckpointStore takes it.
+
+    The policy's files of the checkpoint are there, and have been read by nobody yet: see Saver.whole.
 
     Returns None if a run is to begin in a folder of its own: there is no earlier one, or it has logged steps
     and was broken off before its first checkpoint.
@@ -61,7 +65,7 @@ def place_to_resume(
     store = CheckpointStore(folder / CHECKPOINTS, config.checkpoint, note=note)
     try:
         check_takes_files(folder, folder / CHECKPOINTS)
-        place = newest_place(store)
+        place = newest_place(store, verify=lambda folder: None)
         if place is None:
             return _beginning(folder, store)
         _check_fit(place, folder, config)
@@ -69,7 +73,7 @@ def place_to_resume(
     except UnreadableCheckpoint:
         raise
     except CheckpointError as error:
-        raise CheckpointError(f"{error}\n{_remedy(folder)}") from None
+        raise CheckpointError(f"{error}\n{remedy(folder)}") from None
     except OSError as error:
         raise ConfigError(f"run.name = {folder.name}: {error}; try again once it can be read") from None
     finally:
@@ -82,13 +86,13 @@ def _beginning(folder: Path, store: CheckpointStore) -> Place | None:
         return Place()
     log, save_every = folder / METRICS, load_stored(folder / CONFIG).schedule.save_every
     if not log.exists():
-        raise ConfigError(f"{log}: is missing, and other logs of the run are there; {_remedy(folder)}")
+        raise ConfigError(f"{log}: is missing, and other logs of the run are there; {remedy(folder)}")
     last_step = max((int(row["step"]) for row in read_rows(log)), default=0)
     # Where a draft is left, the first of them was being written until the next one was due.
     if save_every is not None and last_step > save_every * (2 if store.has_draft() else 1):
         raise ConfigError(
             f"{log}: has {last_step} steps, with a checkpoint after every {save_every}, and there is none "
-            f"in {folder / CHECKPOINTS}; {_remedy(folder)}"
+            f"in {folder / CHECKPOINTS}; {remedy(folder)}"
         )
     return None
 
@@ -105,7 +109,8 @@ def _check_fit(place: Place, folder: Path, config: RunConfig) -> None:
     History.read(folder, [], state.positions)
 
 
-def _remedy(folder: Path) -> str:
+def remedy(folder: Path) -> str:
+    """Return the advice for the run in `folder`, which cannot go on."""
     return (
         "nothing was changed: put the files back to go on, leave --resume out to start afresh, which keeps "
         f"this run beside {folder.name}, or give another run.name"

@@ -152,6 +152,14 @@ class PolicyGroup:
         )
         return {name: digest for report in reports for name, digest in report.items()}
 
+    def verify(self, folder: Path) -> None:
+        """Read every file that the ranks wrote to the checkpoint `folder`, each on one of them.
+
+        Raises CheckpointError if one is damaged, missing or too many, UnreadableCheckpoint if one cannot be
+        read; RoleError if a rank failed, died or did not answer within checkpoint.timeout_s.
+        """
+        self._of_checkpoint(self._start(PolicyRank.verify, folder), doing=f"verifying {folder}")
+
     def restore(self, folder: Path) -> None:
         """Go on from the checkpoint `folder`, which may have been written in another layout.
 
@@ -163,10 +171,11 @@ class PolicyGroup:
             RoleError: a rank failed, died or did not answer within checkpoint.timeout_s.
         """
         self._before_work()
+        self._of_checkpoint(self._start(PolicyRank.restore, folder), doing=f"restoring {folder}")
+
+    def _of_checkpoint(self, calls: Sequence[Call[None]], *, doing: str) -> None:
         try:
-            self._wait(
-                self._start(PolicyRank.restore, folder), doing=f"restoring {folder}", limit=_CHECKPOINT
-            )
+            self._wait(calls, doing=doing, limit=_CHECKPOINT)
         except RoleError as error:
             cause = getattr(error.__cause__, "cause", None)
             if isinstance(cause, CheckpointError):

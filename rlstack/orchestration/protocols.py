@@ -102,6 +102,10 @@ class PolicyRank(Probed, Protocol):
         """Wait for what save() has begun; digests of this rank's files, by their paths in the checkpoint."""
 
     @phase("start_up")
+    def verify(self, folder: Path) -> None:
+        """Read every file of the policy in the checkpoint `folder`, each on one rank."""
+
+    @phase("start_up")
     def restore(self, folder: Path) -> None:
         """Continue from the checkpoint `folder`, of any layout."""
 

@@ -10,9 +10,9 @@ from rlstack.checkpoint.manifest import Digest
 from rlstack.checkpoint.run_state import ROLLOUTS, RunState, write_rollouts
 from rlstack.checkpoint.store import CheckpointStore
 from rlstack.config.schema import RunConfig
-from rlstack.errors import CheckpointError
+from rlstack.errors import CheckpointError, UnreadableCheckpoint
 from rlstack.files import naming
-from rlstack.orchestration.places import Place, newest_place
+from rlstack.orchestration.places import Place, newest_place, remedy
 from rlstack.orchestration.policy_group import PolicyGroup
 from rlstack.orchestration.schedule import Schedule
 from rlstack.orchestration.stream import RolloutStream
@@ -32,26 +32,53 @@ class Saver:
         self._rollouts: Future[Digest] | None = None  # the file that the thread writes
 
     def go_to(self, place: Place) -> None:
-        """Take the run's files and its schedule to `place`.
+        """Take the run and its schedule to `place`; go_on() has to follow, which takes its files there.
 
         Raises ConfigError, with all as it was, if the files do not fit it.
         """
         state = place.state
-        self._recorder.rewind(state.step, state.positions, state.recorder)
+        self._recorder.rewind(state.step, state.positions, state.recorder, later=True)
         self._schedule.go_on_after(self._recorder.history.intervals)
-        self._store.sweep()
         if place.checkpoint is not None:
             self._recorder.saved_step = state.step
         self._recorder.note(_where(place))
 
-    def go_back(self) -> Place:
-        """As go_to() the newest checkpoint, or the start of a run that has none yet.
+    def go_on(self) -> None:
+        """Cut the files back to where go_to() was, now that the ranks hold what they held there."""
+        self._recorder.go_on()
+        self._store.sweep()
+
+    def whole(self, place: Place, policy: PolicyGroup) -> Place:
+        """`place`, if the ranks find the policy's files of its checkpoint as they were written.
+
+        If they do not, an older one, as go_back(). Raises CheckpointError, with all files as they were, if
+        none is whole, and UnreadableCheckpoint if one that may be cannot be read.
+        """
+        if place.checkpoint is None:
+            return place
+        try:
+            policy.verify(place.checkpoint)
+            return place
+        except UnreadableCheckpoint:
+            raise
+        except CheckpointError:
+            pass
+        try:
+            return self.go_back(policy)
+        except UnreadableCheckpoint:
+            raise
+        except CheckpointError as error:
+            run = self._recorder.checkpoints.parent
+            raise CheckpointError(f"{error}\n{remedy(run)}") from None
+
+    def go_back(self, policy: PolicyGroup) -> Place:
+        """As go_to() the newest checkpoint that the ranks find whole, or the start of a run without any yet.
 
         Raises CheckpointError, with all as it was, if none is whole any more, or it cannot be read.
         """
         self._drop_rollouts()
         self._under_way = None  # the ranks that were writing it have gone
-        place = newest_place(self._store)
+        place = newest_place(self._store, verify=policy.verify)
         if place is None and self._recorder.saved_step is not None:
             raise CheckpointError(
                 f"{self._recorder.checkpoints}: the checkpoints that were written have gone"

@@ -39,7 +39,6 @@ with _without_wandb(), warnings.catch_warnings():
     from megatron.core.dist_checkpointing.mapping import ShardedTensor, ShardedTensorFactory
     from megatron.core.dist_checkpointing.strategies.async_utils import AsyncRequest
     from megatron.core.dist_checkpointing.strategies.common import TorchCommonLoadStrategy
-    from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelSaveStrategyWrapper
     from megatron.core.dist_checkpointing.strategies.state_dict_saver import (
         save_state_dict_async_finalize,
         save_state_dict_async_plan,
@@ -97,7 +96,6 @@ __all__ = [
     "ColumnParallelLinear",
     "DistributedDataParallel",
     "DistributedDataParallelConfig",
-    "FullyParallelSaveStrategyWrapper",
     "GPTModel",
     "MCoreLoadPlanner",
     "MCoreSavePlanner",

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rlstack.checkpoint.manifest import POLICY
 from rlstack.errors import DiskError
 from rlstack.model.architecture import Architecture
-from rlstack.policy.checkpoint_header import POLICY, Header
+from rlstack.policy.checkpoint_header import Header
 from rlstack.policy.checkpoint_weights import CheckpointWeights
 from rlstack.policy.hf_folder import replaced_at_once, write_companions
 from rlstack.policy.weight_files import MAX_FILE_BYTES, WeightFiles, num_bytes, specs_of

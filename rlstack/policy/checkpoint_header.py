@@ -12,7 +12,6 @@ from rlstack.errors import CheckpointError
 from rlstack.model.architecture import Architecture
 
 HEADER = "header.json"
-POLICY = "policy"  # the policy's folder in a checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
 
+from rlstack.checkpoint.manifest import POLICY
 from rlstack.config.schema import Policy
 from rlstack.policy.backend import device
-from rlstack.policy.checkpoint_header import POLICY, Header, layout_of
+from rlstack.policy.checkpoint_header import Header, layout_of
 from rlstack.policy.checkpoint_state import (
     REFERENCE,
     SERVED,
     extra_weights,
+    load_optimizer,
+    replica_of,
     sharded_optimizer,
     sharded_random_states,
     sharded_weights,
+    writers,
 )
 from rlstack.policy.optimizer import restore_schedule, schedule_state
 from rlstack.policy.random_state import set_random_states
-from rlstack.policy.restoring import SavedState, verify
+from rlstack.policy.restoring import SavedState
 from rlstack.policy.saving import BackgroundSave
 from rlstack.policy.served import ServedWeights, copy_into, host_copies
 from rlstack.policy.trainer import Trainer
@@ -37,9 +42,12 @@ def begin_save(trainer: Trainer, served: ServedWeights, policy: Policy, folder: 
         _copies(trainer, served, header), version=header.version
     )
     with trainer.optimizer_state.at_hand():
-        optimizer = sharded_optimizer(trainer.optimizer, model, is_loading=False)
+        optimizer = sharded_optimizer(trainer.optimizer, model)
+    owners, replica = writers(model, trainer.optimizer), replica_of(trainer.optimizer)
+    is_mine = [owners[parameter] == replica for parameter in model.parameters()]
+    copies = {prefix: _copies_of(tensors, is_mine) for prefix, tensors in weights.items()}
     state: dict[str, Any] = {
-        "weights": sharded_weights(model, {prefix: host_copies(kept) for prefix, kept in weights.items()}),
+        "weights": sharded_weights(model, copies, is_owner=True),
         "optimizer": optimizer,
         "random": sharded_random_states(),
     }
@@ -54,11 +62,10 @@ def restore(trainer: Trainer, served: ServedWeights, policy: Policy, folder: Pat
 
     Random states come back only where layout and kind of device are those that it was written with.
 
-    Raises CheckpointError, before anything is changed, if it is damaged, asks for what no checkpoint needs,
-    or is of another model or precision; later only if a tensor is missing, or the bytes of one are none,
-    although all digests fit.
+    Its files have been verified: restoring.verify. Raises CheckpointError, before anything is changed, if it
+    asks for what no checkpoint needs, or is of another model or precision; later only if a tensor is missing,
+    or the bytes of one are none, although all digests fit.
     """
-    verify(folder)
     source = folder / POLICY
     header = Header.read(source)
     header.check(trainer.model.architecture, policy, path=source)
@@ -74,6 +81,12 @@ def restore(trainer: Trainer, served: ServedWeights, policy: Policy, folder: Pat
     trainer.version, served.version = header.version, header.served_version
     if trainer.reference is not None and header.reference_version is not None:
         trainer.reference.version = header.reference_version
+
+
+def _copies_of(tensors: Sequence[Tensor], is_mine: Sequence[bool]) -> list[Tensor | None]:
+    """Copies in host memory of those that are this rank's to write, None for the others."""
+    copies = iter(host_copies(list(compress(tensors, is_mine))))
+    return [next(copies) if mine else None for mine in is_mine]
 
 
 def _header(trainer: Trainer, served: ServedWeights, policy: Policy) -> Header:
@@ -119,16 +132,13 @@ def _load_into(
 ) -> None:
     """wanted: as `sharded_weights` takes them."""
     model, names = trainer.model, [name for name, _ in trainer.model.named_parameters()]
-    state: dict[str, Any] = {
-        "weights": sharded_weights(model, wanted),
-        "optimizer": sharded_optimizer(trainer.optimizer, model, is_loading=True),
-    }
+    state: dict[str, Any] = {"weights": sharded_weights(model, wanted)}
     if with_random_states:
         state["random"] = sharded_random_states()
     loaded = saved.load(state)
     for prefix, tensors in wanted.items():
         copy_into(tensors, [loaded["weights"][prefix][name] for name in names])
-    trainer.optimizer.load_state_dict(loaded["optimizer"])
+    load_optimizer(trainer.optimizer, model, loaded["optimizer"], saved.load_part)
     if with_random_states:
         set_random_states({name: state[0] for name, state in loaded["random"].items()})
 

@@ -15,7 +15,7 @@ from torch.distributed.checkpoint import CheckpointException, Metadata
 
 from rlstack.checkpoint.manifest import Manifest, check_files, check_names, reading, share
 from rlstack.collectives import gather_json
-from rlstack.errors import CheckpointError
+from rlstack.errors import CheckpointError, UnreadableCheckpoint
 from rlstack.policy.backend import (
     MCoreLoadPlanner,
     TorchCommonLoadStrategy,
@@ -34,13 +34,14 @@ _PLAIN = {bool, int, float, str, type(None), torch.Tensor}
 
 
 def verify(folder: Path) -> None:
-    """Read every file of the checkpoint `folder`, each on one rank. Collective.
+    """Read every file of the policy in the checkpoint `folder`, each on one rank. Collective.
 
-    Raises CheckpointError on all ranks alike, naming the first file that is damaged, missing or too many.
+    Raises CheckpointError on all ranks alike, naming the first file that is damaged, missing or too many, or
+    else UnreadableCheckpoint, naming the first that cannot be read.
     """
-    for trouble in gather_json(_trouble(folder)):
-        if trouble is not None:
-            raise CheckpointError(str(trouble))
+    troubles = [tuple(trouble) for trouble in gather_json(_trouble(folder)) if trouble is not None]
+    for is_damaged, text in sorted(troubles, key=lambda trouble: not trouble[0]):
+        raise (CheckpointError if is_damaged else UnreadableCheckpoint)(str(text))
 
 
 class SavedState:
@@ -61,9 +62,16 @@ class SavedState:
 
         Raises CheckpointError on all ranks alike if tensors are missing, damaged or of other shapes.
         """
+        return self._load(state, self._common)
+
+    def load_part(self, state: dict[str, Any]) -> dict[str, Any]:
+        """As `load`, of some of the tensors and nothing else, as often as there are more."""
+        return self._load(state, {}, validate_access_integrity=False)
+
+    def _load(self, state: dict[str, Any], common: dict[str, Any], **options: bool) -> dict[str, Any]:
         try:
             loaded = dist_checkpointing.load(
-                state, str(self._folder), _Tensors(self._contents), _Common(self._common)
+                state, str(self._folder), _Tensors(self._contents), _Common(common), **options
             )
         except CheckpointException as error:  # which is no Exception
             troubles = [trouble for trouble, _ in error.failures.values()]
@@ -153,12 +161,13 @@ def _check_plain(common: Any, *, max_values: int) -> None:
     raise ValueError("it refers to the same values over and over")
 
 
-def _trouble(folder: Path) -> str | None:
+def _trouble(folder: Path) -> tuple[bool, str] | None:
+    """Return True and the message for a damaged file, False and the message for an unreadable one."""
     try:
         manifest = Manifest.read(folder)
         check_names(folder, manifest)
         mine = share(manifest, rank=dist.get_rank(), num_ranks=dist.get_world_size())
         check_files(folder, manifest, mine)
     except CheckpointError as error:
-        return str(error)
+        return not isinstance(error, UnreadableCheckpoint), str(error)
     return None

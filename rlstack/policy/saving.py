@@ -20,12 +20,10 @@ from rlstack.checkpoint.manifest import Digest
 from rlstack.collectives import gather_json
 from rlstack.policy.backend import (
     AsyncRequest,
-    FullyParallelSaveStrategyWrapper,
     MCoreSavePlanner,
     TorchDistSaveShardedStrategy,
     dist_checkpointing,
     mcore_to_pyt_state_dict,
-    parallel_state,
     save_state_dict_async_finalize,
     save_state_dict_async_plan,
     shards_by_key,
@@ -44,11 +42,7 @@ class BackgroundSave:
     def __init__(self, state: dict[str, Any], folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._strategy = _ThreadStrategy()
-        ways = parallel_state.get_data_parallel_group(with_context_parallel=True)
-        strategy = (
-            FullyParallelSaveStrategyWrapper(self._strategy, ways) if ways.size() > 1 else self._strategy
-        )
-        self._request = dist_checkpointing.save(state, str(folder), strategy, async_sharded_save=True)
+        self._request = dist_checkpointing.save(state, str(folder), self._strategy, async_sharded_save=True)
         self._writing = Background(self._request.async_fn, name=f"write {folder}")
 
     def is_written(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from rlstack.checkpoint.manifest import Digest
+from rlstack.checkpoint.manifest import POLICY, Digest
 from rlstack.config.deterministic import policy_environment
 from rlstack.config.machine import Machine
 from rlstack.config.schema import Precision, RunConfig, TransferMethod
@@ -30,6 +30,7 @@ from rlstack.policy.probe import probe_batches
 from rlstack.policy.profiling import StepProfiler
 from rlstack.policy.quantised import quantised_weights
 from rlstack.policy.reference import follows_policy
+from rlstack.policy.restoring import verify
 from rlstack.policy.saving import BackgroundSave
 from rlstack.policy.served import ServedWeights
 from rlstack.policy.staleness import check_versions, max_age
@@ -65,6 +66,7 @@ class PolicyWorker:
         self._sources: dict[TransferMethod, WeightOutlet] = {}
         self._layouts = LayoutCache()
         self._save: BackgroundSave | None = None
+        self._verified: Path | None = None  # a checkpoint's folder, until it is restored
         self._profiler = StepProfiler(config.telemetry, folder_of(config) / PROFILE, rank=rank)
         self._serving: int | None = None  # the version that the model holds instead of the policy's
 
@@ -240,15 +242,26 @@ class PolicyWorker:
         assert self._save is not None, "save comes first"
         save, self._save = self._save, None
         digests = save.finish(timeout_s=self._config.checkpoint.timeout_s)
-        return {f"{checkpointing.POLICY}/{name}": digest for name, digest in digests.items()}
+        return {f"{POLICY}/{name}": digest for name, digest in digests.items()}
+
+    def verify(self, folder: Path) -> None:
+        """Read every file of the policy in the checkpoint `folder`, each on one rank; restore() may follow.
+
+        Raises CheckpointError on all ranks alike: see restoring.verify.
+        """
+        if self._verified != folder:
+            verify(folder)
+            self._verified = folder
 
     def restore(self, folder: Path) -> None:
-        """Go on from the checkpoint `folder`, of any layout.
+        """Go on from the checkpoint `folder`, of any layout; it is verified, unless it has just been.
 
         Raises CheckpointError if it is damaged or of another model; see checkpointing.restore for what has
         been changed by then.
         """
         self._finish_sending()
+        self.verify(folder)
+        self._verified = None  # what it is when it is asked for again is not known
         checkpointing.restore(self.trainer, self._served, self._config.policy, folder)
 
     def release_memory(self) -> None:

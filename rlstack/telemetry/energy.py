@@ -35,7 +35,7 @@ class GpuThinning:
         self._last_s: dict[tuple[str, str], float] = {}
 
     def thinned(self, samples: Iterable[Sample], *, elapsed_s: float) -> list[Sample]:
-        """What is left of `samples`, the newest ones, after `elapsed_s` of the run."""
+        """Return the samples that stand for `samples`, the newest ones, after `elapsed_s` of the run."""
         left = []
         for sample in samples:
             gpu = sample.role, sample.gpu

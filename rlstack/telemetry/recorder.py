@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from rlstack.config.resume import Contents
 from rlstack.config.schema import RunConfig
-from rlstack.errors import ConfigError
+from rlstack.errors import CheckpointError, ConfigError
 from rlstack.telemetry import clocks, nvml, sampled
 from rlstack.telemetry.alarms import Alarms, Raised, StoppedByAlarm, Verdict
 from rlstack.telemetry.clocks import ClockAlarms
@@ -20,7 +20,7 @@ from rlstack.telemetry.closing import Attempts, error_of, explain, how_to_go_on,
 from rlstack.telemetry.console import Console
 from rlstack.telemetry.environment import hardware, package_versions
 from rlstack.telemetry.history import History, rows_of
-from rlstack.telemetry.log_files import RESTARTS, lengths
+from rlstack.telemetry.log_files import RESTARTS, check_lengths, lengths
 from rlstack.telemetry.loggers.loggers import Loggers
 from rlstack.telemetry.run_dir import RunDirectory
 from rlstack.telemetry.run_timeline import DROPPED, RunTimeline
@@ -63,6 +63,7 @@ class Recorder:
         self._save_every = config.schedule.save_every
         self._attempts = Attempts(self.note)
         self._has_begun = not self._run.is_resumed  # until then the earlier run's files stay as they are
+        self._to_cut: tuple[int, dict[str, int]] | None = None  # step and lengths; see go_on
         self._timeline = RunTimeline(
             self._run.path, start_s=start_s, whole_steps=config.telemetry.timeline_steps
         )
@@ -173,18 +174,23 @@ class Recorder:
             "resumed": list(self._resumed),
         }
 
-    def rewind(self, step: int, lengths: Mapping[str, int], state: Mapping[str, Any]) -> None:
+    def rewind(
+        self, step: int, lengths: Mapping[str, int], state: Mapping[str, Any], *, later: bool = False
+    ) -> None:
         """Go on as after `step`, when the files had these `lengths` and this was the `state`.
 
-        0, {} and {} are the start, before anything was logged.
+        0, {} and {} are the start, before anything was logged. later: the files stay as they are until
+        go_on(), and if a CheckpointError ends a resumed run before that.
 
         Raises ConfigError, with all as it was, if a file is shorter than that or cannot be read.
         """
         history = History.read(self._run.path, state.get("evaluations", []), lengths)
-        self._run.cut_back(lengths, last_step=step)
-        self._has_begun, self._history = True, history
+        check_lengths(self._run.path, lengths)
+        self._to_cut = step, dict(lengths)
+        if not later:
+            self.go_on()
+        self._history = history
         self._resumed = [*state.get("resumed", []), step]
-        self._loggers.rewind(step)
         self._console.go_on_after(self._history.steps)
         self._stopwatch.go_on(**state.get("stopwatch", {"total_s": {}, "elapsed_s": 0.0}))
         self._timeline.rewind(state.get("timeline", {}))
@@ -192,6 +198,18 @@ class Recorder:
         self.alarms = self._new_alarms()
         if "alarms" in state:
             self.alarms.restore(state["alarms"])
+
+    def go_on(self) -> None:
+        """Cut the files back to where rewind() was, if that is still to be done.
+
+        Raises ConfigError if they cannot be changed.
+        """
+        if self._to_cut is None:
+            return
+        step, lengths = self._to_cut
+        self._run.cut_back(lengths, last_step=step)
+        self._loggers.rewind(step)
+        self._to_cut, self._has_begun = None, True
 
     def step(self, version: int, metrics: Mapping[str, Any]) -> Verdict:
         """Log the step that made `version`, with the time since the last one; what its alarms ask for."""
@@ -234,6 +252,9 @@ class Recorder:
         trace: TracebackType | None,
     ) -> None:
         self._console.close()
+        if self._has_begun or not isinstance(error, CheckpointError):
+            with suppress(ConfigError):  # what ended the run says more
+                self.go_on()
         with self._attempts.of("timeline.jsonl"):
             self._timeline.close(with_lap=self._has_begun)
         if self._has_begun:

@@ -60,7 +60,7 @@ class StepTimes:
 
 
 class Times:
-    """What a timeline.jsonl comes to: all steps, its last sync intervals, and the spans that it has whole."""
+    """The content of a timeline.jsonl: all steps, the last sync intervals, and the spans that are in it."""
 
     def __init__(self, synced: Container[int | None] = ()) -> None:
         """synced: the steps that ended with a sync."""
@@ -190,7 +190,7 @@ def _of_run(folder: Path) -> Iterator[None]:
 
 
 def read_times(path: Path, *, synced: Container[int | None] = ()) -> Times:
-    """What the timeline.jsonl at `path` comes to; synced: the steps that ended with a sync.
+    """Read the timeline.jsonl at `path`; synced: the steps that ended with a sync.
 
     Raises:
         OSError: the file cannot be read.

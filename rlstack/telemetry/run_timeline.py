@@ -195,7 +195,7 @@ class WholeLaps:
     last_s: float = 0.0
 
     def takes(self, lap: Span, num_spans: int) -> bool:
-        """Whether the spans of `lap`, the newest, are kept; there are so many."""
+        """Count `lap`, the newest, with its number of spans; True if they are kept."""
         if is_first := self._is_first(lap.step):
             self.num_first += num_spans
         is_slow = lap.step is not None and self._is_slow(lap.end_s - lap.start_s, counts=is_first)
@@ -208,7 +208,7 @@ class WholeLaps:
         return is_first or is_slow
 
     def overlaps(self, span: Span) -> bool:
-        """Whether a span that has become known lies, in part, in a lap that is kept."""
+        """Return True if a span that has become known lies, in part, in a lap that is kept."""
         return span.start_s < self.last_s and span.end_s > self.first_s
 
     def state(self) -> dict[str, Any]:

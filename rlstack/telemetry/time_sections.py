@@ -52,7 +52,7 @@ def clock_words(offsets: Mapping[str, float]) -> str:
 
 
 def timeline(run: RunRecord) -> Section | None:
-    """What each role did in the middle of the steps that are known whole; None without spans."""
+    """The roles' work in the middle of the steps that are known whole; None without spans."""
     steps = longest_whole(run.times)
     if not steps:
         return None
@@ -81,7 +81,7 @@ def longest_whole(times: Times) -> list[Span]:
 
 
 def _extent(times: Times, steps: Sequence[Span]) -> str:
-    """What timeline.json has, as the beginning of a sentence; `steps`: those of longest_whole."""
+    """The steps that timeline.json has, as the beginning of a sentence; `steps`: those of longest_whole."""
     if len(steps) == len(times.steps):
         return "The whole run is"
     return f"Steps {steps[0].step} to {steps[-1].step} and the slowest others are"

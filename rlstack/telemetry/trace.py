@@ -80,7 +80,7 @@ def trace_events(
 def _accounted(
     spans: Iterable[Span], stretches: Sequence[tuple[float, float]]
 ) -> Iterator[dict[str, list[Piece]]]:
-    """What each role that has a span in it did in each of the stretches, which are in order and apart."""
+    """The pieces of each role in each of the stretches, which are in order and apart."""
     inside: list[list[Span]] = [[] for _ in stretches]
     for span in spans:
         place = bisect_right(stretches, span.start_s, key=lambda stretch: stretch[1])

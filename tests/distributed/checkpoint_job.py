@@ -13,14 +13,17 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
 from omegaconf import OmegaConf
 
+from rlstack.checkpoint import manifest
 from rlstack.checkpoint.store import CheckpointStore
 from rlstack.config.schema import Checkpoint, RunConfig, TransferMethod
 from rlstack.policy import saving
@@ -34,7 +37,7 @@ from tests.distributed.policy_job import read_batches, save_stage
 class NoEngines:
     """A transfer that nobody listens to."""
 
-    def begin(self, version: int) -> None:
+    def begin(self, version: int, receivers: Sequence[int] | None = None) -> None:
         pass
 
     def fence(self) -> dict[str, float]:
@@ -143,7 +146,11 @@ class Run:
             self.refuse(refused)
         if "exchanged" in self.plan:
             exchange_when_loaded(Path(self.plan["exchanged"]), checkpoint / "policy")
-        self.worker.restore(checkpoint)
+        with mock.patch.object(manifest, "digest_of", side_effect=manifest.digest_of) as read:
+            self.worker.verify(checkpoint)
+            self.worker.restore(checkpoint)
+        names = [str(call.args[0].relative_to(checkpoint)) for call in read.call_args_list]
+        (self.folder / f"read-{self.rank}.json").write_text(json.dumps(names))
         assert checkpoint.name == f"step-{self.worker.version:08d}"
         self.leave_copies()
 

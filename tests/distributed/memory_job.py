@@ -96,7 +96,7 @@ def checkpoint_bytes(trainer: Trainer) -> int:
         elif isinstance(state, ShardedTensor | ShardedTensorFactory):
             yield state.data
 
-    state = sharded_optimizer(trainer.optimizer, trainer.model, is_loading=False)
+    state = sharded_optimizer(trainer.optimizer, trainer.model)
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors(state)}
     return sum(storage.nbytes() for storage in storages.values())
 

@@ -349,6 +349,14 @@ def test_a_checkpoint_damaged_anywhere_is_refused_by_all_ranks(name, restored) -
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["one_from_tp2_pp2", "tp2_pp2_from_dp2"])
+def test_every_file_of_the_policy_is_read_by_one_rank_before_it_is_loaded(name, saved, restored) -> None:
+    read = [name for path in (restored / name).glob("read-*.json") for name in json.loads(path.read_text())]
+    files = files_in(checkpoint_of(saved, RESTORED[name][1]))
+    assert sorted(read) == [file for file in files if file.startswith("policy/")]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_checkpoint_of_a_stranger_is_refused_and_runs_nothing(name, restored) -> None:
     message = (restored / "exchanged" / f"refused-{name}-0.txt").read_text()

@@ -117,7 +117,7 @@ def optimized(policy: PolicyModel, config: RunConfig) -> dict[str, Any]:
         module.Adam = FusedAdam
     with mock.patch.object(torch, "tensor", on_cpu(torch.tensor)):
         optimizer, _ = build_optimizer(wrap_data_parallel(policy), config.optimizer)
-        saved = checkpoint_state.sharded_optimizer(optimizer, policy, is_loading=False)
+        saved = checkpoint_state.sharded_optimizer(optimizer, policy)
     (adam,) = {type(each.optimizer) for each in optimizer.chained_optimizers}
     state = [
         moments

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rlstack.checkpoint.manifest import Digest
+from rlstack.checkpoint.manifest import POLICY, Digest, Manifest, check_files, share
 from rlstack.data.records import Prompt, Rollout, Score, TrainingExample
 from rlstack.orchestration import team
 from rlstack.orchestration.engine_seat import Sampling
@@ -104,6 +104,7 @@ class Policy:
         self.served = {0: 1}  # weights of what the engines were sent last, by version
         self.serving: tuple[int, int] | None = None
         self._draft: Path | None = None
+        self.verified: Path | None = None  # a checkpoint
 
     def train_step(self, examples: Sequence[TrainingExample], *, version: int) -> dict[str, float]:
         self.faults("train", self.version)
@@ -128,7 +129,8 @@ class Policy:
             "lr": self.lr,
             "served": [*self.served.items()],
         }
-        (folder / "policy.json").write_text(json.dumps(state))
+        (folder / POLICY).mkdir()
+        (folder / POLICY / "policy.json").write_text(json.dumps(state))
         self.faults("save", self.version)
 
     def is_saved(self) -> bool:
@@ -140,8 +142,14 @@ class Policy:
         self._draft = None
         return {}
 
+    def verify(self, folder: Path) -> None:
+        if self.verified != folder:
+            manifest = Manifest.read(folder)
+            check_files(folder, manifest, share(manifest, rank=0, num_ranks=1))
+        self.verified = folder
+
     def restore(self, folder: Path) -> None:
-        state = json.loads((folder / "policy.json").read_text())
+        state = json.loads((folder / POLICY / "policy.json").read_text())
         self.version, self.weights, self.lr = state["version"], state["weights"], state["lr"]
         self.served = dict(state["served"])
 

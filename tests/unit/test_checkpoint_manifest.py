@@ -82,11 +82,28 @@ def test_a_link_is_refused(tmp_path) -> None:
 
 
 @given(st.lists(st.integers(0, 10**9), max_size=40), st.integers(1, 9))
-def test_every_file_is_checked_by_one_rank(sizes, num_ranks) -> None:
-    files = {f"file-{index}": Digest(size, "") for index, size in enumerate(sizes)}
-    manifest = Manifest(step=0, selection=None, files=files)
+def test_every_file_of_the_policy_is_checked_by_one_rank(sizes, num_ranks) -> None:
+    files = {f"policy/file-{index}": Digest(size, "") for index, size in enumerate(sizes)}
+    manifest = Manifest(step=0, selection=None, files=files | {"run.json": Digest(7, "")})
     shares = [share(manifest, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
     assert sorted(name for names in shares for name in names) == sorted(files)
     loads = [sum(files[name].num_bytes for name in names) for names in shares]
     # A rank gets another file only while it has the least.
     assert max(loads) - min(loads) <= max(sizes, default=0)
+
+
+def test_the_policy_s_files_may_be_left_to_its_ranks_but_for_names_and_sizes(tmp_path) -> None:
+    folder = write(tmp_path / "it")
+    path = next(path for path in (folder / "policy").iterdir() if path.stat().st_size)
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    assert check(folder, without_policy=True).files
+    with pytest.raises(CheckpointError, match=f"{path.name}: its digest is"):
+        check(folder)
+    path.write_bytes(content[:-1])
+    with pytest.raises(CheckpointError, match=f"{path.name}: has"):
+        check(folder, without_policy=True)
+    path.write_bytes(content)
+    (folder / "run.json").write_bytes((folder / "run.json").read_bytes().swapcase())
+    with pytest.raises(CheckpointError, match=r"run\.json: its digest is"):
+        check(folder, without_policy=True)

@@ -9,6 +9,7 @@ import random
 import shutil
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,11 +19,12 @@ from typing import Any, cast
 import pytest
 
 from rlstack import train as loop
+from rlstack.checkpoint import manifest as manifests
 from rlstack.config.load import load_config
 from rlstack.config.schema import RunConfig, Task
 from rlstack.data.records import Prompt
 from rlstack.data.sampling import PromptSampler
-from rlstack.errors import ConfigError
+from rlstack.errors import CheckpointError, ConfigError
 from rlstack.orchestration.roles import PolicyLost, RoleError
 from rlstack.telemetry import recorder
 from rlstack.telemetry.metrics import is_timing
@@ -30,7 +32,7 @@ from tests.unit.played_team import Killed, Policy, play
 
 NUM_STEPS = 9
 LOGS = ("rollouts.jsonl", "metrics.jsonl")
-READ = ("manifest.json", "run.json", "policy.json", "config.yaml", "inputs.json", *LOGS)
+READ = ("manifest.json", "run.json", "policy/policy.json", "config.yaml", "inputs.json", *LOGS)
 PROMPTS = [Prompt(task="notes", row=row, problem=f"problem {row}", token_ids=(row,)) for row in range(7)]
 
 
@@ -304,7 +306,7 @@ def stale(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     opened = Path.open
 
     def refuse(path: Path, *arguments: Any, **keywords: Any) -> Any:
-        if path.name == name and "killed" in path.parts:
+        if path.match(name) and "killed" in path.parts:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
         return opened(path, *arguments, **keywords)
 
@@ -326,6 +328,82 @@ def test_a_run_that_cannot_be_read_now_is_refused_and_goes_on_later(
     assert everything(runs.folder) == before
     runs.train("killed", *REGIMES["online"], resume=True)
     assert runs.left("killed")["summary"]["status"] == "completed"
+
+
+def flip(checkpoint: Path) -> None:
+    path = checkpoint / "policy" / "policy.json"
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+
+
+def kept_files(folder: Path) -> dict[Path, bytes | None]:
+    return {path: content for path, content in everything(folder).items() if "logs" not in path.parts}
+
+
+def test_a_checkpoint_that_the_ranks_find_damaged_is_passed_over(
+    runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    regime = REGIMES["online"]
+    runs.train("whole", *regime)
+    with pytest.raises(Killed):
+        runs.train("killed", *regime, kill=("train", 7))
+    flip(runs.folder / "killed" / "checkpoints" / "step-00000004")
+    capsys.readouterr()
+    runs.train("killed", *regime, resume=True)
+    printed = capsys.readouterr().out
+    assert "passing over checkpoint step-00000004" in printed
+    assert "goes on after step 2, from step-00000002" in printed
+    assert runs.left("killed") == runs.left("whole")
+    assert json.loads((runs.folder / "killed" / "summary.json").read_text())["resumed"] == [2]
+
+
+def test_a_run_of_which_the_ranks_find_no_checkpoint_whole_is_left_as_it_is(runs: Runs) -> None:
+    with pytest.raises(Killed):
+        runs.train("killed", *REGIMES["online"], kill=("train", 7))
+    for checkpoint in (runs.folder / "killed" / "checkpoints").iterdir():
+        flip(checkpoint)
+    before = kept_files(runs.folder)
+    with pytest.raises(
+        CheckpointError, match="2 checkpoints are there, and none of them is whole"
+    ) as refused:
+        runs.train("killed", *REGIMES["online"], resume=True)
+    assert "leave --resume out to start afresh" in str(refused.value)
+    assert kept_files(runs.folder) == before
+
+
+def test_a_run_that_goes_back_by_itself_passes_over_what_the_ranks_find_damaged(runs: Runs) -> None:
+    def damaged(what: str, version: int) -> None:
+        if (what, version) == ("train", 7):
+            flip(runs.folder / "lost" / "checkpoints" / "step-00000004")
+
+    runs.train("whole", *REGIMES["online"])
+    runs.beside = damaged
+    runs.train("lost", *REGIMES["online"], lose=[("train", 7)])
+    assert runs.left("lost") == runs.left("whole")
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_file_of_the_policy_is_read_by_the_ranks_alone_and_once(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, is_lost: bool
+) -> None:
+    """Each byte, to verify it; loading comes after that."""
+    with pytest.raises(Killed):
+        runs.train("killed", *REGIMES["online"], kill=("train", 7))
+    read: list[tuple[str, str]] = []
+    digest_of = manifests.digest_of
+
+    def counted(path: Path) -> manifests.Digest:
+        by_ranks = any(frame.name == "verify" for frame in traceback.extract_stack())
+        read.append(("ranks" if by_ranks else "driver", path.relative_to(path.parents[1]).as_posix()))
+        return digest_of(path)
+
+    monkeypatch.setattr(manifests, "digest_of", counted)
+    lose = [("train", 7)] if is_lost else []
+    runs.train("killed", *REGIMES["online"], resume=True, lose=lose)
+    of_policy = [who for who, name in read if name == "policy/policy.json"]
+    assert of_policy == ["ranks"] * (1 + is_lost)
+    assert ("driver", "step-00000004/run.json") in read
 
 
 def test_a_log_without_a_checkpoint_that_cannot_be_read_now_is_refused(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rlstack.config.schedule_words import WITH_GENERATOR, keeps_served
+from rlstack.model.weight_names import padded_vocab_size
 from rlstack.tuning.parts import Layout
 from rlstack.tuning.planning.demand import Demand
 from rlstack.tuning.planning.derivation import Figure, derive, total
@@ -78,21 +79,23 @@ def keeps_copies(demand: Demand) -> bool:
 def _checkpoint(demand: Demand, layout: Layout, shard: dict[str, float]) -> list[Figure]:
     """Until it is on the disk: policy/checkpointing.py, begin_save.
 
-    Every rank has its shard's weights, in as many versions as there are, and all of the optimiser's state for
-    it. That is put together of the shares of all replicas, one of its three tensors after the other, with two
-    copies in between: megatron/core/optimizer/distrib_optimizer.py, get_parameter_state_dp_zero.
+    The replicas share what they write, tensor by tensor: weights in as many versions as there are, and the
+    optimiser's state. A tensor is whole on its owner, so that replicas with a large one may have more than
+    their share: the embedding, on as many ranks of the node as are of one replica.
     """
     versions = 1 + demand.keeps_reference + keeps_copies(demand)
+    architecture = demand.architecture
+    vocab = padded_vocab_size(architecture, layout.tensor_parallel)
+    given = shard | {"versions": versions, "replicas": layout.replicas}
     return [
+        derive("a checkpoint's weights", "B", "ranks*versions*itemsize*parameters/replicas", **given),
+        derive("a checkpoint's optimiser", "B", "ranks*12*parameters/replicas", **given),
         derive(
-            "a checkpoint's weights", "B", "ranks*versions*itemsize*parameters", versions=versions, **shard
-        ),
-        derive("a checkpoint's optimiser", "B", "ranks*12*parameters", **shard),
-        derive(
-            "put together from replicas",
+            "the largest tensor, whole",
             "B",
-            "ranks*(12/replicas + 8)*parameters",
-            replicas=layout.replicas,
-            **shard,
+            "owners*(12 + versions*itemsize)*largest*(1 - 1/replicas)",
+            owners=min(shard["ranks"], layout.tensor_parallel),
+            largest=vocab * architecture.hidden_size / layout.tensor_parallel,
+            **given,
         ),
     ]
