@@ -63,6 +63,23 @@ class Rollout:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # As bytes: Ray would keep arrays in its shared memory for as long as the rollout waits.
+        arrays = self.token_ids.tobytes(), self.generator_logprobs.tobytes()
+        return _unpickled_rollout, (*arrays, self.text, self.finished, self.version)
+
+
+def _unpickled_rollout(
+    token_ids: bytes, logprobs: bytes, text: str, finished: bool, version: int
+) -> Rollout:
+    return Rollout(
+        token_ids=np.frombuffer(token_ids, np.int32),
+        generator_logprobs=np.frombuffer(logprobs, np.float32),
+        text=text,
+        finished=finished,
+        version=version,
+    )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutGroup:
