@@ -24,6 +24,8 @@ class View:
 
     def narrowed(self, box: Box, to: Box) -> View:
         """The window on `to`, a part of `box`, which this window holds."""
+        if to == box:
+            return self
         skipped = sum(
             (low - start) * stride for (low, _), (start, _), stride in zip(to, box, self.strides, strict=True)
         )
@@ -41,8 +43,13 @@ class Piece:
 
 def intersection(a: Box, b: Box) -> Box | None:
     """The part that both boxes have, or None."""
-    common = tuple((max(la, lb), min(ha, hb)) for (la, ha), (lb, hb) in zip(a, b, strict=True))
-    return common if all(low < high for low, high in common) else None
+    common = []
+    for (la, ha), (lb, hb) in zip(a, b, strict=True):
+        low, high = la if la > lb else lb, ha if ha < hb else hb
+        if low >= high:
+            return None
+        common.append((low, high))
+    return tuple(common)
 
 
 def shape(box: Box) -> tuple[int, ...]:
@@ -51,7 +58,7 @@ def shape(box: Box) -> tuple[int, ...]:
 
 def volume(box: Box) -> int:
     """Elements of the box."""
-    return prod(shape(box))
+    return prod([high - low for low, high in box])
 
 
 def encode(pieces: Sequence[Piece]) -> str:
@@ -62,6 +69,6 @@ def encode(pieces: Sequence[Piece]) -> str:
 def decode(text: str) -> list[Piece]:
     """The inverse of `encode`."""
     return [
-        Piece(name, tuple((low, high) for low, high in box), View(tensor, offset, tuple(strides)))
+        Piece(name, tuple(map(tuple, box)), View(tensor, offset, tuple(strides)))
         for name, box, tensor, offset, strides in json.loads(text)
     ]

@@ -100,13 +100,13 @@ class Plan:
         return (move for index in receivers for move in self.shares[index].moves(index, source))
 
     def digest(self) -> str:
-        """sha256 of the plan as JSON; whatever changes a byte on the wire or its place changes this."""
+        """sha256 of the plan as text; whatever changes a byte on the wire or its place changes this."""
         sha = hashlib.sha256(json.dumps(sorted(self.itemsizes.items())).encode())
         known: dict[int, int] = {}  # wants that several receivers share are written once
         for share in self.shares:
             if id(share.wants) not in known:
                 known[id(share.wants)] = len(known)
-                sha.update(_as_json(share.wants).encode())
+                sha.update("".join(_as_text(share.wants)).encode())
             sha.update(json.dumps([known[id(share.wants)], share.sources]).encode())
         sha.update(json.dumps([[relay.sender, relay.receiver] for relay in self.relays]).encode())
         return sha.hexdigest()
@@ -238,11 +238,15 @@ class _Holders:
     def __iter__(self) -> Iterator[Box]:
         return iter(self._boxes)
 
+    def near(self, box: Box) -> list[Box]:
+        """Those that share elements with `box`, and some that may not."""
+        low, high = self._interval(box)
+        return self._boxes[bisect_right(self._highs, low) : bisect_left(self._lows, high)]
+
     def overlaps(self, box: Box) -> list[tuple[Box, Mapping[int, Piece]]]:
         """What sources hold of `box`: the common part and, by source, the piece that it is part of."""
-        low, high = self._interval(box)
-        near = self._boxes[bisect_right(self._highs, low) : bisect_left(self._lows, high)]
-        common = ((intersection(held, box), self._replicas[held]) for held in near)
+        near = self.near(box)
+        common = ((box if held == box else intersection(held, box), self._replicas[held]) for held in near)
         return [(part, replicas) for part, replicas in common if part is not None]  # a scalar's box is empty
 
     def _interval(self, box: Box) -> tuple[int, int]:
@@ -263,7 +267,7 @@ def _holders(sources: Sequence[Sequence[Piece]]) -> dict[str, _Holders]:
     holders = {name: _Holders(boxes) for name, boxes in replicas.items()}
     for name, boxes in holders.items():
         for box in boxes:
-            if len(boxes.overlaps(box)) > 1:
+            if len(boxes.near(box)) > 1 and len(boxes.overlaps(box)) > 1:
                 raise PlanError(f"{name}: the sources' boxes overlap at {_show(box)}")
     return holders
 
@@ -353,18 +357,12 @@ def _distinct(side: Sequence[Sequence[Piece]]) -> list[Sequence[Piece]]:
     return list({id(pieces): pieces for pieces in side}.values())
 
 
-def _as_json(wants: Sequence[Want]) -> str:
+def _as_text(wants: Sequence[Want]) -> Iterator[str]:
     """Everything that a move of them may be."""
-
-    def view(v: View) -> list[object]:
-        return [v.tensor, v.offset, v.strides]
-
-    return json.dumps(
-        [
-            [w.piece.name, w.box, view(w.receiver_view()), [[s, view(w.source_view(s))] for s in w.replicas]]
-            for w in wants
-        ]
-    )
+    for want in wants:
+        views = [want.receiver_view(), *map(want.source_view, want.replicas)]
+        places = [(view.tensor, view.offset, view.strides) for view in views]
+        yield repr((want.piece.name, want.box, *want.replicas, *places))
 
 
 def _check_boxes(side: Sequence[Sequence[Piece]], shapes: Mapping[str, tuple[int, ...]]) -> None:
