@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import psutil
 import ray
@@ -57,7 +56,7 @@ class Cluster:
         step: Callable[[], int] = lambda: 0,
         policy: bool = True,
         engines: bool = True,
-        own_loss: Any = None,
+        own_loss: object = None,
         max_prompt_tokens: int | None = None,
     ) -> None:
         """`note` gets a row for each role that is replaced, after `step`, `say` a line when that begins or

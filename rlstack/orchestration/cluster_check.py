@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rlstack.config.schema import RunConfig
 from rlstack.orchestration.node_check import check_nodes
@@ -13,7 +12,7 @@ from rlstack.orchestration.reachability import check_reachability
 
 
 def check_cluster(
-    config: RunConfig, demand: Demand, decision: Decision, *, run: Path, own_loss: Any = None
+    config: RunConfig, demand: Demand, decision: Decision, *, run: Path, own_loss: object = None
 ) -> None:
     """Compare the nodes of `decision` with this process, which has joined their cluster, and connect them.
 

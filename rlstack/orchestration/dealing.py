@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ def put_together(shares: Collection[Sequence[T]], num_items: int) -> list[T]:
     Raises:
         ValueError: a share is not as long as `deal` makes it of `num_items`.
     """
-    items: list[Any] = [None] * num_items
+    items: list[T | None] = [None] * num_items
     for first, share in enumerate(shares):
         items[first :: len(shares)] = share
-    return items
+    return cast(list[T], items)

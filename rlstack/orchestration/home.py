@@ -26,7 +26,7 @@ class Home(NamedTuple):
     address: str = ""  # of that node
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """Of the Ray actor, which asks for nothing itself: what it uses is reserved."""
         return {"num_cpus": 0} | ({} if self.scheduling is None else {"scheduling_strategy": self.scheduling})
 

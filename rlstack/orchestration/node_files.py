@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from rlstack.config.model_digests import FileDigest, Files, digest_of_content
 from rlstack.user_code import is_users
@@ -36,7 +35,7 @@ def digests_of_sources() -> Files:
     return {name: digest_of_content(path.read_bytes()) for name, path in modules.items()}
 
 
-def files_of_user(value: Any) -> list[Path]:
+def files_of_user(value: object) -> list[Path]:
     """The files, of the package or module that defines `value`, which this process has imported.
 
     None where it is not the user's own, or is sent to the nodes by value, as what `__main__` defines.

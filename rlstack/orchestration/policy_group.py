@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from rlstack.checkpoint.manifest import Digest
 from rlstack.config.parallel import data_parallel_rank, micro_batch_multiple, num_policy_ranks
@@ -41,7 +41,7 @@ class PolicyGroup:
     """One role per rank; every method is a call to all of them."""
 
     def __init__(
-        self, config: RunConfig, *, logs: Path, home_of: Callable[[str], Home], own_loss: Any = None
+        self, config: RunConfig, *, logs: Path, home_of: Callable[[str], Home], own_loss: object = None
     ) -> None:
         """home_of: the home of a rank, by its name; own_loss: what objective.loss stands for."""
         self._config = config
@@ -79,7 +79,7 @@ class PolicyGroup:
         """Have `do` called before the ranks do what takes more memory than their state does."""
         self._before_work = do
 
-    def train_step(self, examples: Sequence[TrainingExample], *, version: int) -> dict[str, Any]:
+    def train_step(self, examples: Sequence[TrainingExample], *, version: int) -> dict[str, float]:
         """One optimiser step on `examples`, whose rollouts are of `version`; its metrics.
 
         Without a single example the weights stay as they are and only the policy's version advances. Examples
@@ -105,7 +105,7 @@ class PolicyGroup:
             for rank, role in enumerate(self.roles)
         ]
         reports = self._wait(calls, doing="training")
-        report: dict[str, Any] = next(report for report in reports if report is not None)
+        report = next(report for report in reports if report is not None)
         has_reference_pass = "time/reference_s" in report
         return report | work_metrics(batches, self._flops, has_reference_pass=has_reference_pass)
 

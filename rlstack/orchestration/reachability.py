@@ -10,7 +10,7 @@ import asyncio
 import os
 from asyncio import Server
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import ray
 from ray.exceptions import RayError
@@ -24,6 +24,8 @@ from rlstack.orchestration.home import interfaces
 from rlstack.orchestration.nodes import all_nodes
 from rlstack.orchestration.placement import Decision, Node
 from rlstack.orchestration.routes import Ports, Route, routes
+
+R = TypeVar("R")
 
 LIMIT_S = 5.0  # for a connection and the words over it, all nodes at once
 INTERFACES = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
@@ -156,7 +158,7 @@ def _try(
     """The connections that failed, and what else is wrong."""
     timeout_s, problems = settings.placement_timeout_s, list[str]()
     listening = {node: [route for route in planned if route.listener == node] for node in probers}
-    opened = _ask(
+    opened: dict[Node, list[tuple[str, int] | str]] = _ask(
         {
             node: probers[node].listen.remote([route.ports for route in its], settings.port_range)
             for node, its in listening.items()
@@ -171,7 +173,7 @@ def _try(
                 continue
             for client in route.clients:
                 doors[client].append(Door(node, route.ports, *where))
-    found = _ask(
+    found: dict[Node, list[str | None]] = _ask(
         {
             node: probers[node].connect.remote([(door.host, door.port) for door in its])
             for node, its in doors.items()
@@ -187,7 +189,7 @@ def _try(
     return failures, problems
 
 
-def _ask(calls: Mapping[Node, ray.ObjectRef], timeout_s: float) -> dict[Node, Any]:
+def _ask(calls: Mapping[Node, ray.ObjectRef[R]], timeout_s: float) -> dict[Node, R]:
     _, silent = ray.wait(list(calls.values()), num_returns=len(calls), timeout=timeout_s)
     if silent:
         addresses = [node.address for node, call in calls.items() if call in silent]
@@ -198,7 +200,7 @@ def _ask(calls: Mapping[Node, ray.ObjectRef], timeout_s: float) -> dict[Node, An
     return {node: _result(node, call) for node, call in calls.items()}
 
 
-def _result(node: Node, call: ray.ObjectRef) -> Any:
+def _result(node: Node, call: ray.ObjectRef[R]) -> R:
     try:
         return ray.get(call, timeout=10.0)
     except RayError as error:

@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from rlstack.orchestration.roles import Role, RoleError, RoleLost
 
-Note = Callable[[dict[str, Any]], None]
+Note = Callable[[dict[str, object]], None]
 Say = Callable[[str], object]
 Settle = Callable[[Sequence[Role[object]]], Sequence[str]]
 
@@ -69,7 +68,7 @@ class Restarts:
         lost, and no other one can take what was there.
         """
         replacement = self._count_in(lost)
-        row: dict[str, Any] = {
+        row: dict[str, object] = {
             "role": lost.role.name,
             "node": lost.role.home.address or None,
             "reason": lost.reason,

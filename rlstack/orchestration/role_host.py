@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import ray
 
@@ -27,7 +27,10 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 class Method(NamedTuple):
-    """A method of the object in a role's process, as a call to it travels."""
+    """A method of the object in a role's process; its fields travel with each call.
+
+    One by one, because Ray sends plain values without pickle.
+    """
 
     name: str
     phase: str  # of the role on the timeline, while the method runs
@@ -97,23 +100,44 @@ class Host:
     def processes(self) -> Processes:
         return own_processes()
 
-    def call(self, asked_s: float, method: Method, /, *args: Any, **kwargs: Any) -> Answer:
-        """asked_s: now, by the driver's clock. Raises what kept the object from being built."""
+    def call(
+        self,
+        asked_s: float,
+        name: str,
+        phase: str,
+        opens_connections: bool,
+        /,
+        *args: object,
+        **kwargs: object,
+    ) -> Answer:
+        """Call the method that `name` to `opens_connections` describe, as the fields of Method.
+
+        asked_s: now, by the driver's clock. Raises what kept the object from being built.
+        """
         begun_s = timeline.now_s()
         if self._broken is not None:
             raise self._broken
-        with timeline.span(method.phase), _own_words():
-            result = getattr(self._target, method.name)(*args, **kwargs)
-            if method.opens_connections:
+        with timeline.span(phase), _own_words():
+            result = getattr(self._target, name)(*args, **kwargs)
+            if opens_connections:
                 _stay_on_loopback()
         return Answer.of(result, asked_s=asked_s, begun_s=begun_s)
 
-    def stream(self, asked_s: float | None, method: Method, /, *args: Any, **kwargs: Any) -> Iterator[Answer]:
+    def stream(
+        self,
+        asked_s: float | None,
+        name: str,
+        phase: str,
+        opens_connections: bool,
+        /,
+        *args: object,
+        **kwargs: object,
+    ) -> Iterator[Answer]:
         """As `call`, of a method that is a generator; one answer per item."""
         begun_s = timeline.now_s()
-        items = getattr(self._target, method.name)(*args, **kwargs)
+        items = getattr(self._target, name)(*args, **kwargs)
         while True:
-            with timeline.span(method.phase), _own_words():
+            with timeline.span(phase), _own_words():
                 item = next(items, _END)
             if item is _END:
                 return

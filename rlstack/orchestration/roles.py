@@ -134,7 +134,7 @@ class Role(Generic[T_co]):
         host = remote(max_concurrency=1, **home.options, **groups)(Host)
         seen = home.gpus if home.samples_gpus else ()
         self._actor = host.remote(name, log, build, home.gpus, home.environment, seen)
-        self._processes: ray.ObjectRef = self._actor.processes.remote()
+        self._processes: ray.ObjectRef[Processes] = self._actor.processes.remote()
 
     @property
     def title(self) -> str:
@@ -145,21 +145,21 @@ class Role(Generic[T_co]):
         self, method: Callable[Concatenate[T_co, P], R], /, *args: P.args, **kwargs: P.kwargs
     ) -> Call[R]:
         """Call `method` of the role's object; returns at once."""
-        return Call(self, self._actor.call.remote(timeline.now_s(), Method.of(method), *args, **kwargs))
+        return Call(self, self._actor.call.remote(timeline.now_s(), *Method.of(method), *args, **kwargs))
 
     def start_beside(
         self, method: Callable[Concatenate[T_co, P], R], /, *args: P.args, **kwargs: P.kwargs
     ) -> Call[R]:
         """As `start`, at once and from another thread, whatever else the role is doing (`beside` roles)."""
         call = self._actor.call.options(concurrency_group=BESIDE)
-        return Call(self, call.remote(timeline.now_s(), Method.of(method), *args, **kwargs))
+        return Call(self, call.remote(timeline.now_s(), *Method.of(method), *args, **kwargs))
 
     def stream(
         self, method: Callable[Concatenate[T_co, P], Iterator[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Stream[R]:
         """As `start`, of a method that is a generator; see `yielded`."""
         stream, called = self._actor.stream.options(num_returns="streaming"), Method.of(method)
-        return Stream(self, called.phase, stream.remote(timeline.now_s(), called, *args, **kwargs))
+        return Stream(self, called.phase, stream.remote(timeline.now_s(), *called, *args, **kwargs))
 
     def note_processes(self) -> None:
         """Note which processes the role has by now, once it has done what it was called for before."""
@@ -168,8 +168,7 @@ class Role(Generic[T_co]):
     def processes(self, *, timeout_s: float = 0.0) -> Processes | None:
         """As they were noted last; None if the role has not come to that."""
         with suppress(RayError, GetTimeoutError):
-            found: Processes = ray.get(self._processes, timeout=timeout_s)
-            return found
+            return ray.get(self._processes, timeout=timeout_s)
         return None
 
     def pid(self) -> int:
@@ -198,7 +197,7 @@ def kill_roles(roles: Sequence[Role[object]]) -> None:
 class Call(Generic[R_co]):
     """A call to a role, which may still be under way."""
 
-    def __init__(self, role: Role[object], ref: ray.ObjectRef) -> None:
+    def __init__(self, role: Role[object], ref: ray.ObjectRef[Answer]) -> None:
         self.role = role
         self.ref = ref
         self._outcome: Answer | RoleError | None = None
@@ -225,7 +224,7 @@ class Call(Generic[R_co]):
 class Stream(Generic[R_co]):
     """A call whose results come one by one."""
 
-    def __init__(self, role: Role[object], phase: str, items: ray.ObjectRefGenerator) -> None:
+    def __init__(self, role: Role[object], phase: str, items: ray.ObjectRefGenerator[Answer]) -> None:
         self.role = role
         self.phase = phase
         self.items = items
@@ -314,11 +313,10 @@ def _note(role: Role[object], answer: Answer, arrived_s: float) -> None:
     clocks.keep(role.clock, answer.spans, answer.samples)
 
 
-def _outcome(role: Role[object], ref: ray.ObjectRef, doing: str) -> Answer | RoleError:
+def _outcome(role: Role[object], ref: ray.ObjectRef[Answer], doing: str) -> Answer | RoleError:
     log = f"\n  its log: {role.log}"
     try:
-        answer: Answer = ray.get(ref, timeout=RESULT_S)
-        return answer
+        return ray.get(ref, timeout=RESULT_S)
     except RayTaskError as error:
         return _from(_failed(role, error.cause, doing, log), error)
     except RayActorError as error:

@@ -44,7 +44,7 @@ class SyncRounds:
         self._overlap = config.rollout.overlap and config.transfer.method is TransferMethod.reshard
         self._phase = phase
         left = settled or {}
-        self._round: Ordered | dict[str, Any] | None = left.get("metrics")  # under way, or its metrics
+        self._round: Ordered | dict[str, float] | None = left.get("metrics")  # under way, or its metrics
         self._version: int = left.get("version", 0)  # of the last round
 
     def begin(self, version: int) -> None:
@@ -60,7 +60,7 @@ class SyncRounds:
         with self._phase("sync"):
             self._round = self._weight_sync.run(version)
 
-    def end_due(self, version: int) -> dict[str, Any]:
+    def end_due(self, version: int) -> dict[str, float]:
         """End the round under way if it has to before the step after `version`; its metrics, else none.
 
         That step needs its rollouts, or another round begins at `version`.
@@ -76,12 +76,12 @@ class SyncRounds:
         if isinstance(self._round, Ordered):
             self._round = self.end()
 
-    def settled(self) -> dict[str, Any]:
+    def settled(self) -> dict[str, object]:
         """After `settle`, the round that has still to end for the steps, as JSON has it; {} if none has."""
         assert not isinstance(self._round, Ordered), "settle comes first"
         return {} if self._round is None else {"version": self._version, "metrics": self._round}
 
-    def end(self) -> dict[str, Any]:
+    def end(self) -> dict[str, float]:
         """End the round under way, if there is one; its metrics. Raises TransferError or RoleError."""
         under_way, self._round = self._round, None
         if not isinstance(under_way, Ordered):

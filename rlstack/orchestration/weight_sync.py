@@ -37,7 +37,7 @@ class Ordered:
     commits: Sequence[Call[Mapping[str, float]]] = ()  # of the engines
     fences: Sequence[Call[dict[str, float]]] = ()  # of the policy, in the methods that send there
     probes: Probes = ()
-    metrics: dict[str, Any] | None = None  # once it has ended
+    metrics: dict[str, float] | None = None  # once it has ended
 
 
 class WeightSync:
@@ -86,7 +86,7 @@ class WeightSync:
         check_quantised(self._config, engines or self._engines.roles, policy=self._policy.roles)
         self._probe.check_loaded(engines or self._engines.roles, policy=self._policy.roles)
 
-    def run(self, version: int) -> dict[str, Any]:
+    def run(self, version: int) -> dict[str, float]:
         """Bring `version`, which the policy holds, to all engines: begin, commit and probe."""
         self.begin(version)
         return self.end(self.order(version))
@@ -117,7 +117,7 @@ class WeightSync:
         self._engines.version = version
         return self.under_way
 
-    def end(self, ordered: Ordered) -> dict[str, Any]:
+    def end(self, ordered: Ordered) -> dict[str, float]:
         """Wait until what was ordered has been done everywhere: what commit() and probe() return."""
         if ordered.metrics is None:
             try:
@@ -138,7 +138,7 @@ class WeightSync:
         self._await(self.under_way)
         self.under_way.metrics = self.bring(self.under_way.version, self._engines.roles)
 
-    def bring(self, version: int, engines: Sequence[Role[GeneratorEngine]]) -> dict[str, Any]:
+    def bring(self, version: int, engines: Sequence[Role[GeneratorEngine]]) -> dict[str, float]:
         """Have these `engines`, which are asked for nothing meanwhile, hold `version`; as run().
 
         Of the policy's versions it is the last that was begun. The transfer is opened with all engines, so
@@ -257,10 +257,10 @@ class WeightSync:
             round_.fences = self._fences()  # where these methods send
         round_.probes = self._start_probes(engines)
 
-    def _end(self, round_: Ordered) -> dict[str, Any]:
+    def _end(self, round_: Ordered) -> dict[str, float]:
         return self._committed(round_.commits, round_.version) | self._compare(round_.probes, round_.version)
 
-    def commit(self, version: int) -> dict[str, Any]:
+    def commit(self, version: int) -> dict[str, float]:
         """Make all engines hold `version`, which was begun; generation stands still meanwhile.
 
         Returns:
@@ -279,7 +279,7 @@ class WeightSync:
         """
         return self._compare(self._start_probes(self._engines.roles), version)
 
-    def _committed(self, commits: Sequence[Call[Mapping[str, float]]], version: int) -> dict[str, Any]:
+    def _committed(self, commits: Sequence[Call[Mapping[str, float]]], version: int) -> dict[str, float]:
         self._wait([*commits, *self._fences()], f"syncing version {version}")
         received = [commit.result for commit in commits]
         slowest = {f"sync/{phase}": max(stats[phase] for stats in received) for phase in PHASES}

@@ -39,11 +39,11 @@ def test_a_call_is_one_call_of_ray_with_the_name_and_the_phase_of_the_method() -
     role._actor = actor = Actor()
     call = role.start(PolicyRank.begin_send, 4, TransferMethod.reshard)
     assert (call.role, call.ref) == (role, "a reference")
-    assert actor.called == [(Method("begin_send", "sync"), 4, TransferMethod.reshard, {})]
+    assert actor.called == [("begin_send", "sync", False, 4, TransferMethod.reshard, {})]
     actor.called.clear()
     role.start_beside(GeneratorEngine.drop_streams, before=3)
     beside = {"concurrency_group": "beside"}
-    assert actor.called == [(beside,), (Method("drop_streams", "drop_streams"), {"before": 3})]
+    assert actor.called == [(beside,), ("drop_streams", "drop_streams", False, {"before": 3})]
     stream = role.stream(cast(Any, GeneratorEngine.generate_stream), [])
     assert (stream.role, stream.phase) == (role, "generate")
 
@@ -58,7 +58,7 @@ def test_the_host_calls_the_method_within_its_phase(monkeypatch: pytest.MonkeyPa
     host = Host.__new__(Host)
     host._target, host._broken = Worker(), None
     timeline.take()
-    answer = host.call(0.0, Method.of(Worker.double), 21)
+    answer = host.call(0.0, *Method.of(Worker.double), 21)
     assert answer.result == 42
     assert [span.phase for span in answer.spans] == ["train"]
 
