@@ -212,7 +212,7 @@ class Session:
             limit = self.config.rollout.max_new_tokens
             compared = as_trained(scored, self.config.objective, max_new_tokens=limit)
             metrics = of_rollouts | pair_yield(compared) | dict(metrics)
-            self._recording.samples(sample_rows(scored))
+            self._recording.samples(sample_rows(scored, self.config.telemetry))
         self._recording.step(self._num_logged, metrics)
 
     def export(self) -> Path:

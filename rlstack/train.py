@@ -141,7 +141,7 @@ class _Loop:
         for step in range(first.step, schedule.num_steps):
             scored, metrics = self._train(step, rollouts)
             metrics |= self._sync(step + 1, metrics, rollouts, syncs, evaluator)
-            recorder.samples(sample_rows(scored))
+            recorder.samples(sample_rows(scored, self.config.telemetry))
             self._end_step(step + 1, metrics, rollouts, syncs)
         self._end(syncs, evaluator)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlstack.telemetry.curves import read_rows
+from rlstack.telemetry.rollout_shards import read_rollouts
 
 sys.path.insert(0, str(Path(__file__).parent / "tiny"))
 from note_task import NotePrompt, utility
@@ -21,7 +21,7 @@ PROBLEM = re.compile(r"Write a note to (\w+) about the (\w+)\.")
 def utility_rows(rollouts: Path) -> Iterator[dict[str, Any]]:
     """The mean utility of each step's notes as rows like those of metrics.jsonl; none without notes."""
     by_step: dict[int, list[float]] = {}
-    for row in read_rows(rollouts):
+    for row in read_rollouts(rollouts):
         if (value := note_utility(row)) is not None:
             by_step.setdefault(row["step"], []).append(value)
     for step, values in by_step.items():

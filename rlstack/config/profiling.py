@@ -1,7 +1,8 @@
-"""The steps that are traced, and those of which all spans are kept. Pure."""
+"""The steps that are traced, those of which all spans are kept, and the prompts whose rollouts are. Pure."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from rlstack.config.schema import RunConfig, Telemetry
@@ -13,6 +14,22 @@ def is_profiled(telemetry: Telemetry, step: int) -> bool:
         return False
     first, last = telemetry.profile_steps
     return first <= step <= last
+
+
+def num_logged_prompts(telemetry: Telemetry) -> int | None:
+    """The number of prompts of a step whose rollouts are logged; None: all of them."""
+    if telemetry.rollouts == "all":
+        return None
+    return 0 if telemetry.rollouts == "none" else int(telemetry.rollouts.removeprefix("sample:"))
+
+
+def rollouts_problems(telemetry: Telemetry) -> Iterator[str]:
+    """A value of telemetry.rollouts that is none."""
+    if not re.fullmatch(r"all|none|sample:[1-9]\d{0,8}", telemetry.rollouts, re.ASCII):
+        yield (
+            f"telemetry.rollouts = {telemetry.rollouts}: all | sample:N | none is accepted; sample:8 logs "
+            "the rollouts of 8 prompts of each step"
+        )
 
 
 def profile_problems(config: RunConfig) -> Iterator[str]:

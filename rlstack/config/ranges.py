@@ -143,6 +143,7 @@ RANGES: dict[str, Range] = {
     "cluster.placement_timeout_s": POSITIVE,
     "cluster.object_store_mib": Range(low=80),  # Ray refuses less than 75 MB
     "cluster.shutdown_timeout_s": POSITIVE,
+    "telemetry.rollouts_max_gib": POSITIVE,
     "telemetry.peak_tflops": POSITIVE,
 }
 

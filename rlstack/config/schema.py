@@ -365,6 +365,10 @@ class Cluster:
 class Telemetry:
     profile_steps: list[int] | None = None  # first and last step to trace with torch's profiler; null = none
     timeline_steps: list[int] | None = None  # first and last to keep all spans of; null = the first 250,000
+    rollouts: str = (
+        "all"  # all | sample:N | none; of which prompts of each step rollouts.jsonl has the rollouts
+    )
+    rollouts_max_gib: float = 32.0  # of rollouts.jsonl and its shards; the oldest shards above it are removed
     peak_tflops: float | None = None  # of a policy rank, for throughput/mfu; null = the GPU's data sheet's
     tensorboard: bool = False  # event files in the run's folder, below tensorboard/
     wandb: str | None = None  # W&B's PROJECT or ENTITY/PROJECT; null = off

@@ -19,7 +19,7 @@ from rlstack.config.machine import Machine
 from rlstack.config.mistakes import refuse_wrong_types
 from rlstack.config.objective import cut_off_problems, objective_problems
 from rlstack.config.parallel import num_policy_ranks
-from rlstack.config.profiling import profile_problems
+from rlstack.config.profiling import profile_problems, rollouts_problems
 from rlstack.config.ranges import COLDEST, RANGES, REMEDIES
 from rlstack.config.remote_code import remote_code
 from rlstack.config.schema import Placement, RunConfig
@@ -140,6 +140,7 @@ def setting_problems(config: RunConfig) -> list[str]:
         *placement_problems(config),
         *logger_problems(config.telemetry),
         *profile_problems(config),
+        *rollouts_problems(config.telemetry),
         *_training_tasks(config),
         *_task_problems(config),
         *deterministic_problems(config),

@@ -10,9 +10,11 @@ from typing import Any
 from rlstack.errors import UserCodeError
 from rlstack.files import DISK_REMEDIES
 from rlstack.telemetry.alarms import StoppedByAlarm
-from rlstack.telemetry.log_files import GPUS, ROLLOUTS, TIMELINE
+from rlstack.telemetry.log_files import GPUS, TIMELINE
 from rlstack.telemetry.logs import ERROR_LOG, write_traceback
 from rlstack.telemetry.report import write_outputs
+from rlstack.telemetry.rollout_shards import ROLLOUTS
+from rlstack.telemetry.rollout_shards import num_bytes as num_rollout_bytes
 from rlstack.telemetry.run_record import read_record
 
 # What a report takes, and what it may take of a run's end: seconds, or a share of the run's time. What would
@@ -112,8 +114,9 @@ def report(folder: Path, *, num_spans: int, wall_s: float, note: Callable[[str],
 
     What goes wrong here is noted and no more: the run is over, and its files are all there.
     """
-    paths = [folder / name for name in (ROLLOUTS, TIMELINE, GPUS)]
-    num_bytes = sum(path.stat().st_size for path in paths if path.exists())
+    paths = [folder / name for name in (TIMELINE, GPUS)]
+    num_bytes = num_rollout_bytes(folder / ROLLOUTS)
+    num_bytes += sum(path.stat().st_size for path in paths if path.exists())
     report_s = num_spans * REPORT_S_PER_SPAN + num_bytes * REPORT_S_PER_BYTE
     if report_s > max(REPORT_S, REPORT_SHARE * wall_s):
         note(f"for report.html and timeline.json: rlstack report {folder}")

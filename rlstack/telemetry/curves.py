@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,16 +105,26 @@ def read_summary(folder: Path) -> dict[str, Any]:
 def read_rows(path: Path, *, num_bytes: int | None = None) -> Iterator[dict[str, Any]]:
     """The rows of a JSON-lines file; a last line that is still being written is left out.
 
+    path: of a file that may be compressed, .gz.
     num_bytes: how much of the file is read, up to the end of a line; None: all.
 
     Raises OSError if there is no such file, ConfigError for a line that is not a JSON object.
     """
-    with path.open("rb") as file:
+    with decompressing(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if num_bytes is not None and (num_bytes := num_bytes - len(line)) < 0:
                 return
             if line.endswith(b"\n"):
                 yield _object(line, at=f"{path}, line {number}")
+
+
+@contextmanager
+def decompressing(path: Path) -> Iterator[None]:
+    """Raise ConfigError, naming it, for a file that turns out not to be one of gzip's."""
+    try:
+        yield
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ConfigError(f"{path}: cannot be decompressed ({error}); it is damaged, take a copy") from None
 
 
 def _object(text: bytes, *, at: str) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlstack.telemetry.curves import RunLog, read_rows
+from rlstack.telemetry.curves import RunLog
+from rlstack.telemetry.rollout_shards import ROLLOUTS, read_rollouts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +24,7 @@ def read_lengths(runs: Iterable[RunLog]) -> Lengths:
     """Of the rollouts of tasks whose rewards are all 1 or 0, from rollouts.jsonl."""
     by_task: dict[str, list[tuple[int, int, float]]] = {}
     for run in runs:
-        for row in read_rows(run.path / "rollouts.jsonl"):
+        for row in read_rollouts(run.path / ROLLOUTS):
             if row["reward"] is not None:
                 found = row["step"], row["length_tokens"], row["reward"]
                 by_task.setdefault(row["task"], []).append(found)

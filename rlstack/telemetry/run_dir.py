@@ -23,12 +23,12 @@ from rlstack.telemetry.log_files import (
     INTERVALS,
     METRICS,
     RESTARTS,
-    ROLLOUTS,
     cut_back,
     is_begun,
     keep_aside,
 )
 from rlstack.telemetry.metrics import check_declared
+from rlstack.telemetry.rollout_shards import RolloutLog
 from rlstack.telemetry.run_links import refuse_links
 
 CONFIG, SUMMARY, CHECKPOINTS, INPUTS = "config.yaml", "summary.json", "checkpoints", "inputs.json"
@@ -51,7 +51,7 @@ class RunDirectory:
         self.is_resumed = is_resumed  # an earlier run's, of which everything is still there
         self._lock = lock
         self._metrics = (path / METRICS).open("a", encoding="utf-8")
-        self._rollouts = (path / ROLLOUTS).open("a", encoding="utf-8")
+        self._rollouts = RolloutLog(path, max_gib=config.telemetry.rollouts_max_gib)
         self._last_step = 0
 
     @classmethod
@@ -106,10 +106,8 @@ class RunDirectory:
             self._metrics.flush()
 
     def log_rollouts(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Append the rows to rollouts.jsonl."""
-        with naming(self.path / ROLLOUTS):
-            self._rollouts.writelines(to_json(row) + "\n" for row in rows)
-            self._rollouts.flush()
+        """Append the rows to rollouts.jsonl, which becomes a shard where it is large."""
+        self._rollouts.write(to_json(row) + "\n" for row in rows)
 
     def log_alarms(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append the rows to alarms.jsonl, which is there from the first alarm on."""
@@ -136,9 +134,11 @@ class RunDirectory:
 
         Raises ConfigError if one of them is shorter.
         """
+        self._rollouts.settle()
         if last_step == 0 and is_begun(self.path):
             keep_aside(self.path)
         cut_back(self.path, lengths)
+        self._rollouts.reopen()
         _write_config(self.path, self._config)
         (self.path / SUMMARY).unlink(missing_ok=True)  # it is there for a run that has ended
         self._last_step = last_step

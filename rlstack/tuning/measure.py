@@ -12,6 +12,7 @@ from typing import Any
 from rlstack.config.load import load_stored
 from rlstack.errors import ConfigError
 from rlstack.telemetry.curves import read_rows, read_summary
+from rlstack.telemetry.rollout_shards import ROLLOUTS, read_rollouts
 from rlstack.telemetry.timing import PHASES
 from rlstack.tuning.parts import Workload
 from rlstack.tuning.setup import Setup, steady_steps
@@ -67,8 +68,13 @@ def measured_run(folder: Path) -> MeasuredRun:
         raise ConfigError(f"{folder}: the run is {summary['status']}; only a completed one can be measured")
     rows = list(read_rows(folder / "metrics.jsonl"))
     lengths: list[list[int]] = [[] for _ in rows]
-    for rollout in read_rows(folder / "rollouts.jsonl"):
+    for rollout in read_rollouts(folder / ROLLOUTS):
         lengths[rollout["step"] - rows[0]["step"]].append(rollout["length_tokens"])
+    if not all(lengths):
+        raise ConfigError(
+            f"{folder}: step {lengths.index([]) + rows[0]['step']} has no rollouts in {ROLLOUTS}; only a run "
+            "whose every step has some can be measured, with telemetry.rollouts=all for example"
+        )
     config = load_stored(folder / "config.yaml")
     hardware, evaluate_s = summary["hardware"], summary["time_s"]["evaluate"]
     num_evaluations = len(summary["evaluations"])

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlstack.config.schema import Telemetry
 from rlstack.data.records import Outcome, Prompt, Rollout, RolloutGroup, Score, ScoredGroup
 from rlstack.data.samples import sample_rows
 from rlstack.errors import ConfigError
@@ -72,7 +73,7 @@ def test_the_rows_that_a_run_writes_are_its_groups(tmp_path: Path) -> None:
     )
     scores = (Score(reward=1.0), Score(reward=None, outcome=Outcome.timeout))
     scored = ScoredGroup(group=RolloutGroup(step=8, prompt=prompt, rollouts=rollouts), scores=scores)
-    selection = found(write(tmp_path, sample_rows([scored])))
+    selection = found(write(tmp_path, sample_rows([scored], Telemetry())))
     (group,) = in_page(selection)["groups"]
     first, second = group.pop("rollouts")
     assert group == {"step": 9, "task": "sums", "row": 7, "version": 8, "problem": "1 + 1", "answer": "2"}

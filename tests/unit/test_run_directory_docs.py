@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from rlstack.config.schema import Policy, Run, RunConfig
+from rlstack.config.schema import Policy, Run, RunConfig, Telemetry
 from rlstack.data.records import Prompt, Rollout, RolloutGroup, Score, ScoredGroup
 from rlstack.data.samples import sample_rows
 from rlstack.orchestration.adaptive_schedule import Decision
@@ -64,7 +64,7 @@ def test_the_fields_of_rollouts_alarms_intervals_and_restarts_are_those_of_the_p
     prompt = Prompt(task="sums", row=0, problem="1 + 1", token_ids=(1,), answer="2")
     rollout = Rollout(token_ids=(2,), generator_logprobs=(0.0,), text="2", finished=True, version=0)
     group = RolloutGroup(step=0, prompt=prompt, rollouts=(rollout,))
-    [row] = sample_rows([ScoredGroup(group=group, scores=(Score(reward=1.0),))])
+    [row] = sample_rows([ScoredGroup(group=group, scores=(Score(reward=1.0),))], Telemetry())
     assert documented("rollouts.jsonl") == list(row)
     assert documented("alarms.jsonl") == [field.name for field in fields(Raised)]
     assert documented("intervals.jsonl") == [field.name for field in fields(Decision)]

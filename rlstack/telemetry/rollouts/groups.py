@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rlstack.errors import ConfigError
-from rlstack.telemetry.curves import read_rows
 from rlstack.telemetry.html_page import packed
+from rlstack.telemetry.rollout_shards import num_bytes, read_rollouts
 from rlstack.telemetry.run_dir import to_json
 
 # In the page: less than Plotly's script takes, so that the page can be mailed, and opens at once.
@@ -57,7 +57,7 @@ def select(path: Path, *, n: int, name: str) -> Selection | None:
     """Groups of evenly chosen steps, the first and the last one included, as many as a page has room for.
 
     Args:
-        path: rollouts.jsonl; read row by row, since it may be larger than the memory.
+        path: rollouts.jsonl; it and its shards are read row by row, since they may exceed the memory.
         n: rollouts of a group.
         name: of the element that holds them.
 
@@ -69,10 +69,10 @@ def select(path: Path, *, n: int, name: str) -> Selection | None:
     """
     if not path.exists():
         return None
-    of_step = Counter(_value(row, "step", path) for row in read_rows(path))
+    of_step = Counter(_value(row, "step", path) for row in read_rollouts(path))
     if not of_step:
         return None
-    room = max(2, MAX_FILE_BYTES * len(of_step) // path.stat().st_size)
+    room = max(2, MAX_FILE_BYTES * len(of_step) // num_bytes(path))
     groups, markup = _fitting(list(read_groups(path, steps=set(evenly(sorted(of_step), room)), n=n)), name)
     return Selection(groups=groups, markup=markup, num_rollouts=of_step.total(), num_steps=len(of_step))
 
@@ -101,7 +101,7 @@ def _fitting(groups: Sequence[Group], name: str) -> tuple[list[Group], str]:
 
 def read_groups(path: Path, *, steps: Collection[int], n: int) -> Iterator[Group]:
     """The groups of these steps, in the order of the file, where the rows of a group follow each other."""
-    rows = (row for row in read_rows(path) if row["step"] in steps)
+    rows = (row for row in read_rollouts(path) if row["step"] in steps)
     for _, alike in groupby(rows, lambda row: [_value(row, name, path) for name in _OF_GROUP]):
         found = list(alike)
         for start in range(0, len(found), n):  # a step may have a prompt twice

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Mapping
 
 from rlstack.telemetry.html_page import Block, Section, text
-from rlstack.telemetry.log_files import ROLLOUTS
+from rlstack.telemetry.rollout_shards import ROLLOUTS
 from rlstack.telemetry.rollouts.groups import Selection, select
 from rlstack.telemetry.run_record import RunRecord
 
@@ -42,7 +42,7 @@ def _how_many(found: Selection) -> str:
         return f"All {found.num_rollouts:,} rollouts of {found.num_steps} steps, group by group."
     return (
         f"{found.shown_rollouts:,} of {found.num_rollouts:,} rollouts: whole groups, evenly chosen, of "
-        f"{found.shown_steps} of {found.num_steps} steps. All of them are in {ROLLOUTS}."
+        f"{found.shown_steps} of {found.num_steps} steps. All of them are in {ROLLOUTS} and its shards."
     )
 
 
