@@ -12,6 +12,7 @@ from rlstack.data.records import Prompt, Rollout, RolloutGroup, Score
 from rlstack.rewards.lane import Lane
 from rlstack.rewards.router import Rewards
 from rlstack.rewards.scorer import Question
+from rlstack.rewards.scoring import CHUNK_PROMPTS
 
 LIMIT_S = 10.0
 
@@ -110,3 +111,23 @@ def test_one_rewards_slowness_does_not_hold_up_another_and_batches_are_whole() -
     assert [s.scores[0].reward for s in scored] == [1.0, 2.0, 3.0, 4.0]
     assert slow.calls == [["a", "ccc"]]
     assert sorted(problem for call in quick.calls for problem in call) == ["bb", "dddd"]
+
+
+def test_a_reward_model_gets_the_same_chunks_as_they_fill_whatever_order_groups_come_in() -> None:
+    model = Gate(depends_on_batch=True)
+    model.let_go.set()
+    tasks = [Task(name="model", path="", reward="model")]
+    groups = [group("model", "x" * (i + 1)) for i in range(CHUNK_PROMPTS * 2 + 3)]
+    with Rewards(RunConfig(data=Data(tasks=tasks)), {"model": model}) as rewards:
+        scoring = rewards.expect([g.prompt for g in groups])
+        for position in reversed(range(CHUNK_PROMPTS, len(groups))):
+            scoring.add(position, groups[position])
+        assert model.begun.wait(LIMIT_S)  # though the first chunk is still to come
+        for position in range(CHUNK_PROMPTS):
+            scoring.add(position, groups[position])
+        scored = scoring.result()
+    assert [s.scores[0].reward for s in scored] == [float(i + 1) for i in range(len(groups))]
+    assert [len(call) for call in model.calls] == [3, CHUNK_PROMPTS, CHUNK_PROMPTS]
+    assert sorted(call[0] for call in model.calls) == sorted(
+        groups[start].prompt.problem for start in (0, CHUNK_PROMPTS, 2 * CHUNK_PROMPTS)
+    )
