@@ -69,9 +69,7 @@ class Rollout:
         return _unpickled_rollout, (*arrays, self.text, self.finished, self.version)
 
 
-def _unpickled_rollout(
-    token_ids: bytes, logprobs: bytes, text: str, finished: bool, version: int
-) -> Rollout:
+def _unpickled_rollout(token_ids: bytes, logprobs: bytes, text: str, finished: bool, version: int) -> Rollout:
     return Rollout(
         token_ids=np.frombuffer(token_ids, np.int32),
         generator_logprobs=np.frombuffer(logprobs, np.float32),

@@ -6,14 +6,15 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rlstack.model.architecture import Architecture
 from rlstack.orchestration.layout_text import EngineLayout, TrainerLayout
 from rlstack.orchestration.predict import model_shapes, predicted_receiver_pieces, predicted_source_pieces
 from rlstack.transfer.layout import Piece, volume
 from rlstack.transfer.move_buckets import plan_buckets
-from rlstack.transfer.plan import Plan
-from rlstack.transfer.relay import build_relayed_plan
+from rlstack.transfer.plan import Demand, Plan
+from rlstack.transfer.relay import build_relayed_plan, choose_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,28 @@ def forecast(
             for link, rate in gb_per_s.items()
         },
     )
+
+
+@lru_cache
+def least_transfer_bytes(
+    architecture: Architecture,
+    trainer: TrainerLayout,
+    engines: EngineLayout,
+    *,
+    itemsize: int,
+    bucket_bytes: int,
+) -> int:
+    """`busiest_link_bytes` of the plan between predicted layouts; itemsize as in `forecast`.
+
+    The moves are spread over the sources only where the busiest link may be a source's.
+    """
+    sources, receivers = predicted_layouts(architecture, trainer, engines)
+    shapes = model_shapes(architecture)
+    demand = Demand(sources, receivers, shapes=shapes, itemsizes=dict.fromkeys(shapes, itemsize))
+    if demand.most_sent() <= demand.max_received():  # then no relay makes it shorter
+        return demand.max_received()
+    plan = choose_plan(demand, num_sources=len(sources), bucket_bytes=bucket_bytes)
+    return max(demand.max_received(), *map(plan.bytes_sent, range(len(sources))))
 
 
 def busiest_link_bytes(plan: Plan, *, num_sources: int, num_receivers: int) -> int:

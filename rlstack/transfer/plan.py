@@ -191,6 +191,33 @@ class Demand:
                 held[tuple(want.replicas)] += want.num_bytes * len(chain)
         return max((-(-total // len(replicas)) for replicas, total in held.items()), default=0)
 
+    def most_sent(self) -> int:
+        """An upper bound on the bytes that the busiest source sends without relays.
+
+        A part goes to the replica with the least to send, so that whichever gets it had at most the mean of
+        all that can go to them. What is tiny may go to any replica, whatever that has to send.
+        """
+        totals: dict[tuple[int, ...], int] = defaultdict(int)
+        largest: dict[tuple[int, ...], int] = defaultdict(int)  # of what goes to the least loaded
+        anyway: dict[int, int] = defaultdict(int)  # by source: what may come to it whatever it has to send
+        for chain in self.chains:
+            wants = self.wants[chain[0]]
+            limit = TINY_SHARE * sum(want.num_bytes for want in wants)
+            for want in wants:
+                replicas = tuple(want.replicas)
+                totals[replicas] += want.num_bytes * len(chain)
+                if len(replicas) > 1 and want.num_bytes >= limit:
+                    largest[replicas] = max(largest[replicas], want.num_bytes)
+                    continue
+                for source in replicas:
+                    anyway[source] += want.num_bytes * len(chain)
+        members = {replicas: set(replicas) for replicas in totals}
+        bounds = [*anyway.values()]
+        for replicas, size in largest.items():
+            near = sum(total for key, total in totals.items() if not members[key].isdisjoint(replicas))
+            bounds.append(-(-near // len(replicas)) + size + max(anyway[source] for source in replicas))
+        return max(bounds, default=0)
+
 
 def build_plan(
     sources: Sequence[Sequence[Piece]],
@@ -257,13 +284,15 @@ def _holders(sources: Sequence[Sequence[Piece]]) -> dict[str, _Holders]:
     replicas: dict[str, dict[Box, dict[int, Piece]]] = defaultdict(lambda: defaultdict(dict))
     # Sorted, because a rank may hold a box twice and the choice must not depend on its order.
     ordered = {
-        id(pieces): sorted(pieces, key=lambda p: (p.name, p.box, p.view.tensor, p.view.offset))
+        id(pieces): sorted(
+            (piece for piece in pieces if volume(piece.box)),
+            key=lambda p: (p.name, p.box, p.view.tensor, p.view.offset),
+        )
         for pieces in _distinct(sources)
     }
     for source, pieces in enumerate(sources):
         for piece in ordered[id(pieces)]:
-            if volume(piece.box):
-                replicas[piece.name][piece.box].setdefault(source, piece)
+            replicas[piece.name][piece.box].setdefault(source, piece)
     holders = {name: _Holders(boxes) for name, boxes in replicas.items()}
     for name, boxes in holders.items():
         for box in boxes:
@@ -318,9 +347,10 @@ class _Load:
         pairs = self._pairs[receiver]
         if tiny:
             replicas = [source for source in replicas if source in pairs] or replicas
-        loads = [(self._sources[source], source) for source in replicas]
-        least, _ = min(loads)
-        return min((pairs.get(source, 0), source) for load, source in loads if load == least)[1]
+        load_of = self._sources.__getitem__
+        least = min(map(load_of, replicas))
+        tied = [source for source in replicas if load_of(source) == least]
+        return tied[0] if len(tied) == 1 else min((pairs.get(source, 0), source) for source in tied)[1]
 
 
 def _spread(wanted: Sequence[tuple[Want, ...]]) -> list[Share]:

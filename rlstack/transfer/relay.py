@@ -22,6 +22,11 @@ def build_relayed_plan(
     sender has verified it. Relays are in the order of their chains: a sender's own relay comes before it.
     """
     demand = Demand(sources, receivers, shapes=shapes, itemsizes=itemsizes)
+    return choose_plan(demand, num_sources=len(sources), bucket_bytes=bucket_bytes)
+
+
+def choose_plan(demand: Demand, *, num_sources: int, bucket_bytes: int) -> Plan:
+    """The plan of `build_relayed_plan` for what the receivers need."""
     num_hops = max(map(len, demand.chains), default=1) - 1
     if not num_hops:
         return demand.plan()
@@ -30,7 +35,7 @@ def build_relayed_plan(
     def worth_it(sent_directly: int) -> bool:
         return needs_relay(
             sent_directly=sent_directly,
-            sent_to_first=_busiest(relayed, len(sources)),
+            sent_to_first=_busiest(relayed, num_sources),
             received=demand.max_received(),
             num_hops=num_hops,
             bucket_bytes=bucket_bytes,
@@ -40,7 +45,7 @@ def build_relayed_plan(
     if worth_it(demand.least_sent()):
         return relayed
     direct = demand.plan()
-    return relayed if worth_it(_busiest(direct, len(sources))) else direct
+    return relayed if worth_it(_busiest(direct, num_sources)) else direct
 
 
 def needs_relay(

@@ -49,6 +49,9 @@ class Layout:
 
     def chunk_sizes(self, num_layers: int, *, stage: int) -> list[int]:
         """Layers of each chunk of a pipeline stage."""
+        num_chunks = self.pipeline_parallel * self.virtual_pipeline
+        if self.pipeline_layers is None and num_layers % num_chunks == 0:
+            return [num_layers // num_chunks] * self.virtual_pipeline
         stages = stage_layers(
             num_layers,
             num_stages=self.pipeline_parallel,

@@ -21,16 +21,18 @@ from rlstack.orchestration.predict import predicted_receiver_pieces
 from rlstack.transfer.layout import volume
 from rlstack.tuning.interval.intervals import parse
 from rlstack.tuning.parts import Layout
+from rlstack.tuning.planning import planner
 from rlstack.tuning.planning.activations import Layers, MicroBatchShape, layer_activations
 from rlstack.tuning.planning.assumptions import Assumptions
-from rlstack.tuning.planning.choices import engine_choice, trainer_choice
-from rlstack.tuning.planning.demand import Demand
+from rlstack.tuning.planning.choices import TrainerChoice, engine_choice, trainer_choice
+from rlstack.tuning.planning.demand import Demand, searched
 from rlstack.tuning.planning.derivation import derive, total
 from rlstack.tuning.planning.engine_memory import engine_worker_memory
 from rlstack.tuning.planning.hardware import gpu_of
 from rlstack.tuning.planning.layouts import engine_layouts, splits, trainer_layouts
 from rlstack.tuning.planning.planner import ALIKE, Budget, choose, fitting_trainers
 from rlstack.tuning.planning.policy_memory import policy_rank_memory
+from rlstack.tuning.planning.report import configured
 from rlstack.tuning.planning.shards import engine_parameters, policy_parameters
 from rlstack.tuning.planning.workspace import KERNEL_SIZES, logprob_workspace, saves_logprobs
 from rlstack.tuning.setup import Setup
@@ -196,7 +198,7 @@ def test_the_issues_clusters_have_a_layout_that_fits(model: str, trainer_gpus: i
     assert choice.fits
     assert choice.num_gpus == trainer_gpus + engine_gpus
     prediction = choice.predictions[10]
-    assert prediction.step_s >= max(choice.trainer.training.fixed_s, wanted.assumptions.controller_ms / 1000)
+    assert prediction.step_s >= max(choice.trainer.training.fixed_s, choice.parts.controller.fixed_s)
     # No other layout of these GPUs trains more quickly to speak of.
     engine_s = choice.engines.step_s
     quickest_s = min(c.step_s for c in fitting_trainers(wanted, trainer_gpus)) + engine_s
@@ -313,3 +315,37 @@ def test_a_loss_of_the_users_own_says_itself_that_it_needs_a_reference(
     grpo = Objective(name=ObjectiveName.grpo)
     own = replace(grpo, loss="own_loss_of_a_plan:Own")
     assert [Setup.of(RunConfig(objective=o)).needs_reference for o in (grpo, own)] == [False, True]
+
+
+def test_a_search_leaves_out_only_splits_that_cannot_be_among_the_quickest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Few of many splits have their layouts looked at; where all have, nothing changes."""
+    searched_sizes: list[int] = []
+
+    def counted(wanted: Demand, num_gpus: int) -> list[TrainerChoice]:
+        searched_sizes.append(num_gpus)
+        return fitting_trainers(wanted, num_gpus)
+
+    monkeypatch.setattr(planner, "fitting_trainers", counted)
+    run, budget = searched(demand("Llama-3.1-8B", "batch.prompts_per_step=64")), Budget(num_gpus=128)
+    quickest = planner._split_pairs(run, budget)
+    assert len(searched_sizes) < 12
+    monkeypatch.setattr(planner, "_NUM_CANDIDATES", 1000)
+    everywhere = planner._split_pairs(run, budget)
+    assert len(searched_sizes) > 24
+    layouts = [
+        [(trainer.layout, engines.layout) for trainer, engines in pairs[:6]]
+        for pairs in (quickest, everywhere)
+    ]
+    assert layouts[0] == layouts[1]
+
+
+def test_the_controllers_time_and_memory_grow_with_the_tokens_of_a_step() -> None:
+    small = configured(demand())
+    large = configured(demand("Llama-3.1-8B", "batch.prompts_per_step=512"))
+    times = [choice.parts.controller.fixed_s for choice in (small, large)]
+    assert times[1] > 4 * times[0]
+    prompts = small.trainer.demand.config.batch.prompts_per_step
+    assert large.waiting.value == pytest.approx(small.waiting.value * 512 / prompts)
+    assert small.waiting.inputs["steps"] == 10

@@ -15,7 +15,7 @@ from rlstack.tuning.parts import Layout
 from rlstack.tuning.planning.activation_memory import chunks_in_flight
 from rlstack.tuning.planning.assumptions import Assumptions
 from rlstack.tuning.planning.choices import TrainerChoice, colocated, trainer_choice
-from rlstack.tuning.planning.demand import Demand, recomputing, searched
+from rlstack.tuning.planning.demand import Demand, searched
 from rlstack.tuning.planning.engine_memory import engine_worker_memory
 from rlstack.tuning.planning.hardware import gpu_of
 from rlstack.tuning.planning.host_memory import host_memory
@@ -194,7 +194,7 @@ def test_recomputation_and_contexts_are_for_what_fits_in_no_other_way() -> None:
     recomputed = [c for c in short if c.demand.config.policy.recompute is not Recompute.none]
     assert recomputed
     for choice in recomputed:
-        assert not trainer_choice(recomputing(choice.demand, Recompute.none), choice.layout).fits
+        assert not trainer_choice(choice.demand.recomputing(Recompute.none), choice.layout).fits
     longer = chosen(32, prompt_tokens_max=800_000)
     assert {choice.layout.context_parallel for choice in longer} == {2}
 

@@ -8,10 +8,12 @@ from rlstack.config.parallel import stage_layers
 from rlstack.model.architecture import Architecture
 from rlstack.model.known_models import KNOWN_MODELS
 from rlstack.model.weight_names import slice_bounds, stage_rules
+from rlstack.orchestration.layout_text import EngineLayout, TrainerLayout
 from rlstack.orchestration.predict import model_shapes, predicted_receiver_pieces, predicted_source_pieces
+from rlstack.orchestration.transfer_forecast import forecast, least_transfer_bytes, predicted_layouts
 from rlstack.policy.hf_map import fuse
 from rlstack.transfer.layout import Piece, shape, volume
-from rlstack.transfer.plan import build_plan
+from rlstack.transfer.plan import Demand, build_plan
 
 TINY = replace(
     KNOWN_MODELS["Qwen3-8B"],
@@ -164,3 +166,30 @@ def test_predicted_layouts_fit_together(tensor_parallel: int, tied: bool, layout
         assert plan.bytes_received(rank) == 2 * sum(volume(piece.box) for piece in pieces)
     if LAYOUTS[layout].get("context_parallel", 1) > 1 and tensor_parallel > 1:
         assert all(plan.bytes_sent(rank) for rank in range(len(sources))), "replicas share the work"
+
+
+@pytest.mark.parametrize(
+    ("trainer", "num_engines"),
+    [
+        (TrainerLayout(tensor_parallel=2, pipeline_parallel=2, data_parallel=4), 2),
+        (TrainerLayout(tensor_parallel=4, pipeline_parallel=1, data_parallel=2), 6),
+        (TrainerLayout(tensor_parallel=2, pipeline_parallel=2, data_parallel=2), 3),
+        (TrainerLayout(tensor_parallel=1, pipeline_parallel=1, data_parallel=1), 4),
+    ],
+)
+def test_the_least_bytes_of_a_transfer_are_those_of_its_plan(
+    trainer: TrainerLayout, num_engines: int
+) -> None:
+    """Where the bound decides and where it does not, with relays and without."""
+    model, engines = KNOWN_MODELS["Qwen3-0.6B"], EngineLayout(num_engines=num_engines, tensor_parallel=2)
+    sizes = {"itemsize": 2, "bucket_bytes": 2**20}
+    found = forecast(model, trainer, engines, gb_per_s={"": 1}, **sizes)
+    assert least_transfer_bytes(model, trainer, engines, **sizes) == found.bounds[""].transfer_s * 1e9
+    demand = Demand(
+        *predicted_layouts(model, trainer, engines),
+        shapes=(shapes := model_shapes(model)),
+        itemsizes=dict.fromkeys(shapes, 2),
+    )
+    plan = demand.plan()
+    sent = max(plan.bytes_sent(source) for source in range(trainer.data_parallel * 4))
+    assert demand.least_sent() <= sent <= demand.most_sent()

@@ -44,10 +44,37 @@ class Assumptions:
     decode_overhead_ms: float = _assume(4, "ms", "per decoding step: scheduling, sampling; own assumption")
     all_reduce_us: float = _assume(15, "us", "a small all-reduce between NVLink peers; own assumption")
     reward_ms: float = _assume(
-        5, "ms", "verifying one answer in one worker; 0.7 for the short ones of rlstack's tiny task"
+        9.8,
+        "ms",
+        "of a worker's core for one math answer that no other repeats; measured by benchmarks/verifier.py "
+        "on one core of a virtual machine",
+    )
+    node_cores: float = _assume(
+        112, "cores", "of the controller's node, with reward.workers=auto; DGX H100 and H200 data sheets"
     )
     reward_model_billions: float = _assume(8, "10^9 parameters", "of a reward model; Athene-RM-8B")
-    controller_ms: float = _assume(50, "ms", "the driver's own work per step: rlstack's goal")
+    # The controller's own costs: the planner has them from here alone.
+    controller_ns_per_token: float = _assume(
+        350,
+        "ns",
+        "of the controller per sampled token: receiving, metrics, packing, rollouts.jsonl; measured over a "
+        "whole loop with fake engines on one core of a virtual machine",
+    )
+    controller_us_per_rollout: float = _assume(
+        5, "us", "of the controller per rollout: credit, metrics of rewards; measured likewise"
+    )
+    controller_ms_per_rank: float = _assume(
+        2.6,
+        "ms",
+        "of the controller per rank and step: two calls, and collecting its spans; measured with 64 to 1,152 "
+        "idle roles",
+    )
+    controller_ms: float = _assume(
+        5, "ms", "of the controller per step, whatever its size; measured over 2,000 tiny steps"
+    )
+    controller_bytes_per_token: float = _assume(
+        14, "bytes", "of the controller per sampled token of a step that waits: id, logprob, text"
+    )
     sync_latency_s: float = _assume(0.2, "s", "rendezvous, digests and probe of a sync; own assumption")
     margin: float = _assume(0.08, "of a GPU's memory", "left free: fragmentation; own assumption")
     context_gb: float = _assume(1.0, "GB", "CUDA context, libraries' workspaces; own assumption")

@@ -14,7 +14,7 @@ from rlstack.tuning.planning.host_memory import HostMemory, host_memory
 from rlstack.tuning.planning.policy_memory import RankMemory, policy_rank_memory
 from rlstack.tuning.planning.serving_speed import generation, num_running
 from rlstack.tuning.planning.shards import policy_parameters
-from rlstack.tuning.planning.training_speed import training
+from rlstack.tuning.planning.training_speed import forward_flops, training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +105,16 @@ def trainer_choice(demand: Demand, layout: Layout, asleep: EngineMemory | None =
         training=made,
         figures=figures,
     )
+
+
+def least_step_s(demand: Demand, num_gpus: int) -> float:
+    """A lower bound on `TrainerChoice.step_s` of all layouts of `num_gpus`.
+
+    Nothing is computed twice, nothing is sent, and every GPU has an equal share of the tokens.
+    """
+    forward = forward_flops(demand).value
+    num_passes = 3 + demand.setup(demand.own_interval).needs_reference
+    return demand.trained_tokens_per_step * num_passes * forward / (num_gpus * demand.training_flops)
 
 
 def engine_choice(demand: Demand, layout: EngineLayout, *, policy_bytes: float | None = None) -> EngineChoice:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from rlstack.config.validate_rewards import num_reward_ranks
 from rlstack.orchestration.layout_text import EngineLayout, TrainerLayout
-from rlstack.orchestration.transfer_forecast import forecast
+from rlstack.orchestration.transfer_forecast import least_transfer_bytes
 from rlstack.tuning.cost_model import predict
 from rlstack.tuning.parts import Controller, Layout, Parts
 from rlstack.tuning.planning.choices import EngineChoice, TrainerChoice
@@ -27,7 +27,8 @@ class Choice:
     engines: EngineChoice
     num_reward_gpus: int
     parts: Parts
-    figures: list[Figure]  # of scoring and sync
+    figures: list[Figure]  # of scoring, sync and controller
+    waiting: Figure  # bytes of the controller's memory
     predictions: dict[int | None, Prediction]
 
     @property
@@ -48,22 +49,22 @@ def combine(trainer: TrainerChoice, engines: EngineChoice, *, intervals: Sequenc
     busiest = _busiest_bytes(demand, trainer.layout, engines.layout)
     synced, of_sync = sync(demand, engines.memory, busiest_bytes=busiest, num_gpus=num_gpus)
     scored, of_scoring = scoring(demand)
+    of_controller = _controller(demand, num_ranks=num_gpus)
     parts = Parts(
         workload=demand.workload,
         generation=engines.generation,
         training=trainer.training,
         scoring=scored,
         sync=synced,
-        controller=Controller(
-            fixed_s=demand.assumptions.controller_ms / 1000 + sum(figure.value for figure in shifts)
-        ),
+        controller=Controller(fixed_s=sum(figure.value for figure in [of_controller, *shifts])),
     )
     choice = Choice(
         trainer=trainer,
         engines=engines,
         num_reward_gpus=num_rewards,
         parts=parts,
-        figures=[*of_scoring, *of_sync, *shifts],
+        figures=[*of_scoring, *of_sync, of_controller, *shifts],
+        waiting=_waiting(demand),
         predictions={},
     )
     return replace(choice, predictions={s: predict(parts, planned_setup(choice, s)) for s in intervals})
@@ -84,6 +85,37 @@ def _num_gpus(trainer: TrainerChoice, engines: EngineChoice) -> int:
     """Of both."""
     policy = trainer.layout.num_ranks
     return max(policy, engines.num_gpus) if trainer.demand.colocated else policy + engines.num_gpus
+
+
+def _controller(demand: Demand, *, num_ranks: int) -> Figure:
+    """Of a step, while the policy has nothing to do. Every rank is called twice, and its spans collected."""
+    assumed, setup = demand.assumptions, demand.setup(demand.own_interval)
+    return derive(
+        "controller",
+        "s",
+        "(ms + ranks*ms_per_rank)/1000 + rollouts*(us_per_rollout/10**6 + answer*ns_per_token/10**9)",
+        ms=assumed.controller_ms,
+        ranks=num_ranks,
+        ms_per_rank=assumed.controller_ms_per_rank,
+        rollouts=setup.rollouts_per_step,
+        us_per_rollout=assumed.controller_us_per_rollout,
+        answer=demand.workload.mean_answer_tokens,
+        ns_per_token=assumed.controller_ns_per_token,
+    )
+
+
+def _waiting(demand: Demand) -> Figure:
+    """Of rollouts that wait to be trained on, with those of the step in hand, in the controller's memory."""
+    setup = demand.setup(demand.own_interval)
+    return derive(
+        "rollouts that wait",
+        "B",
+        "(steps + 1)*rollouts*answer*bytes_per_token",
+        steps=min(setup.max_steps_ahead, setup.sync_interval or setup.max_steps_ahead),
+        rollouts=setup.rollouts_per_step,
+        answer=demand.workload.mean_answer_tokens,
+        bytes_per_token=demand.assumptions.controller_bytes_per_token,
+    )
 
 
 def _shifts(demand: Demand, memory: EngineMemory) -> list[Figure]:
@@ -110,13 +142,10 @@ def _busiest_bytes(demand: Demand, trainer: Layout, engines: EngineLayout) -> in
         virtual_pipeline=trainer.virtual_pipeline,
         pipeline_layers=trainer.pipeline_layers,
     )
-    bucket_bytes = demand.config.transfer.bucket_mib << 20
-    figures = forecast(
+    return least_transfer_bytes(
         demand.architecture,
         layout,
         engines,
         itemsize=demand.itemsize,
-        bucket_bytes=bucket_bytes,
-        gb_per_s={"": 1},
+        bucket_bytes=demand.config.transfer.bucket_mib << 20,
     )
-    return round(figures.bounds[""].transfer_s * 1e9)

@@ -30,6 +30,8 @@ def comment_lines(choice: Choice) -> list[str]:
         f"  the cache holds {engines.memory.kv_tokens:,} tokens",
         "main memory of a node with policy ranks",
         *_rows([*trainer.host.parts, trainer.host.total, trainer.host.limit]),
+        "main memory of the controller, beside its processes",
+        *_rows([choice.waiting]),
     ]
     return [FIRST_LINE, *(f"#   {line}" for line in lines)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import NormalDist
 
 from rlstack.config.precision import rollout_precision
@@ -31,9 +32,12 @@ _SHORTEST_RUN = 48  # steps that are simulated at least, and intervals
 _NUM_INTERVALS = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Demand:
-    """Of the run that is planned, on GPUs of one kind."""
+    """Of the run that is planned, on GPUs of one kind.
+
+    A search reads the same figures for thousands of layouts: each is computed once for a demand.
+    """
 
     config: RunConfig
     architecture: Architecture
@@ -56,7 +60,7 @@ class Demand:
         """Bytes of a weight as it comes to an engine, and of a key or a value; FP8 is what becomes of it."""
         return 4 if self.rollout_precision is Precision.fp32 else 2
 
-    @property
+    @cached_property
     def fp8(self) -> Fp8Recipe | None:
         """How the policy's layers compute in FP8, if they do."""
         policy = self.config.policy
@@ -78,6 +82,16 @@ class Demand:
         return self.gpu.tflops(self.config.policy.precision) * 1e12
 
     @property
+    def training_mfu(self) -> float:
+        """Share of `peak_flops` that a rank reaches while it computes."""
+        return self.assumptions.mfu if self.fp8 is None else self.assumptions.fp8_mfu
+
+    @property
+    def training_flops(self) -> float:
+        """Of a GPU that trains, per second, while it computes."""
+        return self.peak_flops * self.training_mfu
+
+    @property
     def engine_peak_flops(self) -> float:
         return self.gpu.tflops(self.rollout_precision) * 1e12
 
@@ -85,7 +99,7 @@ class Demand:
     def memory_bytes(self) -> float:
         return self.gpu.memory_gb * 1e9
 
-    @property
+    @cached_property
     def keeps_reference(self) -> bool:
         """Whether the ranks hold a copy of the weights for it: see policy/reference.py."""
         needs = self.setup(self.own_interval).needs_reference
@@ -117,7 +131,7 @@ class Demand:
         """Tokens of the longest prompt with the longest answer."""
         return math.ceil(self.assumptions.prompt_tokens_max) + self.config.rollout.max_new_tokens
 
-    @property
+    @cached_property
     def largest_micro_batch(self) -> int:
         """Tokens: an example is never split."""
         longest = self.rollouts_per_example * self.longest_sequence
@@ -134,7 +148,7 @@ class Demand:
             self.config.batch.prompts_per_step * per_prompt * self.longest_sequence
         )
 
-    @property
+    @cached_property
     def workload(self) -> Workload:
         """Answers are log-normal, cut at rollout.max_new_tokens."""
         prompt, answers = self.assumptions.prompt_tokens, self._answer_tokens()
@@ -146,12 +160,21 @@ class Demand:
             trained_tokens_per_prompt=per_prompt * (prompt + mean),
         )
 
-    @property
+    @cached_property
     def trained_tokens_per_step(self) -> float:
         return self.config.batch.prompts_per_step * self.workload.trained_tokens_per_prompt
 
     def setup(self, interval: int | None) -> Setup:
         """The run at sync interval `interval`, long enough for a steady state, with no evaluation."""
+        if interval not in self._setups:
+            self._setups[interval] = self._make_setup(interval)
+        return self._setups[interval]
+
+    @cached_property
+    def _setups(self) -> dict[int | None, Setup]:
+        return {}
+
+    def _make_setup(self, interval: int | None) -> Setup:
         schedule = self.config.schedule
         reference = schedule.reference_sync
         every = interval if reference == WITH_GENERATOR else reference if isinstance(reference, int) else None
@@ -162,6 +185,18 @@ class Demand:
             evaluate_every=None,
             reference_interval=every,
         )
+
+    def recomputing(self, recompute: Recompute) -> Demand:
+        """The same run with another policy.recompute."""
+        return self._by_recompute[recompute]
+
+    @cached_property
+    def _by_recompute(self) -> dict[Recompute, Demand]:
+        policies = {recompute: replace(self.config.policy, recompute=recompute) for recompute in Recompute}
+        return {
+            recompute: replace(self, config=replace(self.config, policy=policy))
+            for recompute, policy in policies.items()
+        }
 
     def _answer_tokens(self) -> tuple[float, ...]:
         limit, spread = self.config.rollout.max_new_tokens, self.assumptions.answer_spread
@@ -180,10 +215,4 @@ def searched(demand: Demand) -> Demand:
     (Korthikanti et al. 2022, arXiv 2205.05198, section 4.2.2).
     """
     policy = replace(demand.config.policy, sequence_parallel=True, pipeline_layers=None)
-    return replace(demand, config=replace(demand.config, policy=policy))
-
-
-def recomputing(demand: Demand, recompute: Recompute) -> Demand:
-    """With another policy.recompute."""
-    policy = replace(demand.config.policy, recompute=recompute)
     return replace(demand, config=replace(demand.config, policy=policy))

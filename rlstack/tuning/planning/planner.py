@@ -14,10 +14,11 @@ from rlstack.tuning.planning.choices import (
     TrainerChoice,
     colocated,
     engine_choice,
+    least_step_s,
     trainer_choice,
 )
 from rlstack.tuning.planning.combination import Choice, combine
-from rlstack.tuning.planning.demand import Demand, recomputing
+from rlstack.tuning.planning.demand import Demand
 from rlstack.tuning.planning.layouts import engine_layouts, splits, trainer_layouts, virtual_pipelines
 
 _MOST_GPUS = 1024  # to which the least number that fits is looked for
@@ -69,37 +70,48 @@ def choose(demand: Demand, budget: Budget) -> list[Choice]:
 
     Raises ConfigError with the least number of GPUs that would do if nothing fits.
     """
-    pairs = list(_shared_pairs(demand, budget) if demand.colocated else _split_pairs(demand, budget))
+    pairs = _shared_pairs(demand, budget) if demand.colocated else _split_pairs(demand, budget)
     if not pairs:
         raise ConfigError(_too_few(demand, budget))
-    # What is overlapped takes about as long as the slower side.
-    together = sum if demand.colocated else max
-    pairs.sort(key=lambda pair: together([choice.step_s for choice in pair]))
     found = [combine(*pair, intervals=[demand.own_interval]) for pair in pairs[:_NUM_CANDIDATES]]
     return sorted(found, key=lambda choice: choice.predictions[demand.own_interval].step_s)
 
 
-def _split_pairs(demand: Demand, budget: Budget) -> Iterator[tuple[TrainerChoice, EngineChoice]]:
-    """The best of each split of the GPUs."""
-    rewards = num_reward_ranks(demand.config)
-    for num_trainer, num_engine in budget.splits(reward_gpus=rewards, gpus_per_node=demand.gpu.gpus_per_node):
-        trainers, engines = fitting_trainers(demand, num_trainer), fitting_engines(demand, num_engine)
-        if trainers and engines:
+def _split_pairs(demand: Demand, budget: Budget) -> list[tuple[TrainerChoice, EngineChoice]]:
+    """The best of each split of the GPUs, quickest first: _NUM_CANDIDATES of them, or a few more.
+
+    What is overlapped takes about as long as the slower side. Splits are searched in the order of the least
+    time that they can take, until no other can be among the quickest.
+    """
+    rewards, per_node = num_reward_ranks(demand.config), demand.gpu.gpus_per_node
+    bounded: list[tuple[float, int, int, EngineChoice]] = []
+    for place, split in enumerate(budget.splits(reward_gpus=rewards, gpus_per_node=per_node)):
+        num_trainer, num_engine = split
+        if engines := fitting_engines(demand, num_engine):
             quickest = min(engines, key=lambda c: c.step_s)
-            yield _simplest(trainers, engine_s=quickest.step_s), quickest
+            least_s = max(least_step_s(demand, num_trainer), quickest.step_s)
+            bounded.append((least_s, place, num_trainer, quickest))
+    found: list[tuple[float, int, TrainerChoice, EngineChoice]] = []
+    for least_s, place, num_trainer, engine in sorted(bounded, key=lambda item: item[:2]):
+        if len(found) >= _NUM_CANDIDATES and least_s > found[_NUM_CANDIDATES - 1][0]:
+            break
+        if trainers := fitting_trainers(demand, num_trainer):
+            trainer = _simplest(trainers, engine_s=engine.step_s)
+            found.append((max(trainer.step_s, engine.step_s), place, trainer, engine))
+            found.sort(key=lambda item: item[:2])
+    return [(trainer, engine) for _, _, trainer, engine in found]
 
 
-def _shared_pairs(demand: Demand, budget: Budget) -> Iterator[tuple[TrainerChoice, EngineChoice]]:
-    """Those that fit side by side on the same GPUs, all of which both of them take."""
+def _shared_pairs(demand: Demand, budget: Budget) -> list[tuple[TrainerChoice, EngineChoice]]:
+    """Those that fit side by side on the same GPUs, all of which both of them take, quickest first."""
     num_gpus = budget.shared(reward_gpus=num_reward_ranks(demand.config))
     layouts = list(
         engine_layouts(demand.architecture, num_gpus=num_gpus, gpus_per_node=demand.gpu.gpus_per_node)
     )
-    for trainer in fitting_trainers(demand, num_gpus):
-        for layout in layouts:
-            pair = colocated(trainer, layout)
-            if all(choice.fits for choice in pair):
-                yield pair
+    trainers = fitting_trainers(demand, num_gpus)
+    pairs = [colocated(trainer, layout) for trainer in trainers for layout in layouts]
+    fitting = [pair for pair in pairs if all(choice.fits for choice in pair)]
+    return sorted(fitting, key=lambda pair: pair[0].step_s + pair[1].step_s)
 
 
 def _simplest(choices: Sequence[TrainerChoice], *, engine_s: float) -> TrainerChoice:
@@ -143,7 +155,7 @@ def _fitting(demand: Demand, layout: Layout) -> Iterator[TrainerChoice]:
 
 def _least_recomputed(demand: Demand, layout: Layout) -> TrainerChoice | None:
     for recompute in Recompute:
-        if (choice := trainer_choice(recomputing(demand, recompute), layout)).fits:
+        if (choice := trainer_choice(demand.recomputing(recompute), layout)).fits:
             return choice
     return None
 

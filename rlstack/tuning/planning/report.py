@@ -155,6 +155,7 @@ def _choice_as_json(choice: Choice) -> dict[str, Any]:
             "fits": trainer.host.fits,
             "figures": _figures([*trainer.host.parts, trainer.host.total, trainer.host.limit]),
         },
+        "controller_memory": {"figures": _figures([choice.waiting])},
         "engine_memory": {
             "fits": engines.memory.fits,
             "gpu_memory_fraction": engines.memory.gpu_memory_fraction,

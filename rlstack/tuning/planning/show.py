@@ -108,11 +108,12 @@ def engine_table(choice: Choice) -> Table:
 
 
 def host_table(choice: Choice) -> Table:
-    """Of a node of the policy's."""
+    """Of a node of the policy's, and of the controller's node on top."""
     host = choice.trainer.host
     table = Table("", "GB", title="main memory of a node with policy ranks")
     for figure in [*host.parts, host.total, host.limit]:
         table.add_row(figure.name, f"{figure.value / 1e9:.1f}")
+    table.add_row(f"the controller: {choice.waiting.name}", f"{choice.waiting.value / 1e9:.1f}")
     return table
 
 
@@ -154,9 +155,10 @@ def arithmetic(choice: Choice) -> dict[str, list[Figure]]:
         "a policy GPU": [*policy.details, *policy.parts, policy.total, policy.limit],
         "an engine's GPU": [*engine.details, *engine.parts],
         "a node's main memory": [*choice.trainer.host.parts, choice.trainer.host.total],
+        "the controller's main memory": [choice.waiting],
         "training": choice.trainer.figures,
         "generation": choice.engines.figures,
-        "rewards and sync": choice.figures,
+        "rewards, sync and controller": choice.figures,
     }
 
 

@@ -28,9 +28,7 @@ def training(demand: Demand, layout: Layout) -> tuple[Training, list[Figure]]:
     """Of a layout: FLOPs over the ranks' speed, the collectives, the optimiser's pass through memory."""
     figures = _flops(demand, layout)
     forward, step = figures
-    fp8 = demand.fp8 is not None
-    assumed = demand.assumptions
-    rank_flops = {"peak": demand.peak_flops, "mfu": assumed.fp8_mfu if fp8 else assumed.mfu}
+    rank_flops = {"peak": demand.peak_flops, "mfu": demand.training_mfu}
     per_token = derive("training", "s/token/rank", "step/(peak*mfu)", step=step.value, **rank_flops)
     reference = derive("reference", "s/token/rank", "forward/(peak*mfu)", forward=forward.value, **rank_flops)
     efficiency = _efficiency(demand, layout, per_token)
@@ -44,10 +42,10 @@ def training(demand: Demand, layout: Layout) -> tuple[Training, list[Figure]]:
     return made, [*figures, per_token, reference, *efficiency, *exchange]
 
 
-def _flops(demand: Demand, layout: Layout) -> list[Figure]:
-    """Per token: of a forward pass, and of a forward and a backward pass with what is computed once more."""
-    a, workload, flops = demand.architecture, demand.workload, ModelFlops.of(demand.architecture)
-    forward = derive(
+def forward_flops(demand: Demand) -> Figure:
+    """Of a forward pass, per token."""
+    workload, flops = demand.workload, ModelFlops.of(demand.architecture)
+    return derive(
         "forward",
         "FLOP/token",
         "linear + attention*sequence",
@@ -55,6 +53,11 @@ def _flops(demand: Demand, layout: Layout) -> list[Figure]:
         attention=flops.attention,
         sequence=workload.prompt_tokens + workload.mean_answer_tokens,
     )
+
+
+def _flops(demand: Demand, layout: Layout) -> list[Figure]:
+    """Per token: of a forward pass, and of a forward and a backward pass with what is computed once more."""
+    a, forward = demand.architecture, forward_flops(demand)
     logits = "" if saves_logprobs(demand, layout, Layers.transformer_engine) else " + 2*hidden*vocab"
     step = derive(
         "forward and backward",
