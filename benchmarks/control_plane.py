@@ -46,7 +46,7 @@ from rlstack.data.records import Prompt, Rollout, RolloutGroup, Score
 from rlstack.data.sampling import PromptSampler
 
 SEED = Path(__file__).parents[1] / "configs" / "tiny" / "seed"
-SIZES = ((16, 8, 512), (16, 16, 1024), (32, 16, 2048))  # prompts, n, tokens of an answer
+SIZES = ((16, 16, 1024), (32, 16, 2048), (64, 16, 4096))  # prompts, n, tokens of an answer
 REFERENCE = (512, 16, 4096)
 PROMPT_TOKENS = 1024
 TASK = "fractions"  # of configs/quickstart.yaml

@@ -10,6 +10,7 @@ import numpy as np
 
 Bins = list[list[list[int]]]  # [rank][micro-batch]: indices of items, ascending
 
+MOST_COUNTED = 32  # items to a bin up to which the lower bound counts them
 NUM_IN_TURN = 4  # numbers of bins tried one by one before the steps double
 
 
@@ -52,7 +53,10 @@ def fill_bins(items: Sequence[Item], *, num_ranks: int, capacity: int, multiple:
 
 
 def _fewest_bins(items: Sequence[Item], capacity: int) -> int:
-    """A lower bound of the bins that hold `items`, at least 1: L2 of Martello and Toth (1990).
+    """A lower bound of the bins that hold `items`, at least 1.
+
+    It is the larger of two. Of items that exceed 1 / (k + 1) of a bin no bin holds more than k. And L2 of
+    Martello and Toth (1990):
 
     An item of more than half a bin shares it with none of its kind. Smaller items go where such items leave
     enough for the smallest of them that is counted, or into further bins; any number of the smallest items
@@ -66,7 +70,9 @@ def _fewest_bins(items: Sequence[Item], capacity: int) -> int:
     shared = np.searchsorted(sizes, capacity - smallest, "right")  # items from here on have bins of their own
     left = (shared - half) * capacity - (sums[shared] - sums[half])
     further = -((left - (sums[half] - sums[first])) // capacity)
-    return max(1, len(sizes) - half + int(further.max()))
+    most = np.arange(1, MOST_COUNTED + 1)
+    large = len(sizes) - np.array([np.searchsorted((k + 1) * sizes, capacity, "right") for k in most])
+    return max(1, len(sizes) - half + int(further.max()), int((-(-large // most)).max()))
 
 
 def _placed(
