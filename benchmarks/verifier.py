@@ -12,6 +12,8 @@ texts.
     differ          pairs of which math_verify says something else
     mean_ms, ...    milliseconds per pair
     to_baseline     mean_ms / that of math_verify
+    controller      instead: CPU time of the process that has the answers verified, in groups of 16 by two
+                    worker processes, per answer
 
     python benchmarks/verifier.py tests/cases/math.jsonl --out benchmarks/results/verifier.json
 """
@@ -36,7 +38,10 @@ from report import write
 
 from rlstack.data.boxed import boxed_answer, num_parts
 from rlstack.data.gold import accepted_answers, read_gold
+from rlstack.rewards.lane import Lane
+from rlstack.rewards.math import MathScorer
 from rlstack.rewards.math_compare import is_equal
+from rlstack.rewards.scorer import Question
 
 Pair = tuple[str, str]  # gold, answer
 Timed = tuple[float, bool | None]  # CPU seconds, verdict
@@ -72,7 +77,7 @@ def measure(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
             timed[name] = process.submit(passes, name, pairs).result()
     baseline = timed["math_verify"]
-    return [
+    rows: list[dict[str, Any]] = [
         {
             "by": name,
             "pass": state,
@@ -86,6 +91,26 @@ def measure(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
         for name, states in timed.items()
         for state, results in states.items()
     ]
+    controller = {"by": "controller", "pass": "cold", "pairs": len(pairs), "mean_ms": controller_ms(pairs)}
+    return [*rows, {**dict.fromkeys(rows[0]), **controller}]
+
+
+def controller_ms(pairs: Sequence[Pair]) -> float:
+    """CPU milliseconds of this process per answer, its workers' own time left out."""
+    scorer = MathScorer(workers=2, timeout_s=30.0)
+    lane = Lane("math", scorer, num_workers=2)
+    groups = [pairs[start : start + 16] for start in range(0, len(pairs), 16)]
+    questions = [
+        Question(problem="", answer=group[0][0], responses=tuple(f"\\boxed{{{text}}}" for _, text in group))
+        for group in groups
+    ]
+    started = time.process_time()
+    for future in [lane.start([question]) for question in questions]:
+        future.result()
+    spent_s = time.process_time() - started
+    lane.close()
+    scorer.close()
+    return 1e3 * spent_s / len(pairs)
 
 
 def passes(name: str, pairs: Sequence[Pair]) -> dict[str, list[Timed]]:

@@ -152,5 +152,6 @@ REMEDIES = {
     "schedule.save_every": "null saves nothing",
     "schedule.sync_interval": "1 is online, null is offline, auto adapts",
     "schedule.num_steps": "give the number of optimiser steps",
+    "reward.workers": "auto is one for each core of this machine, and one of each plug-in",
     "rollout.n": "a pair needs two rollouts of a prompt",
 }

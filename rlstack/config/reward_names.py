@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from enum import StrEnum
 
-from rlstack.config.schema import RewardModel, RunConfig
+from rlstack.config.schedule_words import AUTO
+from rlstack.config.schema import Reward, RewardModel, RunConfig
 from rlstack.config.tasks import tasks_by_setting
 
 MATH = "math"
@@ -27,6 +29,16 @@ def kind_of(reward: str) -> RewardKind:
     if reward == MATH:
         return RewardKind.math
     return RewardKind.plugin if ":" in reward else RewardKind.model
+
+
+def verifier_workers(settings: Reward) -> int:
+    """Processes of the math verifier; auto: as many as there are cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if settings.workers == AUTO else int(settings.workers)
+
+
+def plugin_workers(settings: Reward) -> int:
+    """Processes of each plug-in; auto: one, since the user's own code may take any memory, or a lock."""
+    return 1 if settings.workers == AUTO else int(settings.workers)
 
 
 def is_plugin(name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rlstack.config.schema import RunConfig
 
-AUTO = "auto"  # of sync_interval
+AUTO = "auto"  # of sync_interval, and of reward.workers
 NEVER = "never"  # of reference_sync
 WITH_GENERATOR = "with_generator"  # of reference_sync
 

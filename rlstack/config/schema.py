@@ -307,7 +307,9 @@ class RewardModel:
 
 @dataclass(slots=True)
 class Reward:
-    workers: int = 1  # processes of the math verifier, and of each plug-in
+    workers: int | str = (
+        "auto"  # of the math verifier, and of each plug-in; auto = this machine's cores, and 1
+    )
     timeout_s: float = 5.0  # wall-clock limit of one verification
     plugin_timeout_s: float = 60.0  # wall-clock limit of one call of a plug-in: the answers to one prompt
     plugin_start_timeout_s: float = 120.0  # for a plug-in to be imported and made

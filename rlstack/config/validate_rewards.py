@@ -18,6 +18,7 @@ from rlstack.config.reward_names import (
     kind_of,
     used_models,
 )
+from rlstack.config.schedule_words import AUTO
 from rlstack.config.schema import RewardEngine, RewardModel, RunConfig, Task
 from rlstack.config.tasks import tasks_by_setting
 from rlstack.errors import ConfigError
@@ -42,6 +43,9 @@ def reward_problems(config: RunConfig) -> list[str]:
 
 
 def _definitions(config: RunConfig) -> Iterator[str]:
+    workers = config.reward.workers
+    if isinstance(workers, str) and workers != AUTO:
+        yield f"reward.workers = {workers}: {AUTO} | a number of processes from 1 is accepted"
     names = [model.name for model in config.reward.models]
     for name, count in Counter(names).items():
         if count > 1:

@@ -9,8 +9,9 @@ MARKER = "The final answer is"  # of the prompt template MATH
 MAX_TAIL_CHARS = 200_000  # of a text, from its end: more than any response has, and 50 ms at the most
 MAX_ANSWER_CHARS = 2000  # a longer box is no answer: nothing that long is compared
 
-# A box, an escaped character (so that `\{` is no brace) or a brace.
-TOKEN = re.compile(r"\\{1,2}(?:boxed|fbox|framebox)(?![A-Za-z])\s*|\\.|[{}]", re.DOTALL)
+# A box, an escaped character (so that `\{` is no brace) or a brace. Each of the three begins with one literal
+# character, which lets the search skip all others five times as fast.
+TOKEN = re.compile(r"\\(?:\\?(?:boxed|fbox|framebox)(?![A-Za-z])\s*|.)|\{|\}", re.DOTALL)
 # What a box without braces holds: `\boxed 5`, `\boxed\frac{1}{2}`, `\boxed B.`
 BARE = re.compile(
     r"-?\d+(?:[.,]\d+)*|-?\\[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\}|\\(?:pi|infty)(?![A-Za-z])"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from rlstack.config.reward_names import needs_answer
+from rlstack.config.reward_names import needs_answer, verifier_workers
 from rlstack.config.schema import Reward, RunConfig, Task
 from rlstack.config.tasks import tasks_by_setting
 from rlstack.data.gold import accepted_answers
@@ -95,7 +95,9 @@ def find_flaws(golds: Iterable[str], settings: Reward) -> dict[str, str]:
             unread = recall(golds_now)
             if unread is None:
                 if verifier is None:
-                    verifier = opened.enter_context(MathVerifier(settings.workers, settings.timeout_s))
+                    verifier = opened.enter_context(
+                        MathVerifier(verifier_workers(settings), settings.timeout_s)
+                    )
                 unread = _unread(golds_now, verifier)
             flaws |= dict.fromkeys(unread, UNREAD)
             done += len(golds_now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import selectors
+import select
 import time
 
 CHUNK_BYTES = 1 << 16
@@ -17,6 +17,8 @@ class Lines:
         self._back = back
         self._rest = b""  # read, and not yet returned
         self.is_open = True  # until the other side has ended
+        self._replies = select.poll()
+        self._replies.register(back, select.POLLIN)
         os.set_blocking(out, False)
         os.set_blocking(back, False)
 
@@ -25,12 +27,13 @@ class Lines:
         deadline = time.monotonic() + timeout_s
         left = memoryview(line.encode() + b"\n")
         while left and self.is_open:
-            if not _is_ready(self._out, selectors.EVENT_WRITE, deadline):
-                return None
             try:
                 left = left[os.write(self._out, left[:CHUNK_BYTES]) :]
             except BlockingIOError:
-                continue
+                room = select.poll()
+                room.register(self._out, select.POLLOUT)
+                if not _is_ready(room, deadline):
+                    return None
             except BrokenPipeError:
                 self.is_open = False
         return self._read(deadline) if self.is_open else None
@@ -42,7 +45,7 @@ class Lines:
     def _read(self, deadline: float) -> str | None:
         parts = [self._rest]
         while b"\n" not in parts[-1]:
-            if not _is_ready(self._back, selectors.EVENT_READ, deadline):
+            if not _is_ready(self._replies, deadline):
                 self._rest = b"".join(parts)
                 return None
             part = os.read(self._back, CHUNK_BYTES)
@@ -54,7 +57,5 @@ class Lines:
         return line.decode()
 
 
-def _is_ready(descriptor: int, event: int, deadline: float) -> bool:
-    with selectors.DefaultSelector() as selector:
-        selector.register(descriptor, event)
-        return bool(selector.select(max(0.0, deadline - time.monotonic())))
+def _is_ready(poll: select.poll, deadline: float) -> bool:
+    return bool(poll.poll(1000 * max(0.0, deadline - time.monotonic())))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 
 from rlstack.data.boxed import boxed_answer, num_parts
@@ -16,6 +16,7 @@ from rlstack.rewards.worker_pool import WorkerPool
 from rlstack.telemetry.timeline import span
 
 CACHE_SIZE = 100_000  # verdicts
+BATCH_SIZE = 16  # answers of one message to a process
 
 
 class MathVerifier:
@@ -35,18 +36,24 @@ class MathVerifier:
         Equal items are verified once, and verdicts are remembered. Where there is no verdict, the reward is
         None and the outcome says why: timeout, or error (math-verify raised, or its process died).
         """
-        keys = [(gold, boxed_answer(text, num_parts=num_parts(gold))) for text, gold in items]
+        parts = {gold: num_parts(gold) for _, gold in items}
+        keys = [(gold, boxed_answer(text, num_parts=parts[gold])) for text, gold in items]
         distinct = dict.fromkeys((gold, answer) for gold, answer in keys if answer is not None)
-        verdicts = {key: score for key in distinct if (score := self._recall(key)) is not None}
+        verdicts = self._recall(distinct)
         unknown = [key for key in distinct if key not in verdicts]
-        for key, score in zip(unknown, self._pool.map(verify, unknown), strict=True):
-            verdicts[key] = score
-            self._remember(key, score)
+        found = dict(zip(unknown, self._verified(unknown), strict=True))
+        self._remember(found)
+        verdicts |= found
         return [Score(reward=0.0) if answer is None else verdicts[gold, answer] for gold, answer in keys]
 
     def check_golds(self, golds: Sequence[str]) -> list[Score]:
         """1.0 for each gold answer that is read as a value, as words or the like, else 0.0; see `score`."""
-        return list(self._pool.map(verify, [(gold, None) for gold in golds]))
+        return self._verified([(gold, None) for gold in golds])
+
+    def _verified(self, keys: Sequence[tuple[str, str | None]]) -> list[Score]:
+        """See `verify`; a few at a time, since each message costs this process more than an answer does."""
+        batches = [keys[start : start + BATCH_SIZE] for start in range(0, len(keys), BATCH_SIZE)]
+        return [score for scores in self._pool.map(verify, batches) for score in scores]
 
     def close(self) -> None:
         """End the processes at once; a `score` that still waits for one raises RuntimeError."""
@@ -60,18 +67,19 @@ class MathVerifier:
     ) -> None:
         self.close()
 
-    def _recall(self, key: tuple[str, str]) -> Score | None:
+    def _recall(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Score]:
         with self._cache_lock:
-            if key in self._cache:
+            known = {key: self._cache[key] for key in keys if key in self._cache}
+            for key in known:
                 self._cache.move_to_end(key)
-            return self._cache.get(key)
+        return known
 
-    def _remember(self, key: tuple[str, str], score: Score) -> None:
-        if score.outcome is not Outcome.ok:  # a busy machine may do better next time
-            return
+    def _remember(self, verdicts: Mapping[tuple[str, str], Score]) -> None:
         with self._cache_lock:
-            self._cache[key] = score
-            if len(self._cache) > CACHE_SIZE:
+            for key, score in verdicts.items():
+                if score.outcome is Outcome.ok:  # a busy machine may do better next time with others
+                    self._cache[key] = score
+            while len(self._cache) > CACHE_SIZE:
                 self._cache.popitem(last=False)
 
 
@@ -103,4 +111,6 @@ class MathScorer:
 
 def _best(verdicts: Sequence[Score]) -> Score:
     """The verdict on an answer of which any of several gold answers is right."""
+    if len(verdicts) == 1:
+        return verdicts[0]
     return max(verdicts, key=lambda verdict: (verdict.reward == 1.0, verdict.outcome is not Outcome.ok))

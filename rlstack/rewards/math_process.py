@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections.abc import Mapping, Sequence
 
 from rlstack.data.records import Outcome, Score
 from rlstack.rewards.worker_process import Ended, WorkerProcess
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def math_process(timeout_s: float) -> WorkerProcess:
-    """A process that takes [gold, answer or None] and ends itself after `timeout_s` seconds on one.
+    """A process that takes pairs [gold, answer or None] and ends itself after `timeout_s` seconds on one.
 
     Answers may be made to attack what reads them: it gets no secret of the environment.
     """
@@ -36,14 +37,24 @@ def math_process(timeout_s: float) -> WorkerProcess:
     )
 
 
-def verify(process: WorkerProcess, key: tuple[str, str | None]) -> Score:
-    """1.0 if the second of (gold, answer) equals the first, else 0.0; no reward if there is no verdict.
+def verify(process: WorkerProcess, keys: Sequence[tuple[str, str | None]]) -> list[Score]:
+    """For each (gold, answer) 1.0 if the second equals the first, else 0.0; no reward without a verdict.
 
-    With None as answer it is 1.0 if the gold answer can be read at all.
+    With None as answer it is 1.0 if the gold answer can be read at all. The pairs go to the process together.
+    Where that ends, nothing says which pair it was at: each then goes alone, and one costs no other its
+    verdict.
     """
+    reply = process.ask(keys, num_parts=len(keys))
+    if not isinstance(reply, Ended):
+        return [_score(key, part) for key, part in zip(keys, reply["replies"], strict=True)]
+    if len(keys) == 1:
+        return [_score(keys[0], reply)]
+    return [score for key in keys for score in verify(process, [key])]
+
+
+def _score(key: tuple[str, str | None], reply: Mapping[str, bool | str] | Ended) -> Score:
     gold, answer = key
     level = logging.DEBUG if answer is None else logging.WARNING
-    reply = process.ask([gold, answer])
     if isinstance(reply, Ended):
         if reply.late or reply.status == -signal.SIGALRM:
             logger.log(level, "math-verify was out of time on %r against %r", answer, gold)

@@ -1,8 +1,8 @@
 """The process that compares answers: `python -P -m rlstack.rewards.math_worker TIMEOUT_S`.
 
-Reads one JSON line `[gold, answer]` at a time and writes one JSON line: `{"equal": bool}`, or
-`{"error": str}` if that raised. `[gold, null]` tells if the gold answer is read as a value. It writes "ready"
-once the imports are done.
+Reads one JSON line `[[gold, answer], ...]` at a time and writes one JSON line `{"replies": [...]}`, with
+`{"equal": bool}` for each pair, or `{"error": str}` if that raised. `[gold, null]` tells if the gold answer
+is read as a value. It writes "ready" once the imports are done.
 
 sympy can compute for hours inside one C call, where Python runs no signal handler and no other thread. The
 limit is therefore a kernel timer whose signal has its default action: it ends the process, and the exit
@@ -27,7 +27,7 @@ MEMORY_LIMIT_GIB = 4  # of address space: 10^(10^10) must not take the machine's
 
 
 def main(timeout_s: float) -> None:
-    """Answer requests from stdin until it ends, each within `timeout_s` seconds or not at all."""
+    """Answer requests from stdin until it ends, each pair within `timeout_s` seconds or not at all."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_GIB << 30, MEMORY_LIMIT_GIB << 30))
@@ -43,11 +43,12 @@ def main(timeout_s: float) -> None:
     print("ready", file=replies)
 
     for line in sys.stdin:
-        gold, answer = json.loads(line)
-        signal.setitimer(signal.ITIMER_REAL, timeout_s)
-        reply = _reply(gold, answer)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        print(json.dumps(reply), file=replies)
+        found = []
+        for gold, answer in json.loads(line):
+            signal.setitimer(signal.ITIMER_REAL, timeout_s)
+            found.append(_reply(gold, answer))
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        print(json.dumps({"replies": found}), file=replies)
 
 
 def _reply(gold: str, answer: str | None) -> dict[str, Any]:

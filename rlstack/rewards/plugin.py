@@ -35,6 +35,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from rlstack.config.reward_names import plugin_workers
 from rlstack.config.schema import Reward
 from rlstack.data.records import Outcome, Score
 from rlstack.errors import ConfigError
@@ -74,7 +75,7 @@ class PluginScorer:
                 start_timeout_s=settings.plugin_start_timeout_s,
                 pass_fds=self._given,
             )
-            for _ in range(settings.workers)
+            for _ in range(plugin_workers(settings))
         ]
         try:
             self._pool = WorkerPool(processes)

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 from types import TracebackType
 from typing import Any
 
-from rlstack.config.reward_names import RewardKind, kind_of
+from rlstack.config.reward_names import RewardKind, kind_of, verifier_workers
 from rlstack.config.schema import Reward as RewardSettings
 from rlstack.config.schema import RunConfig
 from rlstack.config.tasks import tasks_by_setting
@@ -48,7 +48,7 @@ class Rewards:
                     own = (given or {}).get(task.reward)
                     scorer = start_scorer(task.reward, config.reward, setting=f"{key}.reward", given=own)
                     scorers[task.reward] = started.enter_context(closing(scorer))
-            workers = config.reward.workers
+            workers = verifier_workers(config.reward)
             lanes = {name: Lane(name, scorer, num_workers=workers) for name, scorer in scorers.items()}
             for lane in lanes.values():
                 started.callback(lane.close)
@@ -100,4 +100,4 @@ def start_scorer(reward: str, settings: RewardSettings, *, setting: str, given: 
     if kind_of(reward) is RewardKind.plugin:
         return PluginScorer(reward, settings, setting=setting, given=given)
     assert kind_of(reward) is RewardKind.math, f"the reward model {reward!r} has not been started"
-    return MathScorer(settings.workers, settings.timeout_s)
+    return MathScorer(verifier_workers(settings), settings.timeout_s)

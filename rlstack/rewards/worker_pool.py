@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -38,8 +38,8 @@ class WorkerPool:
             self.close()
             raise
 
-    def map(self, use: Callable[[WorkerProcess, Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """use(process, item) of every item, in the order of the items."""
+    def map(self, use: Callable[[WorkerProcess, Item], Result], items: Sequence[Item]) -> Iterable[Result]:
+        """use(process, item) of every item, in the order of the items; one alone in the calling thread."""
 
         def with_a_process(item: Item) -> Result:
             process = self._free.get()
@@ -48,7 +48,7 @@ class WorkerPool:
             finally:
                 self._free.put(process)
 
-        return self._threads.map(with_a_process, items)
+        return map(with_a_process, items) if len(items) == 1 else self._threads.map(with_a_process, items)
 
     def close(self) -> None:
         """End the processes at once; a `map` that still waits for one raises RuntimeError."""

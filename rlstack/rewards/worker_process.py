@@ -79,18 +79,21 @@ class WorkerProcess:
             raise RuntimeError(f"{self._what}: {why}")
         self._ready = True
 
-    def ask(self, request: Any) -> dict[str, Any] | Ended:
+    def ask(self, request: Any, *, num_parts: int = 1) -> dict[str, Any] | Ended:
         """The reply to `request`, or how the process ended: by itself, or here after `timeout_s` seconds.
+
+        num_parts: of the request, each of which has `timeout_s`.
 
         A process that someone else has stopped or killed is replaced, and the next one asked; twice is once
         too often, for it may have been the kernel, which found that it takes too much memory.
         """
-        answer = self._ask(request)
-        return self._ask(request) if isinstance(answer, Ended) and answer.by_another else answer
+        text, timeout_s = json.dumps(request), num_parts * self._timeout_s
+        answer = self._ask(text, timeout_s)
+        return self._ask(text, timeout_s) if isinstance(answer, Ended) and answer.by_another else answer
 
-    def _ask(self, request: Any) -> dict[str, Any] | Ended:
+    def _ask(self, request: str, timeout_s: float) -> dict[str, Any] | Ended:
         self.wait_ready()
-        line = self._lines.exchange(json.dumps(request), timeout_s=self._timeout_s)
+        line = self._lines.exchange(request, timeout_s=timeout_s)
         if line is not None:
             reply: dict[str, Any] = json.loads(line)
             return reply

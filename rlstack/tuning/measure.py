@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlstack.config.load import load_stored
+from rlstack.config.reward_names import verifier_workers
 from rlstack.errors import ConfigError
 from rlstack.telemetry.curves import read_rows, read_summary
 from rlstack.telemetry.rollout_shards import ROLLOUTS, read_rollouts
@@ -83,7 +84,7 @@ def measured_run(folder: Path) -> MeasuredRun:
         rows=rows,
         lengths=lengths,
         num_cores=None if hardware["gpus"] else hardware["num_cores"],
-        reward_workers=config.reward.workers,
+        reward_workers=verifier_workers(config.reward),
         evaluation_s=evaluate_s / num_evaluations if num_evaluations else 0.0,
         start_up_s=summary["wall_s"] - evaluate_s - sum(seconds(row, "step") for row in rows),
     )

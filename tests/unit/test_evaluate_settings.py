@@ -180,7 +180,7 @@ def test_nothing_of_a_run_but_its_tasks_and_its_sampling_is_taken(run: Path) -> 
     config = made(run)
     assert (config.run.seed, config.rollout.max_new_tokens, config.reward.timeout_s) == (7, 48, 9)
     assert config.objective.loss is config.telemetry.mlflow is None
-    assert (config.reward.workers, config.run.dir) == (1, "runs")
+    assert (config.reward.workers, config.run.dir) == ("auto", "runs")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -20,6 +21,7 @@ from rlstack.data.boxed import MAX_ANSWER_CHARS, MAX_TAIL_CHARS, boxed_answer, n
 from rlstack.data.records import Outcome, Prompt, Rollout, RolloutGroup, Score, ScoredGroup
 from rlstack.rewards.math import MathVerifier
 from rlstack.rewards.router import Rewards
+from rlstack.rewards.worker_process import WorkerProcess
 
 ENDLESS = "9^{9^{9^{9}}}"  # sympy computes it in one C call that nothing in Python interrupts
 OK = Score(reward=1.0)
@@ -273,3 +275,30 @@ def test_labels_of_real_rollouts_are_reproduced() -> None:
     assert {score.outcome for score in scores} == {Outcome.ok}
     agreed = sum(score.reward == label for score, label in zip(scores, labels, strict=True))
     assert agreed >= 0.99 * len(labels) == 475.2
+
+
+def test_answers_travel_together_and_one_that_ends_the_process_costs_no_other_its_verdict(
+    verifier: MathVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixteen to a message; where one of them is out of time, all of its message go again, one by one."""
+    sizes: list[int] = []
+    ask = WorkerProcess.ask
+
+    def counted(process: WorkerProcess, request: Any, *, num_parts: int = 1) -> Any:
+        sizes.append(num_parts)
+        return ask(process, request, num_parts=num_parts)
+
+    monkeypatch.setattr(WorkerProcess, "ask", counted)
+    items = [(answer(f"{i}.25"), f"{i}.25") for i in range(1000, 1040)]
+    assert verifier.score(items) == [OK] * 40
+    assert sizes == [16, 16, 8]
+    sizes.clear()
+    items = [(answer(f"{i}.75"), f"{i}.75") for i in range(1000, 1004)]
+    assert verifier.score([*items[:2], (answer(f"2+{ENDLESS}"), "7"), *items[2:]]) == [
+        OK,
+        OK,
+        TIMEOUT,
+        OK,
+        OK,
+    ]
+    assert sizes == [5, 1, 1, 1, 1, 1]

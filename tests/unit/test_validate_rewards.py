@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from rlstack.config.load import load_config
-from rlstack.config.reward_names import RewardKind, kind_of, needs_answer, used_models
+from rlstack.config.reward_names import (
+    RewardKind,
+    kind_of,
+    needs_answer,
+    plugin_workers,
+    used_models,
+    verifier_workers,
+)
 from rlstack.config.schema import Evaluation, RewardEngine, RewardModel, RunConfig, Task
 from rlstack.config.schema import Reward as RewardSettings
 from rlstack.config.validate_rewards import missing_models, num_reward_ranks, reward_problems
@@ -101,3 +109,12 @@ def test_kinds_are_told_by_the_form_of_the_name() -> None:
     kinds = {"math": RewardKind.math, "athene": RewardKind.model, "m:f": RewardKind.plugin}
     assert {name: kind_of(name) for name in kinds} == kinds
     assert [needs_answer(name) for name in kinds] == [True, False, False]
+
+
+def test_workers_are_a_number_or_the_cores_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(7)))
+    assert (verifier_workers(RewardSettings()), plugin_workers(RewardSettings())) == (7, 1)
+    assert (verifier_workers(RewardSettings(workers=3)), plugin_workers(RewardSettings(workers=3))) == (3, 3)
+    assert reward_problems(RunConfig(reward=RewardSettings(workers="many"))) == [
+        "reward.workers = many: auto | a number of processes from 1 is accepted"
+    ]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from rlstack.config.sequences import ROLLOUT_TOKEN_BYTES
 from rlstack.errors import ConfigError
 
 
@@ -73,7 +74,9 @@ class Assumptions:
         5, "ms", "of the controller per step, whatever its size; measured over 2,000 tiny steps"
     )
     controller_bytes_per_token: float = _assume(
-        14, "bytes", "of the controller per sampled token of a step that waits: id, logprob, text"
+        ROLLOUT_TOKEN_BYTES,
+        "bytes",
+        "of the controller per sampled token of a step that waits: id, logprob, text",
     )
     sync_latency_s: float = _assume(0.2, "s", "rendezvous, digests and probe of a sync; own assumption")
     margin: float = _assume(0.08, "of a GPU's memory", "left free: fragmentation; own assumption")

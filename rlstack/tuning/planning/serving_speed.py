@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlstack.config.reward_names import used_models
+from rlstack.config.schedule_words import AUTO
 from rlstack.model.flops import ModelFlops
 from rlstack.orchestration.layout_text import EngineLayout
 from rlstack.tuning.parts import Generation, Scoring, Sync
@@ -82,7 +83,9 @@ def scoring(demand: Demand) -> tuple[Scoring, list[Figure]]:
     """Of the slowest kind of reward: answers are verified on CPUs, reward models have GPUs of their own."""
     assumed, workload = demand.assumptions, demand.workload
     figures = [derive("verification", "s/rollout", "reward_ms/1000", reward_ms=assumed.reward_ms)]
-    kinds = [Scoring(s_per_rollout=figures[0].value, workers=demand.config.reward.workers)]
+    workers = demand.config.reward.workers
+    num_workers = int(assumed.node_cores if workers == AUTO else workers)
+    kinds = [Scoring(s_per_rollout=figures[0].value, workers=num_workers)]
     for model in used_models(demand.config):
         figures.append(
             derive(
