@@ -37,7 +37,7 @@ def max_steps_ahead(config: RunConfig) -> int:
     """
     rollout = config.rollout
     step_bytes = config.batch.prompts_per_step * rollout.n * rollout.max_new_tokens * ROLLOUT_TOKEN_BYTES
-    return max(1, min(rollout.max_steps_ahead, int(rollout.max_ahead_gib * GIB // step_bytes)))
+    return max(1, min(rollout.max_steps_ahead, int(rollout.max_ahead_gib * GIB // max(1, step_bytes))))
 
 
 def longest_sequence(config: RunConfig, *, max_prompt_tokens: int | None) -> int:

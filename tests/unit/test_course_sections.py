@@ -15,14 +15,14 @@ from rlstack.telemetry.course_sections import COURSE, SIGNAL, course, signal, ta
 from rlstack.telemetry.html_page import Section
 from rlstack.telemetry.metrics import metric_of
 from rlstack.telemetry.run_figures import WINDOW, Panel, lines, logarithmic
-from rlstack.telemetry.run_record import RunRecord
+from rlstack.telemetry.run_record import RunRecord, Times
 
 Row = Mapping[str, Any]
 
 
 def run(steps: Sequence[Row], evaluations: Sequence[Row] = ()) -> RunRecord:
     summary = {"evaluations": list(evaluations)}
-    return RunRecord(path=Path(), settings={}, steps=steps, summary=summary, spans=[], samples=[])
+    return RunRecord(path=Path(), settings={}, steps=steps, summary=summary, times=Times(), samples=[])
 
 
 def figures(section: Section | None) -> dict[str, go.Figure]:

@@ -13,7 +13,7 @@ from rlstack.telemetry.comparison.page import write_comparison
 from rlstack.telemetry.comparison.runs import read_runs
 from rlstack.telemetry.html_page import write_page
 from rlstack.telemetry.rollouts.section import rollouts_section
-from rlstack.telemetry.run_record import RunRecord
+from rlstack.telemetry.run_record import RunRecord, Times
 from tests.browser import Loaded, browser, load
 from tests.played_run import HOSTILE, NUM_STEPS, make_run
 
@@ -144,7 +144,7 @@ def test_there_is_more_to_show_and_what_is_typed_is_in_the_address(tmp_path: Pat
     ]
     (tmp_path / "rollouts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = {"rollout": {"n": 1}}
-    record = RunRecord(path=tmp_path, settings=settings, steps=[], summary=None, spans=[], samples=[])
+    record = RunRecord(path=tmp_path, settings=settings, steps=[], summary=None, times=Times(), samples=[])
     section = rollouts_section(record)
     assert section is not None
     page = tmp_path / "page.html"
