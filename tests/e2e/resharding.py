@@ -138,7 +138,7 @@ def serve(
     def greedy() -> list[tuple[int, ...]]:
         groups = engine.generate(PROMPTS, n=1, temperature=0.0, top_p=1.0, seeds=[0] * len(PROMPTS))
         assert {group[0].version for group in groups} == {engine.version}
-        return [group[0].token_ids for group in groups]
+        return [group[0].token_ids.tolist() for group in groups]
 
     def look() -> None:
         seen.tokens.append(greedy())

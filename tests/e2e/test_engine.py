@@ -51,7 +51,7 @@ def groups(folder, own_process):
 
 
 def tokens(groups) -> list:
-    return [[rollout.token_ids for rollout in group] for group in groups]
+    return [[rollout.token_ids.tolist() for rollout in group] for group in groups]
 
 
 @torch.no_grad()
@@ -72,14 +72,15 @@ def test_seeds_decide_the_rollouts_whatever_else_is_in_the_batch(groups):
 
 
 def test_the_rollouts_of_a_prompt_differ_whatever_the_folders_generation_config_says(groups):
-    assert all(len(set(group)) == N for group in tokens(groups["all"]))
+    assert all(len({*map(tuple, group)}) == N for group in tokens(groups["all"]))
 
 
 def test_an_end_token_is_kept_in_the_tokens_and_left_out_of_the_text(folder, groups):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     rollouts = list(itertools.chain(*groups["all"]))
     for rollout in rollouts:
-        body = rollout.token_ids[:-1] if rollout.finished else rollout.token_ids
+        token_ids = rollout.token_ids.tolist()
+        body = token_ids[:-1] if rollout.finished else token_ids
         assert not {1, 2} & set(body)
         assert rollout.text == tokenizer.decode(body, skip_special_tokens=True)
         assert rollout.finished == (rollout.token_ids[-1] in (1, 2))
