@@ -34,7 +34,7 @@ class Reading:
         self._worker = worker
         worker._sources = {TransferMethod.gather: self}
 
-    def begin(self, version: int) -> None:
+    def begin(self, version: int, receivers: object = None) -> None:
         self.note("sent", self._worker.trainer.model.parameters())
 
     def note(self, name: str, tensors: Iterable[Tensor]) -> None:
