@@ -228,7 +228,7 @@ def growth(before: Mapping[str, Any] | None, row: Mapping[str, Any], key: str) -
 
 
 def bytes_received(port: int) -> int:
-    """What all connections of this process to `port` have received so far (Linux)."""
+    """Bytes that all connections of this process to `port` have received so far (Linux)."""
     return sum(map(_bytes_received, _connections(port)))
 
 

@@ -10,6 +10,6 @@ WITH_GENERATOR = "with_generator"  # of reference_sync
 
 
 def keeps_served(config: RunConfig) -> bool:
-    """Whether the engines' version is ever another than the policy's when it could be asked for again."""
+    """Return True if the engines' version may differ from the policy's when it is needed again."""
     is_asked_for = config.schedule.save_every is not None or config.recovery.max_restarts > 0
     return is_asked_for and config.schedule.sync_interval != 1

@@ -17,7 +17,7 @@ ROLLOUT_TOKEN_BYTES = 14  # in the controller: an int32 id, a float32 logprob an
 
 
 class CacheShape(Protocol):
-    """What a token's keys and values take; `rlstack.model.architecture.Architecture` has it."""
+    """The size of a token's keys and values; `rlstack.model.architecture.Architecture` has it."""
 
     @property
     def num_layers(self) -> int: ...

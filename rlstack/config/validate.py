@@ -47,7 +47,7 @@ CPU_HEAD_DIMS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 
 
 class ModelShape(LayerShape, Protocol):
-    """What a layout depends on; `rlstack.model.architecture.Architecture` has it."""
+    """The properties that a layout depends on; `rlstack.model.architecture.Architecture` has it."""
 
     @property
     def context_length(self) -> int: ...

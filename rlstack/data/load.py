@@ -59,7 +59,7 @@ def tokenizer_and_room(config: RunConfig) -> tuple[PreTrainedTokenizerBase, int]
 
 
 def _tokenizer_of(config: RunConfig) -> Tokenizer:
-    """What loads the tokenizer of `policy.model` when it is first called."""
+    """A function that loads the tokenizer of `policy.model` when it is first called."""
 
     @cache
     def load() -> PreTrainedTokenizerBase:

@@ -165,7 +165,7 @@ def load_table(task: Task, key: str | None, batches: Callable[[], Iterator[pa.Re
 
 
 def is_kept(key: str | None) -> bool:
-    """Whether there is a file of `key`; its content has not been looked at."""
+    """Return True if there is a file of `key`; its content has not been looked at."""
     return key is not None and any(cache_folder("prompts").glob(f"{key}.*.arrow"))
 
 
@@ -223,7 +223,7 @@ def _recall(key: str) -> list[pa.RecordBatch] | None:
 
 
 def _read(path: Path, key: str) -> list[pa.RecordBatch] | None:
-    """What was kept under `key`; None if the file is another user's, damaged or of something else."""
+    """The content kept under `key`; None if the file is another user's, damaged or of something else."""
     with path.open("rb") as file:
         if not _is_own(os.fstat(file.fileno())):
             return None
@@ -271,5 +271,5 @@ def _remove_oldest(folder: Path) -> None:
 
 
 def _is_own(found: os.stat_result) -> bool:
-    """Whether it is this user's, and nobody else can write to it."""
+    """Return True if it is this user's, and nobody else can write to it."""
     return found.st_uid == os.getuid() and not found.st_mode & 0o022

@@ -71,7 +71,7 @@ _DEFAULT_WINDOW = 4096  # tokens; transformers' where the file does not say
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """What the policy, the name map and the checks of the layout need to know of a model."""
+    """The properties of a model that the policy, the name map and the layout's checks need."""
 
     family: str  # the class in transformers, one of FAMILIES
     num_layers: int

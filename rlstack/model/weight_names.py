@@ -48,7 +48,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What one parameter of megatron consists of."""
+    """The parts of one parameter of megatron."""
 
     parts: tuple[Part, ...]
     fusion: Fusion = Fusion.none

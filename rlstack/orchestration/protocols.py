@@ -95,7 +95,7 @@ class PolicyRank(Probed, Protocol):
 
     @phase("save")
     def is_saved(self) -> bool:
-        """Whether finish_save() would not have to wait for this rank's disk."""
+        """Return True if finish_save() would not have to wait for this rank's disk."""
 
     @phase("save")
     def finish_save(self) -> dict[str, Digest]:

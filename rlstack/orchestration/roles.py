@@ -91,7 +91,7 @@ class RewardModelLost(RoleLost):
 
 
 class BackToCheckpoint(RoleLost):
-    """What was lost is nowhere else: the run can only go on from its newest checkpoint."""
+    """The loss of a state that is nowhere else: the run continues from its newest checkpoint."""
 
 
 class PolicyLost(BackToCheckpoint):
@@ -204,7 +204,7 @@ class Call(Generic[R_co]):
 
     @property
     def result(self) -> R_co:
-        """What the method has returned, after wait_for()."""
+        """The value that the method has returned, after wait_for()."""
         assert isinstance(self._outcome, Answer), "wait_for comes first"
         return cast(R_co, self._outcome.result)
 

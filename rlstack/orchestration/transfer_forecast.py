@@ -139,6 +139,7 @@ def lower_bound_s(num_bytes: int, *, gb_per_s: float) -> float:
 def predicted_layouts(
     architecture: Architecture, trainer: TrainerLayout, engines: EngineLayout
 ) -> tuple[list[list[Piece]], list[list[Piece]]]:
+    """The pieces of each trainer rank and of each engine worker, without a process of either."""
     sources = predicted_source_pieces(
         architecture,
         tensor_parallel=trainer.tensor_parallel,

@@ -231,7 +231,7 @@ class PolicyWorker:
         self._save = checkpointing.begin_save(self.trainer, self._served, self._config.policy, folder)
 
     def is_saved(self) -> bool:
-        """Whether finish_save() would not have to wait for this rank's disk."""
+        """Return True if finish_save() would not have to wait for this rank's disk."""
         return self._save is None or self._save.is_written()
 
     def finish_save(self) -> dict[str, Digest]:

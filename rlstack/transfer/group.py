@@ -157,7 +157,7 @@ def wait_for_all(store: Store, *, place: str, others: Mapping[str, str], timeout
 
 
 def collect(store: Store, *, place: str, others: Mapping[str, str], timeout_s: float) -> list[str]:
-    """What each of `others` has left at `place`; waits, and raises, as `wait_for_all`."""
+    """The values that `others` have left at `place`; waits, and raises, as `wait_for_all`."""
     keys = wait_for_all(store, place=place, others=others, timeout_s=timeout_s)
     return [value.decode() for value in store.multi_get(keys)] if keys else []
 

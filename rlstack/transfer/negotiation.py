@@ -58,7 +58,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class MemberLayout:
-    """What a member holds; `dtypes` of the wire, by tensor, as in "float32": of a source there are none."""
+    """A member's layout; `dtypes` of the wire, by tensor, as in "float32": of a source there are none."""
 
     pieces: Sequence[Piece]
     dtypes: Mapping[str, str]
@@ -76,7 +76,7 @@ class Agreed:
 
 @dataclass
 class LayoutCache:
-    """What a process has learnt in its last negotiation: most of it holds when a transfer is opened again."""
+    """A process's last negotiation, most of which holds when a transfer is opened again."""
 
     layouts: dict[str, MemberLayout] = field(default_factory=dict)  # by digest
     agreed: dict[object, Agreed] = field(default_factory=dict)  # the last one, by all that it depends on

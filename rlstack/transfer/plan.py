@@ -70,7 +70,7 @@ class Want(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one receiver gets: `sources[i]` sends it `wants[i]`, which are those of all of its layout."""
+    """The share of one receiver: `sources[i]` sends it `wants[i]`, which are those of all of its layout."""
 
     wants: tuple[Want, ...]
     sources: list[int]
@@ -85,7 +85,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Plan:
-    """What every receiver gets; `itemsizes` are the bytes of an element on the wire, by tensor.
+    """The shares of all receivers; `itemsizes` are the bytes of an element on the wire, by tensor.
 
     A receiver that a relay goes to has an empty share.
     """
@@ -143,7 +143,7 @@ class Plan:
 
 
 class Demand:
-    """What the receivers need and who holds it, before a source is chosen for anything."""
+    """The needs of the receivers and the holders of each, before a source is chosen for anything."""
 
     def __init__(
         self,

@@ -265,7 +265,7 @@ class _Link:
         return self._ways
 
     def ways(self, receivers: Sequence[int] | None) -> list[Delivery]:
-        """What this member sends and gets if only these `receivers` take part, without relays; None: all."""
+        """This member's deliveries if only `receivers` take part, without relays; None: if all do."""
         if receivers is None:
             return self._ways
         member = self._member
